@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * faultline: live migration by precopy, then postcopy, for any VMM.
+ *
+ * The story in call order. A VMM describes its RAM and its callbacks (guest.h) and makes one
+ * Faultline a virtual machine:
+ *
+ *     Faultline *f = faultline_new(&guest, opaque, blocks, count_blocks, &error);
+ *     faultline_set_capability(f, "postcopy-ram", true, &error);
+ *
+ *   source                                         destination
+ *     faultline_cont(f)       guest runs             faultline_incoming(f, "tcp:0.0.0.0:4444")
+ *     faultline_migrate(f, "tcp:HOST:4444")          ... receives; guest must not be run by the VMM
+ *     faultline_start_postcopy(f)   a wish
+ *     faultline_next_event(f)                        faultline_next_event(f)
+ *     status completed: the guest is gone            status completed: the guest is whole
+ *     faultline_free(f)                              ... or migrates on
+ *
+ * Ownership of the guest. It runs at exactly one side. The source gives it up with the last byte of
+ * the device state and never runs it again after that, whatever happens to the connection;
+ * faultline_cont() refuses. A failure before leaves it running at the source.
+ *
+ * Threads. The library makes threads only in faultline_migrate() and faultline_incoming(), and
+ * joins them when the migration is over or in faultline_free():
+ *
+ *   thread     side         owns                                sleeps on        stopped by
+ *   migration  source       main channel's send half, passes,   its io_uring     end, cancel, free
+ *                           switch-over, then pushes; moves the
+ *                           phase
+ *   request    source       return path's receive half, urgent  its io_uring     end, cancel, free
+ *                           channel
+ *   listen     destination  listening socket, main channel's    its io_uring     end, free
+ *                           receive half; moves the phase
+ *   package    destination  loading of the device state, start  its io_uring     end, free
+ *                           of the guest, then mapping of what
+ *                           precopy brought
+ *   fault      destination  userfaultfd, return path's send     its io_uring     end, free
+ *                           half, urgent channel
+ *
+ * All functions here may be called from any one thread at a time per Faultline (the VMM's control
+ * thread); faultline_query() and faultline_next_event() never wait for the network.
+ *
+ * Errors are GErrors of FAULTLINE_ERROR whose code says what the caller can do and whose text says
+ * operation, object, reason, remedy, and where the guest is.
+ */
+#ifndef FAULTLINE_H
+#define FAULTLINE_H
+
+#include "guest.h"
+
+G_BEGIN_DECLS
+
+#define FAULTLINE_ERROR (faultline_error_quark())
+GQuark faultline_error_quark(void);
+
+typedef enum {
+    FAULTLINE_ERROR_UNSUPPORTED, /* this host or build cannot do it; refused before anything began
+                                  */
+    FAULTLINE_ERROR_ARGUMENT,    /* a name, value, URI or block is not acceptable */
+    FAULTLINE_ERROR_STATE,       /* not now: the phase forbids it */
+    FAULTLINE_ERROR_LINK,        /* the connection failed; pages are safe */
+    FAULTLINE_ERROR_PEER,        /* the peer broke the protocol */
+    FAULTLINE_ERROR_HOST,        /* a call on this host failed, or the guest's own callback */
+    FAULTLINE_ERROR_CANCELLED,   /* somebody asked for it */
+} FaultlineError;
+
+/* Status of a migration, with QEMU's names (faultline_status_name). */
+#define FAULTLINE_STATUS_LIST(X)                                                                   \
+    X(NONE, "none")                                                                                \
+    X(SETUP, "setup")                                                                              \
+    X(CANCELLING, "cancelling")                                                                    \
+    X(CANCELLED, "cancelled")                                                                      \
+    X(ACTIVE, "active")                                                                            \
+    X(DEVICE, "device")                                                                            \
+    X(POSTCOPY_ACTIVE, "postcopy-active")                                                          \
+    X(POSTCOPY_PAUSED, "postcopy-paused")                                                          \
+    X(COMPLETED, "completed")                                                                      \
+    X(FAILED, "failed")
+
+typedef enum {
+#define FAULTLINE_STATUS_ENUM(name, text) FAULTLINE_STATUS_##name,
+    FAULTLINE_STATUS_LIST(FAULTLINE_STATUS_ENUM)
+#undef FAULTLINE_STATUS_ENUM
+        FAULTLINE_STATUS_COUNT
+} FaultlineStatus;
+
+/* Never NULL. */
+const char *faultline_status_name(FaultlineStatus status);
+
+/* Where the guest stands, with QEMU's names (faultline_run_state_name). */
+typedef enum {
+    FAULTLINE_RUN_PRELAUNCH, /* never started */
+    FAULTLINE_RUN_INMIGRATE, /* waits for, or receives, a migration */
+    FAULTLINE_RUN_RUNNING,
+    FAULTLINE_RUN_PAUSED,         /* faultline_stop, or arrived in that state */
+    FAULTLINE_RUN_FINISH_MIGRATE, /* stopped for the switch-over */
+    FAULTLINE_RUN_POSTMIGRATE,    /* given up: the destination may run it; never run here again */
+    FAULTLINE_RUN_COUNT
+} FaultlineRunState;
+
+const char *faultline_run_state_name(FaultlineRunState state);
+
+typedef struct Faultline Faultline;
+
+/*
+ * guest: copied; opaque: handed to its callbacks, must outlive the Faultline.
+ * blocks: copied, names too; the memory stays the VMM's. Their index is the one dirty_log_sync
+ * gets. Returns NULL and an error of ARGUMENT for blocks that cannot be migrated.
+ */
+Faultline *faultline_new(const FaultlineGuest *guest, void *opaque, const FaultlineBlock *blocks,
+                         unsigned count_blocks, GError **error);
+
+/* Stops what runs, joins all threads, lets go of the memory. A guest that is only partly here is
+ * lost with it: the caller asks first. Never fails. */
+void faultline_free(Faultline *faultline);
+
+/* ---- Capabilities and parameters: names of QMP ------------------------------------------------
+ */
+
+/* Refused while a migration runs, for an unknown name (ARGUMENT), for a combination that cannot
+ * work (ARGUMENT, both named), and where the host cannot (UNSUPPORTED). */
+bool faultline_set_capability(Faultline *faultline, const char *name, bool on, GError **error);
+
+/* false for an unknown name. */
+bool faultline_get_capability(const Faultline *faultline, const char *name);
+
+/* value in the unit of qmp's table (bytes/s, ms, ...). max-bandwidth, max-postcopy-bandwidth and
+ * downtime-limit act at once on a running migration. */
+bool faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value,
+                             GError **error);
+
+/* 0 for an unknown name. */
+uint64_t faultline_get_parameter(const Faultline *faultline, const char *name);
+
+/* One row of the tables that QMP, HMP, checks and help read. */
+typedef struct FaultlineCapabilityRow {
+    const char *name;
+    bool preset;     /* value of a new Faultline */
+    bool both_sides; /* must be equal on source and destination */
+    const char *help;
+} FaultlineCapabilityRow;
+
+typedef struct FaultlineParameterRow {
+    const char *name;
+    uint64_t preset, least, greatest;
+    const char *unit;
+    const char *help;
+} FaultlineParameterRow;
+
+/* The tables; each ends with a row whose name is NULL. */
+const FaultlineCapabilityRow *faultline_capability_table(void);
+const FaultlineParameterRow *faultline_parameter_table(void);
+
+/* ---- Running the guest ------------------------------------------------------------------------
+ */
+
+/* Starts or goes on with the guest. STATE error when its owner is, or may be, the other side. */
+bool faultline_cont(Faultline *faultline, GError **error);
+bool faultline_stop(Faultline *faultline, GError **error);
+FaultlineRunState faultline_run_state(const Faultline *faultline);
+
+/* Whether a destination starts the guest by itself when it owns it (preset: true). */
+void faultline_set_autostart(Faultline *faultline, bool autostart);
+
+/* ---- Migration --------------------------------------------------------------------------------
+ */
+
+/*
+ * Starts to move the guest to the destination that listens at uri: tcp:HOST:PORT, unix:PATH, fd:N.
+ * Returns once the threads run; a connection that cannot be made shows up as status failed.
+ */
+bool faultline_migrate(Faultline *faultline, const char *uri, GError **error);
+
+/* Listens at uri (tcp port 0 picks one) and receives one guest. */
+bool faultline_incoming(Faultline *faultline, const char *uri, GError **error);
+
+/* Where it listens, as a URI, the real port in it; NULL when it does not. Free with g_free. */
+char *faultline_incoming_address(const Faultline *faultline);
+
+/* Wish: the switch comes as soon as the first pass, or frame, under way allows it.
+ * STATE error unless postcopy-ram is on and a migration was started. */
+bool faultline_start_postcopy(Faultline *faultline, GError **error);
+
+/* Precopy only: the guest goes on at the source. Succeeds when nothing runs; STATE error once the
+ * destination may own the guest. */
+bool faultline_cancel(Faultline *faultline, GError **error);
+
+/* ---- Seeing it --------------------------------------------------------------------------------
+ */
+
+typedef enum {
+    FAULTLINE_EVENT_STATUS, /* .status */
+    FAULTLINE_EVENT_PASS,   /* .pass: a sync of the dirty log began pass n */
+    FAULTLINE_EVENT_STOP,   /* the guest was stopped here */
+    FAULTLINE_EVENT_RESUME, /* the guest was started here */
+} FaultlineEventKind;
+
+typedef struct FaultlineEvent {
+    FaultlineEventKind kind;
+    FaultlineStatus status;
+    uint64_t pass;
+    int64_t time_us; /* wall clock, since 1970 */
+} FaultlineEvent;
+
+/* Becomes readable while an event waits. Owned by the Faultline. */
+int faultline_event_fd(const Faultline *faultline);
+
+/* Takes the oldest event; false when there is none. At most 1024 wait; later ones are dropped. */
+bool faultline_next_event(Faultline *faultline, FaultlineEvent *ret_event);
+
+#define FAULTLINE_VCPUS_MAX       256
+#define FAULTLINE_LATENCY_BUCKETS 1024
+
+/* Latency of remote faults, a histogram of 32 buckets an octave (each within 3.2%). */
+typedef struct FaultlineLatency {
+    uint64_t count, total_ns, max_ns;
+    uint32_t buckets[FAULTLINE_LATENCY_BUCKETS];
+} FaultlineLatency;
+
+/* Value in ns below which `percent` (0..100) of the faults lie; 0 when there were none. */
+uint64_t faultline_latency_percentile(const FaultlineLatency *latency, double percent);
+
+typedef struct FaultlineInfo {
+    FaultlineStatus status;
+    FaultlineRunState run_state;
+    bool incoming;   /* this is the destination */
+    char error[512]; /* why it failed or paused; "" if it did not */
+
+    uint64_t total_time_ms, setup_time_ms;
+    uint64_t downtime_us;          /* source: stop of the guest to the last byte of device state */
+    uint64_t expected_downtime_ms; /* UINT64_MAX when not known */
+
+    uint64_t ram_total_bytes, ram_remaining_bytes, ram_transferred_bytes;
+    uint64_t precopy_bytes, downtime_bytes, postcopy_bytes;
+    uint64_t normal_pages, zero_pages;
+    uint64_t dirty_sync_count, dirty_pages_per_s, pages_per_s, bandwidth_bytes_per_s;
+    uint64_t postcopy_requests;
+
+    /* Pages by way: sent at a source, received at a destination. */
+    uint64_t precopy_pages, pushed_pages, requested_pages;
+    uint64_t missing_pages; /* destination, in postcopy: not here yet */
+
+    /* Destination, with postcopy-blocktime. */
+    uint64_t faults_in_flight;
+    uint64_t blocktime_ns; /* all vCPUs blocked at once */
+    unsigned count_vcpus;
+    uint64_t vcpu_blocktime_ns[FAULTLINE_VCPUS_MAX];
+    FaultlineLatency latency;                  /* remote faults of all threads */
+    uint64_t vcpu_faults[FAULTLINE_VCPUS_MAX]; /* remote faults of each */
+    uint64_t non_vcpu_faults, non_vcpu_total_ns;
+} FaultlineInfo;
+
+/* A snapshot; figures of one thread agree with each other, those of several nearly. */
+void faultline_query(const Faultline *faultline, FaultlineInfo *ret_info);
+
+/* Waits until the migration is over (completed, failed, cancelled, postcopy-paused) or timeout_ms
+ * has passed (-1: no limit), and returns the status then. */
+FaultlineStatus faultline_wait(Faultline *faultline, int64_t timeout_ms);
+
+/* ---- The monitor: QMP and HMP over bytes that the VMM carries ----------------------------------
+ */
+
+typedef struct FaultlineMonitor FaultlineMonitor;
+typedef struct FaultlineSession FaultlineSession;
+
+/* What the monitor needs of its VMM. */
+typedef struct FaultlineMonitorHost {
+    const char *name;           /* of the guest, for query-name */
+    void (*quit)(void *opaque); /* end the process soon; must return */
+} FaultlineMonitorHost;
+
+/* One monitor a Faultline. It drains faultline_next_event() itself: call faultline_monitor_pump()
+ * whenever faultline_event_fd() is readable. Thread: the control thread, always the same. */
+FaultlineMonitor *faultline_monitor_new(Faultline *faultline, const FaultlineMonitorHost *host,
+                                        void *opaque);
+void faultline_monitor_free(FaultlineMonitor *monitor);
+void faultline_monitor_pump(FaultlineMonitor *monitor);
+
+/* One QMP client. write is called with whole lines, greeting first, and must not block; it returns
+ * false when the client cannot take more, which ends the session. */
+FaultlineSession *faultline_session_new(FaultlineMonitor *monitor,
+                                        bool (*write)(void *opaque, const char *bytes,
+                                                      size_t length_bytes),
+                                        void *opaque);
+void faultline_session_free(FaultlineSession *session);
+
+/* Bytes from the client, cut anywhere. false: the session is over (hostile or broken input, or the
+ * client cannot take more); close and free it. */
+bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t length_bytes);
+
+/* One HMP command line -> its output (g_free). */
+char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
+
+G_END_DECLS
+
+#endif

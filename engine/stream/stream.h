@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The wire: QEMU's migration stream, version 3, encoded, decoded and checked.
+ *
+ * Pure functions over bytes: no I/O, no allocation on the way of a page, no knowledge of blocks.
+ * What can be checked from the bytes alone (magics, lengths, flags, versions, alignment to a target
+ * page) is checked here, before a caller sees a field; what needs the block table or the phase is
+ * checked by the caller.
+ *
+ * Decoders look at `available` bytes and answer
+ *   STREAM_OK    an item was decoded; *ret_length bytes belong to it
+ *   STREAM_MORE  *ret_length bytes, more than are available, are needed before anything more can
+ *                be said; call again from the same place with at least that many
+ *   STREAM_BAD   the peer broke the protocol: the GError (FAULTLINE_ERROR_PEER) says what, where
+ *                and what was expected
+ * and never need more than STREAM_ITEM_MAX bytes at once. Text in items is NUL-terminated, copied.
+ * Decoded pointers (payload, page) point into the caller's bytes.
+ *
+ * Encoders append to a StreamWriter over fixed memory; the caller has sized it (STREAM_*_MAX).
+ */
+#ifndef ENGINE_STREAM_STREAM_H
+#define ENGINE_STREAM_STREAM_H
+
+#include "engine/faultline.h"
+
+#define STREAM_MAGIC       0x5145564du
+#define STREAM_VERSION     3u
+#define STREAM_NAME_MAX    255u
+#define STREAM_PAGE_BYTES  4096u
+#define STREAM_ITEM_MAX    (70u * 1024u)
+#define STREAM_RAM_VERSION 4u
+#define STREAM_RECORD_MAX  (8u + 1u + 255u + 1u) /* of a page record without the page's bytes */
+#define STREAM_RETURN_MAX  512u
+
+typedef enum { STREAM_OK, STREAM_MORE, STREAM_BAD } StreamResult;
+
+/* ---- Writing -----------------------------------------------------------------------------------
+ */
+
+typedef struct StreamWriter {
+    uint8_t *bytes;
+    size_t length, capacity; /* bytes; running over capacity is our own mistake and asserts */
+} StreamWriter;
+
+void stream_put_u8(StreamWriter *writer, uint8_t value);
+void stream_put_be16(StreamWriter *writer, uint16_t value);
+void stream_put_be32(StreamWriter *writer, uint32_t value);
+void stream_put_be64(StreamWriter *writer, uint64_t value);
+void stream_put_bytes(StreamWriter *writer, const void *bytes, size_t length);
+void stream_put_name(StreamWriter *writer, const char *name); /* str8 */
+
+/* ---- Top level: header, configuration, elements ------------------------------------------------
+ */
+
+typedef enum {
+    STREAM_EOF = 0x00,
+    STREAM_START = 0x01,
+    STREAM_PART = 0x02,
+    STREAM_END = 0x03,
+    STREAM_FULL = 0x04,
+    STREAM_SUBSECTION = 0x05,
+    STREAM_VMDESCRIPTION = 0x06,
+    STREAM_CONFIGURATION = 0x07,
+    STREAM_COMMAND = 0x08,
+    STREAM_FOOTER = 0x7e,
+} StreamType;
+
+/* X(name, number, least payload bytes, greatest payload bytes) */
+#define STREAM_COMMAND_LIST(X)                                                                     \
+    X(OPEN_RETURN_PATH, 1, 0, 0)                                                                   \
+    X(PING, 2, 4, 4)                                                                               \
+    X(POSTCOPY_ADVISE, 3, 0, 16)                                                                   \
+    X(POSTCOPY_LISTEN, 4, 0, 0)                                                                    \
+    X(POSTCOPY_RUN, 5, 0, 0)                                                                       \
+    X(POSTCOPY_RAM_DISCARD, 6, 20, 65535)                                                          \
+    X(PACKAGED, 7, 4, 4)                                                                           \
+    X(ENABLE_COLO, 8, 0, 0)                                                                        \
+    X(POSTCOPY_RESUME, 9, 0, 0)                                                                    \
+    X(RECV_BITMAP, 10, 2, 256)                                                                     \
+    X(SWITCHOVER_START, 11, 0, 0)
+
+typedef enum {
+#define STREAM_COMMAND_ENUM(name, number, least, greatest) STREAM_COMMAND_##name = number,
+    STREAM_COMMAND_LIST(STREAM_COMMAND_ENUM)
+#undef STREAM_COMMAND_ENUM
+} StreamCommand;
+
+const char *stream_command_name(unsigned command); /* "PING"; "unknown" */
+
+/* File header and configuration: the first bytes of the main channel. machine: the name received;
+ * the caller compares. Subsections of the configuration are checked: capabilities and uuid are
+ * understood (counted in the struct), others are BAD. */
+typedef struct StreamConfiguration {
+    char machine[STREAM_NAME_MAX + 1];
+    unsigned count_capabilities; /* validated capabilities that the source has on */
+    bool has_uuid;
+} StreamConfiguration;
+StreamResult stream_decode_header(const uint8_t *bytes, size_t available, size_t *ret_length,
+                                  GError **error);
+/* From byte 0x07 to before the first element. Needs one byte of what follows to know its end. */
+StreamResult stream_decode_configuration(const uint8_t *bytes, size_t available,
+                                         StreamConfiguration *ret, size_t *ret_length,
+                                         GError **error);
+
+/* One element's head: for sections up to (not with) their data, for commands all of it. */
+typedef struct StreamElement {
+    StreamType type;
+    uint32_t section_id;            /* START, PART, END, FULL */
+    uint32_t instance, version;     /* START, FULL */
+    char name[STREAM_NAME_MAX + 1]; /* START, FULL */
+    StreamCommand command;          /* COMMAND */
+    const uint8_t *payload;         /* COMMAND */
+    uint16_t payload_length;        /* COMMAND */
+    uint32_t json_length;           /* VMDESCRIPTION: bytes that follow */
+} StreamElement;
+StreamResult stream_decode_element(const uint8_t *bytes, size_t available, StreamElement *ret,
+                                   size_t *ret_length, GError **error);
+
+/* 0x7e and the id of the section that it ends. */
+StreamResult stream_decode_footer(const uint8_t *bytes, size_t available, uint32_t section_id,
+                                  const char *name, size_t *ret_length, GError **error);
+
+void stream_put_header(StreamWriter *writer);
+void stream_put_configuration(StreamWriter *writer, const char *machine);
+void stream_put_start(StreamWriter *writer, StreamType start_or_full, uint32_t section_id,
+                      const char *name, uint32_t instance, uint32_t version);
+void stream_put_part(StreamWriter *writer, StreamType part_or_end, uint32_t section_id);
+void stream_put_footer(StreamWriter *writer, uint32_t section_id);
+void stream_put_command(StreamWriter *writer, StreamCommand command, const void *payload,
+                        uint16_t length);
+void stream_put_ping(StreamWriter *writer, uint32_t value);
+
+/* ---- Payloads of commands ----------------------------------------------------------------------
+ */
+
+typedef struct StreamAdvise {
+    bool is_short; /* the form without fields */
+    uint64_t page_sizes, target_page_bytes;
+} StreamAdvise;
+bool stream_parse_advise(const StreamElement *element, StreamAdvise *ret, GError **error);
+void stream_put_advise(StreamWriter *writer, uint64_t page_sizes);
+
+#define STREAM_DISCARD_RANGES 12u /* most in one command that we send */
+typedef struct StreamRange {
+    uint64_t start, length; /* bytes in the block */
+} StreamRange;
+/* name: STREAM_NAME_MAX + 1 bytes. ranges: count of them lie in the payload; get one by index. */
+bool stream_parse_discard(const StreamElement *element, char *ret_name, unsigned *ret_count,
+                          GError **error);
+StreamRange stream_discard_range(const StreamElement *element, unsigned index);
+void stream_put_discard(StreamWriter *writer, const char *name, const StreamRange *ranges,
+                        unsigned count);
+
+uint32_t stream_parse_be32(const StreamElement *element); /* PING value, PACKAGED length */
+bool stream_parse_bitmap_name(const StreamElement *element, char *ret_name, GError **error);
+
+/* ---- The ram section ---------------------------------------------------------------------------
+ */
+
+typedef enum {
+    STREAM_RAM_ZERO = 0x002,
+    STREAM_RAM_MEM_SIZE = 0x004,
+    STREAM_RAM_PAGE = 0x008,
+    STREAM_RAM_EOS = 0x010,
+    STREAM_RAM_CONTINUE = 0x020,
+    STREAM_RAM_XBZRLE = 0x040,
+    STREAM_RAM_COMPRESS_PAGE = 0x100,
+    STREAM_RAM_MULTIFD_FLUSH = 0x200,
+} StreamRamFlag;
+
+/* One record of ram data, or of the preempt channel. */
+typedef struct StreamRecord {
+    StreamRamFlag flag; /* without CONTINUE */
+    bool is_continue;   /* name is empty: the last block of this channel */
+    uint64_t offset;    /* in the block; MEM_SIZE: total bytes of all blocks */
+    char name[STREAM_NAME_MAX + 1];
+    const uint8_t *page; /* PAGE: STREAM_PAGE_BYTES; XBZRLE, COMPRESS_PAGE: data */
+    uint32_t page_length;
+} StreamRecord;
+/* channel: "main" or "urgent", for errors. Refuses unknown and impossible flag combinations,
+ * offsets that are no multiple of a page where the flags leave that possible, a ZERO fill that is
+ * not 0. */
+StreamResult stream_decode_record(const uint8_t *bytes, size_t available, const char *channel,
+                                  StreamRecord *ret, size_t *ret_length, GError **error);
+
+/* One entry of the block list behind MEM_SIZE. with_page_size, with_address: which optional fields
+ * this entry has, as the caller knows of its own block (see stream_decode_block_name). */
+typedef struct StreamBlock {
+    char name[STREAM_NAME_MAX + 1];
+    uint64_t length;
+    uint64_t page_size; /* 0: field absent */
+} StreamBlock;
+/* Only the name, so that the caller can look its own block up before it decodes the whole entry. */
+StreamResult stream_decode_block_name(const uint8_t *bytes, size_t available, char *ret_name,
+                                      size_t *ret_length, GError **error);
+StreamResult stream_decode_block(const uint8_t *bytes, size_t available, bool with_page_size,
+                                 StreamBlock *ret, size_t *ret_length, GError **error);
+
+void stream_put_mem_size(StreamWriter *writer, uint64_t total_bytes);
+void stream_put_block(StreamWriter *writer, const char *name, uint64_t length, uint64_t page_size);
+/* name NULL: CONTINUE. PAGE: the page's bytes follow on the wire, not here. */
+void stream_put_record(StreamWriter *writer, StreamRamFlag zero_or_page, const char *name,
+                       uint64_t offset);
+void stream_put_eos(StreamWriter *writer);
+void stream_put_multifd_flush(StreamWriter *writer);
+
+/* ---- Device state ------------------------------------------------------------------------------
+ */
+
+/* Our own device sections: FULL head, be32 length, bytes, footer. The be32 is decoded with
+ * stream_parse_device_length; limit: what the guest allows; more is BAD. */
+StreamResult stream_decode_device_length(const uint8_t *bytes, size_t available, const char *name,
+                                         uint64_t limit_bytes, uint32_t *ret_device_length,
+                                         size_t *ret_length, GError **error);
+
+/* "globalstate", 104 bytes: the run state at the source before it was stopped. */
+#define STREAM_GLOBALSTATE_BYTES 104u
+StreamResult stream_decode_globalstate(const uint8_t *bytes, size_t available, bool *ret_running,
+                                       size_t *ret_length, GError **error);
+void stream_put_globalstate(StreamWriter *writer,
+                            bool running); /* with head and footer's id 0xfff0 */
+#define STREAM_GLOBALSTATE_SECTION 0xfff0u
+
+/* ---- Return path -------------------------------------------------------------------------------
+ */
+
+/* X(name, number, least, greatest payload bytes counted by the header) */
+#define STREAM_RETURN_LIST(X)                                                                      \
+    X(SHUT, 1, 4, 4)                                                                               \
+    X(PONG, 2, 4, 4)                                                                               \
+    X(REQ_PAGES_ID, 3, 14, 268)                                                                    \
+    X(REQ_PAGES, 4, 12, 12)                                                                        \
+    X(RECV_BITMAP, 5, 2, 256)                                                                      \
+    X(RESUME_ACK, 6, 4, 4)                                                                         \
+    X(SWITCHOVER_ACK, 7, 0, 0)
+
+typedef enum {
+#define STREAM_RETURN_ENUM(name, number, least, greatest) STREAM_RETURN_##name = number,
+    STREAM_RETURN_LIST(STREAM_RETURN_ENUM)
+#undef STREAM_RETURN_ENUM
+} StreamReturnType;
+
+typedef struct StreamReturn {
+    StreamReturnType type;
+    uint32_t value;  /* SHUT, PONG, RESUME_ACK */
+    uint64_t start;  /* REQ_PAGES*: bytes in the block, a multiple of a target page */
+    uint32_t length; /* REQ_PAGES*: not 0, a multiple of a target page */
+    char name[STREAM_NAME_MAX + 1]; /* REQ_PAGES_ID, RECV_BITMAP */
+} StreamReturn;
+/* Not the uncounted bitmap behind RECV_BITMAP. */
+StreamResult stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret,
+                                  size_t *ret_length, GError **error);
+/* The bitmap behind a RECV_BITMAP message: be64 size, bytes, end mark. count_pages: of the block.
+ * OK only when all of it is there (so only for blocks whose bitmap fits into STREAM_ITEM_MAX). */
+StreamResult stream_decode_bitmap(const uint8_t *bytes, size_t available, uint64_t count_pages,
+                                  const uint8_t **ret_bits, size_t *ret_length, GError **error);
+
+void stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32_t value);
+/* name NULL: REQ_PAGES, the block of the last REQ_PAGES_ID. */
+void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, uint32_t length);
+
+/* ---- Recognising a faultline peer (PING 1) ------------------------------------------------------
+ */
+
+/* A source's first PING carries STREAM_HELLO | its features; a faultline answers
+ * STREAM_HELLO_ANSWER | the features both have, a QEMU echoes the PING. */
+#define STREAM_HELLO        0xfa170000u
+#define STREAM_HELLO_ANSWER 0xfa180000u
+#define STREAM_HELLO_MASK   0xffff0000u
+#define STREAM_FEATURE_COMMIT                                                                      \
+    0x0001u /* precopy ends with a PING that the peer answers once the                             \
+               device state is loaded, before the EOF that gives the guest                         \
+               away; SHUT 1 means: the guest never ran here */
+#define STREAM_FEATURES       (STREAM_FEATURE_COMMIT)
+#define STREAM_PING_DISCARDED 2u
+#define STREAM_PING_LOADED    3u
+#define STREAM_PING_RUNNING   4u
+#define STREAM_PING_COMMIT    0xfa190000u
+
+/* ---- multifd packets (decoding only, for recorded streams)
+ * --------------------------------------- */
+
+typedef struct StreamMultifd {
+    bool is_first;   /* the 64 bytes that open the channel */
+    uint8_t channel; /* first packet */
+    uint32_t flags, normal_pages, zero_pages, data_length;
+    uint64_t number;
+    char name[256];
+    const uint8_t *offsets; /* be64 each, normal pages first */
+} StreamMultifd;
+StreamResult stream_decode_multifd_first(const uint8_t *bytes, size_t available, StreamMultifd *ret,
+                                         size_t *ret_length, GError **error);
+/* The header, without the data_length bytes behind it (0 when there are no normal pages). */
+StreamResult stream_decode_multifd(const uint8_t *bytes, size_t available, StreamMultifd *ret,
+                                   size_t *ret_length, GError **error);
+
+#endif
