@@ -17,6 +17,9 @@ LIBRARY := $(wildcard engine/*.c engine/*/*.c uffd/*.c transport/*.c)
 PROGRAM := $(wildcard kvm/*.c)
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
+SIM_ENGINE := $(filter-out engine/threads.c,$(wildcard engine/*.c engine/stream/*.c engine/source/*.c engine/destination/*.c))
+SIM := $(wildcard tests/sim/*.c)
+
 all: $(BUILD)/faultline
 
 $(BUILD)/%.o: %.c
@@ -35,6 +38,11 @@ $(BUILD)/faultline: $(call object,$(PROGRAM)) $(BUILD)/libfaultline.a
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libfaultline.a
 	$(if $(V),,@echo "  LD  $@")
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+
+# The engine's own objects against a simulated world; engine/threads.c, uffd/ and transport/ stay out.
+$(BUILD)/tests/sim/sim: $(call object,$(SIM) $(SIM_ENGINE))
+	$(if $(V),,@echo "  LD  $@")
+	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 clean:
 	rm -rf build build-*

@@ -13,7 +13,7 @@
 #ifndef TESTS_SIM_SIM_H
 #define TESTS_SIM_SIM_H
 
-#include "engine/guest.h"
+#include "engine/faultline.h"
 #include "transport/transport.h"
 #include "uffd/uffd.h"
 
@@ -129,6 +129,8 @@ void sim_plan_make(uint64_t seed);
 bool sim_inject(SimPoint point);
 /* Counts a fault whose time has come. */
 void sim_count(SimPoint point);
+bool sim_fault_fired(SimPoint point);
+bool sim_any_fault_fired(void);
 const char *sim_point_name(SimPoint point);
 const char *sim_phase_name(SimPhase phase);
 void sim_trace(const char *format, ...) G_GNUC_PRINTF(1, 2);
@@ -190,7 +192,6 @@ bool sim_guest_find(const void *address, SimSide *ret_side, unsigned *ret_block,
                     uint64_t *ret_offset);
 bool sim_guest_running(SimSide side);
 bool sim_guest_ever_ran(SimSide side);
-void sim_guest_start(SimSide side);
 /* When a vCPU acts next; UINT64_MAX: none runs or all wait for pages. */
 uint64_t sim_vcpu_next_ns(void);
 void sim_vcpu_step(void);
@@ -199,6 +200,8 @@ void sim_guest_wake(unsigned block, unsigned first_page, unsigned count_pages);
 SimPhase sim_guest_phase(void);
 /* The destination's device state was loaded whole. */
 bool sim_guest_loaded(void);
+/* The destination has every page. */
+bool sim_guest_whole(void);
 /* Checks what must hold at the end; says where the guest is. */
 void sim_guest_check_end(void);
 

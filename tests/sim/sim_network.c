@@ -148,8 +148,15 @@ sim_connection_waiting(void)
 /* ---- Actions -----------------------------------------------------------------------------------
  */
 
-typedef enum { ACT_TAKE, ACT_ARRIVE, ACT_PULL, ACT_TELL_SENDER, ACT_TELL_RECEIVER, ACT_CONNECT,
-               ACT_ACCEPT } ActKind;
+typedef enum {
+    ACT_TAKE,
+    ACT_ARRIVE,
+    ACT_PULL,
+    ACT_TELL_SENDER,
+    ACT_TELL_RECEIVER,
+    ACT_CONNECT,
+    ACT_ACCEPT
+} ActKind;
 
 typedef struct Act {
     ActKind kind;
@@ -387,6 +394,7 @@ sim_transport_check_freed(void)
     sim_check(!net.listener.alive, "the listener was not freed");
     for (unsigned i = 0; i < net.count_connections; i++)
         for (unsigned j = 0; j < 2; j++)
-            sim_check(net.connections[i].ends[j].references == 0 || (j == 1 && !net.connections[i].accepted),
+            sim_check(net.connections[i].ends[j].references == 0 ||
+                          (j == 1 && !net.connections[i].accepted),
                       "a reference to link %u was not given back", i);
 }

@@ -8,11 +8,11 @@
 
 #include "tests/sim/sim.h"
 
-#define RINGS_MAX       16u
-#define LINKS_MAX       4u
-#define PIPE_BYTES      65536u
-#define RECEIVER_BYTES  (2u * TRANSPORT_PEEK_MAX)
-#define NEVER           UINT64_MAX
+#define RINGS_MAX      16u
+#define LINKS_MAX      4u
+#define PIPE_BYTES     65536u
+#define RECEIVER_BYTES (2u * TRANSPORT_PEEK_MAX)
+#define NEVER          UINT64_MAX
 
 struct TransportRing {
     SimSide side;
@@ -29,7 +29,7 @@ typedef enum { OUTCOME_OPEN, OUTCOME_END, OUTCOME_ERROR } Outcome;
 typedef struct Pipe {
     uint8_t bytes[PIPE_BYTES];
     uint64_t accepted, arrived, pulled; /* by the sender's kernel, at the receiver's, by it */
-    bool dropping; /* what the sender's kernel still takes gets nowhere */
+    bool dropping;                      /* what the sender's kernel still takes gets nowhere */
     uint64_t dropped;
     Outcome sender_outcome, receiver_outcome;
     uint64_t sender_outcome_ns, receiver_outcome_ns; /* when they are noticed; NEVER: not */
@@ -97,6 +97,8 @@ typedef struct SimNetwork {
 } SimNetwork;
 extern SimNetwork net;
 
+/* Alive, and used by the thread it is for. */
+void sim_ring_check(const TransportRing *ring);
 Connection *sim_connection_new(void);
 /* The one that a listener would accept now. */
 Connection *sim_connection_waiting(void);

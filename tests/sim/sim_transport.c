@@ -13,107 +13,6 @@
 
 #include <string.h>
 
-G_DEFINE_QUARK(sim-transport-error, transport_error)
-
-/* ---- Rings -------------------------------------------------------------------------------------
- */
-
-static void
-check_ring(const TransportRing *ring)
-{
-    sim_check(ring && ring->alive, "a ring that is freed, or was never made, is used");
-    sim_check(ring->thread == sim.thread, "a ring is used by another thread than its own");
-}
-
-bool
-transport_probe(GError **error G_GNUC_UNUSED)
-{
-    return true;
-}
-
-TransportRing *
-transport_ring_new(GError **error)
-{
-    if (sim_inject(SIM_POINT_RING_NEW)) {
-        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_UNSUPPORTED, "simulated: no ring");
-        return NULL;
-    }
-    for (unsigned i = 0; i < RINGS_MAX; i++) {
-        TransportRing *ring = &net.rings[i];
-        if (ring->alive)
-            continue;
-        *ring = (TransportRing){.side = sim.side, .thread = sim.thread, .alive = true};
-        ring->watched_fd = -1;
-        return ring;
-    }
-    sim_fail("the engine made more than %u rings", RINGS_MAX);
-}
-
-void
-transport_ring_free(TransportRing *ring)
-{
-    sim_check(ring && ring->alive, "transport_ring_free: not a live ring");
-    sim_check(ring->count_users == 0, "transport_ring_free: %u things of the ring are not freed",
-              ring->count_users);
-    ring->alive = false;
-}
-
-void
-transport_ring_wait(TransportRing *ring G_GNUC_UNUSED, uint64_t deadline_ns G_GNUC_UNUSED)
-{
-    sim_fail("a step called transport_ring_wait(): it would block");
-}
-
-void
-transport_ring_notify(TransportRing *ring)
-{
-    sim_check(ring && ring->alive, "transport_ring_notify: not a live ring");
-    ring->event = true;
-}
-
-bool
-transport_ring_watch(TransportRing *ring, int fd, GError **error)
-{
-    check_ring(ring);
-    if (sim_inject(SIM_POINT_WATCH)) {
-        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: no watch");
-        return false;
-    }
-    sim_check(ring->watched_fd == -1, "transport_ring_watch: the simulator knows one fd a ring");
-    ring->watched_fd = fd;
-    ring->event = true;
-    return true;
-}
-
-bool
-sim_ring_take_event(TransportRing *ring)
-{
-    bool event = ring->event;
-    ring->event = false;
-    return event;
-}
-
-bool
-sim_ring_has_event(const TransportRing *ring)
-{
-    return ring->event;
-}
-
-void
-sim_fd_readable(int fd)
-{
-    for (unsigned i = 0; i < RINGS_MAX; i++)
-        if (net.rings[i].alive && net.rings[i].watched_fd == fd)
-            net.rings[i].event = true;
-}
-
-static void
-wake(TransportRing *ring)
-{
-    if (ring)
-        ring->event = true;
-}
-
 /* ---- Links -------------------------------------------------------------------------------------
  */
 
@@ -143,9 +42,9 @@ transport_link_shutdown(TransportLink *link)
     sim_link_close(link);
     Pipe *out = sim_pipe_out(link), *in = sim_pipe_in(link);
     if (out->sender && out->sender->alive)
-        wake(out->sender->ring);
+        transport_ring_notify(out->sender->ring);
     if (in->receiver && in->receiver->alive)
-        wake(in->receiver->ring);
+        transport_ring_notify(in->receiver->ring);
 }
 
 /* ---- Connecting and listening ------------------------------------------------------------------
@@ -154,7 +53,7 @@ transport_link_shutdown(TransportLink *link)
 TransportConnector *
 transport_connect(TransportRing *ring, const char *uri, GError **error)
 {
-    check_ring(ring);
+    sim_ring_check(ring);
     sim_check(strcmp(uri, SIM_URI) == 0, "transport_connect: to '%s'", uri);
     if (sim_inject(SIM_POINT_CONNECT)) {
         g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: no socket");
@@ -176,7 +75,7 @@ transport_connect(TransportRing *ring, const char *uri, GError **error)
 TransportResult
 transport_connect_finish(TransportConnector *connector, TransportLink **ret_link, GError **error)
 {
-    check_ring(connector->ring);
+    sim_ring_check(connector->ring);
     sim_check(connector->alive, "transport_connect_finish: connector is freed");
     if (sim.now_ns < connector->due_ns)
         return TRANSPORT_WAIT;
@@ -221,7 +120,7 @@ TransportResult
 transport_accept(TransportListener *listener, TransportRing *ring, TransportLink **ret_link,
                  GError **error)
 {
-    check_ring(ring);
+    sim_ring_check(ring);
     sim_check(listener && listener->alive, "transport_accept: listener is freed");
     sim_check(!listener->ring || listener->ring == ring, "transport_accept: on another ring");
     listener->ring = ring;
@@ -282,7 +181,7 @@ sim_sender_hash(const TransportSender *sender)
 TransportSender *
 transport_sender_new(TransportRing *ring, TransportLink *link)
 {
-    check_ring(ring);
+    sim_ring_check(ring);
     TransportSender *sender = &net.senders[link->number * 2 + link->end];
     sim_check(!sender->alive, "transport_sender_new: the link's half has a sender");
     *sender = (TransportSender){0};
@@ -300,7 +199,7 @@ transport_sender_free(TransportSender *sender)
 {
     if (!sender)
         return;
-    check_ring(sender->ring);
+    sim_ring_check(sender->ring);
     sim_check(sender->alive, "transport_sender_free: twice");
     sender->alive = false;
     sender->busy = false;
@@ -331,7 +230,7 @@ sender_is_broken(TransportSender *sender)
 TransportResult
 transport_send(TransportSender *sender, const struct iovec *iov, unsigned count_iov)
 {
-    check_ring(sender->ring);
+    sim_ring_check(sender->ring);
     sim_check(sender->alive, "transport_send: sender is freed");
     sim_check(count_iov > 0 && count_iov <= TRANSPORT_IOV_MAX, "transport_send: %u pieces",
               count_iov);
@@ -352,7 +251,7 @@ transport_send(TransportSender *sender, const struct iovec *iov, unsigned count_
 TransportResult
 transport_sender_state(TransportSender *sender)
 {
-    check_ring(sender->ring);
+    sim_ring_check(sender->ring);
     sim_check(sender->alive, "transport_sender_state: sender is freed");
     if (sender_is_broken(sender))
         return TRANSPORT_ERROR_RESULT;
@@ -377,7 +276,7 @@ transport_sender_error(const TransportSender *sender)
 TransportReceiver *
 transport_receiver_new(TransportRing *ring, TransportLink *link)
 {
-    check_ring(ring);
+    sim_ring_check(ring);
     TransportReceiver *receiver = &net.receivers[link->number * 2 + link->end];
     sim_check(!receiver->alive, "transport_receiver_new: the link's half has a receiver");
     memset(receiver, 0, offsetof(TransportReceiver, bytes));
@@ -395,7 +294,7 @@ transport_receiver_free(TransportReceiver *receiver)
 {
     if (!receiver)
         return;
-    check_ring(receiver->ring);
+    sim_ring_check(receiver->ring);
     sim_check(receiver->alive, "transport_receiver_free: twice");
     receiver->ring->count_users--;
     transport_link_unref(receiver->link);
@@ -452,7 +351,7 @@ receiver_outcome(TransportReceiver *receiver)
 TransportResult
 transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_bytes)
 {
-    check_ring(receiver->ring);
+    sim_ring_check(receiver->ring);
     sim_check(receiver->alive, "transport_peek: receiver is freed");
     sim_check(length > 0 && length <= TRANSPORT_PEEK_MAX, "transport_peek: %zu bytes", length);
     if (receiver->end - receiver->begin < length && sim_chance(50))
@@ -477,7 +376,7 @@ transport_available(const TransportReceiver *receiver)
 void
 transport_consume(TransportReceiver *receiver, size_t length)
 {
-    check_ring(receiver->ring);
+    sim_ring_check(receiver->ring);
     sim_check(length <= receiver->end - receiver->begin, "transport_consume: more than was shown");
     if (sim.plan.poison)
         memset(receiver->bytes + receiver->begin, 0xee, length);
@@ -496,28 +395,4 @@ const GError *
 transport_receiver_error(const TransportReceiver *receiver)
 {
     return receiver->error;
-}
-
-/* ---- Rate limits -------------------------------------------------------------------------------
- */
-
-void
-transport_limit_set(TransportLimit *limit, uint64_t bytes_per_s)
-{
-    limit->bytes_per_s = bytes_per_s;
-}
-
-uint64_t
-transport_limit_wait(TransportLimit *limit, uint64_t now_ns)
-{
-    return limit->bytes_per_s == 0 || limit->ready_ns <= now_ns ? 0 : limit->ready_ns;
-}
-
-void
-transport_limit_take(TransportLimit *limit, uint64_t length, uint64_t now_ns)
-{
-    if (limit->bytes_per_s == 0)
-        return;
-    uint64_t from = limit->ready_ns + 20000000 < now_ns ? now_ns - 20000000 : limit->ready_ns;
-    limit->ready_ns = from + length * 1000000000u / limit->bytes_per_s;
 }
