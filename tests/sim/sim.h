@@ -102,6 +102,7 @@ typedef struct SimPlan {
     uint64_t byte_ps;     /* picoseconds a byte takes on the wire */
     uint64_t delay_ns;    /* greatest delay of a delivery */
     size_t capacity_bytes;
+    uint64_t extent_bytes;     /* a multiple of all page sizes */
     unsigned spurious_percent; /* of scheduler steps that run a sleeping role */
     uint64_t downtime_ms, bandwidth_bytes_per_s;
     SimFault faults[SIM_FAULTS_MAX];
@@ -153,6 +154,8 @@ uint64_t sim_network_next_ns(void);
 void sim_network_step(void);
 /* Breaks one link (0 main, 1 urgent), or all with UINT_MAX. */
 void sim_network_cut(unsigned link);
+/* The destination has accepted the main link. */
+bool sim_network_met(void);
 /* Something happened on the ring since the last call. */
 bool sim_ring_take_event(TransportRing *ring);
 bool sim_ring_has_event(const TransportRing *ring);

@@ -8,70 +8,15 @@
  * the end. The destination's guest mapping has no memory behind it at all: the engine, which must
  * not touch it, would crash.
  */
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_guest.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#define GUEST_BYTES  (SIM_BLOCKS_MAX * (size_t)SIM_BLOCK_BYTES)
 #define DEVICE_BYTES 6000u
 #define FD_FIRST     2000000 /* no descriptor: says only that there is one */
 
-typedef struct Vcpu {
-    uint64_t next_ns, count_steps;
-    bool waits, must_retry;
-    unsigned block, page;
-    bool write;
-} Vcpu;
-
-static struct {
-    uint8_t *source, *destination, *store, *truth;
-    FaultlineBlock blocks[SIM_SIDES][SIM_BLOCKS_MAX];
-    char names[SIM_BLOCKS_MAX][16];
-    Vcpu vcpus[SIM_VCPUS_MAX];
-    uint64_t registers[SIM_VCPUS_MAX];
-    bool running[SIM_SIDES], ever_ran[SIM_SIDES];
-    bool log_started, logging, loader_waits;
-    unsigned loader_block, loader_page;
-    unsigned loaded; /* bit a device section */
-    size_t device_bytes;
-    uint64_t dirty[SIM_BLOCKS_MAX];
-} guest;
-
-static uint8_t *
-truth_of(unsigned block, unsigned page)
-{
-    return guest.truth + block * (size_t)SIM_BLOCK_BYTES + page * (size_t)SIM_PAGE;
-}
-
-uint8_t *
-sim_source_memory(unsigned block)
-{
-    return guest.source + block * (size_t)SIM_BLOCK_BYTES;
-}
-
-uint8_t *
-sim_destination_store(unsigned block)
-{
-    return guest.store + block * (size_t)SIM_BLOCK_BYTES;
-}
-
-bool
-sim_guest_find(const void *address, SimSide *ret_side, unsigned *ret_block, uint64_t *ret_offset)
-{
-    uintptr_t at = (uintptr_t)address;
-    for (unsigned side = 0; side < SIM_SIDES; side++) {
-        uintptr_t base = (uintptr_t)(side == SIM_SOURCE ? guest.source : guest.destination);
-        if (at < base || at >= base + GUEST_BYTES)
-            continue;
-        *ret_side = (SimSide)side;
-        *ret_block = (unsigned)((at - base) / SIM_BLOCK_BYTES);
-        *ret_offset = (at - base) % SIM_BLOCK_BYTES;
-        return true;
-    }
-    return false;
-}
+SimGuest guest;
 
 bool
 sim_guest_running(SimSide side)
@@ -91,48 +36,11 @@ sim_guest_blocks(SimSide side)
     return guest.blocks[side];
 }
 
-/* ---- Pages and what they must be ---------------------------------------------------------------
- */
-
-static void
-fill_page(uint8_t *bytes)
-{
-    uint64_t value = sim_random();
-    for (unsigned i = 0; i < SIM_PAGE; i += 8) {
-        memcpy(bytes + i, &value, 8);
-        value = value * 6364136223846793005u + 1442695040888963407u;
-    }
-}
-
-static void
-check_page(const uint8_t *bytes, unsigned block, unsigned page, const char *where)
-{
-    const uint8_t *truth = truth_of(block, page);
-    if (memcmp(bytes, truth, SIM_PAGE) == 0)
-        return;
-    unsigned i = 0;
-    while (bytes[i] == truth[i])
-        i++;
-    sim_fail("wrong byte %s: block %u page %u byte %u is %02x, must be %02x", where, block, page, i,
-             bytes[i], truth[i]);
-}
-
-static bool
-all_received(void)
-{
-    const uint8_t *bytes;
-    for (unsigned block = 0; block < sim.plan.count_blocks; block++)
-        for (unsigned page = 0; page < sim.plan.blocks[block].count_pages; page++)
-            if (!sim_uffd_has(block, page, &bytes))
-                return false;
-    return true;
-}
-
 SimPhase
 sim_guest_phase(void)
 {
     if (guest.ever_ran[SIM_DESTINATION])
-        return all_received() ? SIM_PHASE_OVER : SIM_PHASE_POSTCOPY;
+        return sim_guest_whole() ? SIM_PHASE_OVER : SIM_PHASE_POSTCOPY;
     if (guest.logging)
         return guest.running[SIM_SOURCE] ? SIM_PHASE_PRECOPY : SIM_PHASE_SWITCH;
     if (!guest.log_started)
@@ -153,13 +61,13 @@ vcpu_pause_ns(const Vcpu *vcpu)
 static void
 write_page(uint8_t *bytes, unsigned block, unsigned page)
 {
-    uint8_t *truth = truth_of(block, page);
+    uint8_t *truth = sim_truth_page(block, page);
     unsigned kind = (unsigned)sim_below(10);
     if (kind == 0) {
         memset(truth, 0, SIM_PAGE);
         memset(bytes, 0, SIM_PAGE);
     } else if (kind == 1) {
-        fill_page(truth);
+        sim_truth_fill(truth);
         memcpy(bytes, truth, SIM_PAGE);
     } else {
         unsigned at = (unsigned)sim_below(SIM_PAGE / 8) * 8;
@@ -185,7 +93,7 @@ vcpu_access(Vcpu *vcpu, SimSide side)
         vcpu->waits = vcpu->must_retry = true;
         return;
     }
-    check_page(bytes, vcpu->block, vcpu->page, "read by a vCPU");
+    sim_truth_check(bytes, vcpu->block, vcpu->page, "read by a vCPU");
     if (vcpu->write)
         write_page(bytes, vcpu->block, vcpu->page);
     guest.registers[index] += 1 + vcpu->page;
@@ -372,7 +280,7 @@ loader_touch(GError **error)
             return false;
         }
     }
-    check_page(bytes, block, page, "read by load_state");
+    sim_truth_check(bytes, block, page, "read by load_state");
     return true;
 }
 
@@ -456,40 +364,11 @@ describe_block(SimSide side, unsigned index)
     };
 }
 
-static void
-fill_block(unsigned index)
-{
-    for (unsigned page = 0; page < sim.plan.blocks[index].count_pages; page++) {
-        uint8_t *truth = truth_of(index, page);
-        if (sim_chance(20))
-            memset(truth, 0, SIM_PAGE);
-        else
-            fill_page(truth);
-    }
-    memcpy(sim_source_memory(index), truth_of(index, 0),
-           sim.plan.blocks[index].count_pages * (size_t)SIM_PAGE);
-}
-
-static void
-map_memory(void)
-{
-    size_t align = 1 << 20;
-    uint8_t *base = mmap(NULL, 4 * GUEST_BYTES + align, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    sim_check(base != MAP_FAILED, "no memory");
-    base += align - (uintptr_t)base % align;
-    guest.source = base;
-    guest.store = base + GUEST_BYTES;
-    guest.truth = base + 2 * GUEST_BYTES;
-    guest.destination = base + 3 * GUEST_BYTES;
-    sim_check(mprotect(guest.destination, GUEST_BYTES, PROT_NONE) == 0, "mprotect");
-}
-
 void
 sim_guest_reset(void)
 {
     if (!guest.source)
-        map_memory();
+        sim_truth_map();
     memset(guest.vcpus, 0, sizeof guest.vcpus);
     memset(guest.running, 0, sizeof guest.running);
     memset(guest.ever_ran, 0, sizeof guest.ever_ran);
@@ -502,42 +381,6 @@ sim_guest_reset(void)
         snprintf(guest.names[i], sizeof guest.names[i], "ram-%u", i);
         describe_block(SIM_SOURCE, i);
         describe_block(SIM_DESTINATION, i);
-        fill_block(i);
+        sim_truth_begin(i);
     }
-}
-
-static void
-check_page_end(unsigned block, unsigned page)
-{
-    const uint8_t *received;
-    bool has = sim_uffd_has(block, page, &received);
-    bool released = sim_uffd_released(block, page);
-    const uint8_t *source = sim_source_memory(block) + page * (size_t)SIM_PAGE;
-
-    if (guest.running[SIM_SOURCE]) {
-        sim_check(!released, "block %u page %u was released and the source runs", block, page);
-        check_page(source, block, page, "at the source, which runs");
-    }
-    if (guest.ever_ran[SIM_DESTINATION] && has)
-        check_page(received, block, page, "at the destination, which ran");
-    if (!has && !released)
-        check_page(source, block, page, "at the source, the only one to have it");
-    if (!guest.ever_ran[SIM_DESTINATION] && !released)
-        check_page(source, block, page, "at the source, whose guest it still is");
-    sim_check(has || !released || sim_any_fault_fired(), "block %u page %u is nowhere", block,
-              page);
-}
-
-void
-sim_guest_check_end(void)
-{
-    for (unsigned block = 0; block < sim.plan.count_blocks; block++)
-        for (unsigned page = 0; page < sim.plan.blocks[block].count_pages; page++)
-            check_page_end(block, page);
-}
-
-bool
-sim_guest_whole(void)
-{
-    return all_received();
 }

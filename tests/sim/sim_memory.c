@@ -71,6 +71,12 @@ uffd_memory_page_bytes(const UffdMemory *memory)
     return memory->page_bytes;
 }
 
+uint64_t
+uffd_memory_extent_bytes(const UffdMemory *memory)
+{
+    return MAX(memory->page_bytes, sim.plan.extent_bytes);
+}
+
 const char *
 uffd_memory_error(const UffdMemory *memory)
 {
@@ -102,7 +108,6 @@ uffd_store(UffdMemory *memory, uint64_t offset, const void *bytes)
     uint8_t *flags = flags_of(memory);
     uint64_t page = offset / SIM_PAGE;
     flags[page] |= RECEIVED;
-    memory->any_stored = true;
     if (!bytes) {
         if (flags[page] & STORED)
             memset(memory->store + offset, 0, SIM_PAGE);
@@ -173,6 +178,7 @@ uffd_memory_finish(UffdMemory *memory, bool collapse, GError **error)
         return false;
     for (uint64_t i = 0; i < memory->length / SIM_PAGE; i++)
         flags[i] &= ~REGISTERED;
+    memory->finished = true;
     sim_trace("block %u finished%s", memory->block, collapse ? ", collapsed" : "");
     sim_guest_wake(memory->block, 0, memory->length / SIM_PAGE);
     return true;
@@ -244,6 +250,10 @@ uffd_place_received(UffdMemory *memory, uint64_t offset, uint64_t length)
     check_range(memory, offset, length, memory->page_bytes, "uffd_place_received");
     if (placing_fails(memory, &result))
         return result;
+    if (memory->finished) {
+        memory->error = "simulated: not registered";
+        return UFFD_GONE;
+    }
     uint8_t *flags = flags_of(memory);
     uint64_t first = offset / SIM_PAGE, count = length / SIM_PAGE;
     for (uint64_t i = first; i < first + count; i++) {
@@ -255,7 +265,7 @@ uffd_place_received(UffdMemory *memory, uint64_t offset, uint64_t length)
     sim_trace("place received block %u pages %lu+%lu, %u new", memory->block, first, count,
               count_new);
     sim_guest_wake(memory->block, first, count);
-    return count_new == 0 && sim_chance(50) ? UFFD_ALREADY : UFFD_PLACED;
+    return count_new == 0 ? UFFD_ALREADY : UFFD_PLACED;
 }
 
 UffdRun *

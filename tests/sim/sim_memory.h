@@ -31,7 +31,7 @@ struct UffdMemory {
     bool alive;
     SimSide side;
     unsigned block;
-    bool alias, any_registered, any_stored;
+    bool alias, any_registered, finished;
     uint64_t page_bytes, length;
     uint8_t *store;
     const char *error;

@@ -130,7 +130,7 @@ sim_connection_new(void)
         reset_pipe(&connection->pipes[i]);
         connection->ends[i] = (TransportLink){.references = 1, .number = number, .end = i};
     }
-    connection->broken = connection->accepted = connection->told = false;
+    connection->broken = connection->accepted = connection->told = connection->met = false;
     connection->accept_ns = sim.now_ns + sim_below(sim.plan.delay_ns + 1);
     plan_cuts(connection, number);
     return connection;
@@ -363,6 +363,12 @@ sim_network_step(void)
         net.listener.ring->event = true;
         break;
     }
+}
+
+bool
+sim_network_met(void)
+{
+    return net.count_connections > 0 && net.connections[0].met;
 }
 
 /* ---- Between seeds -----------------------------------------------------------------------------

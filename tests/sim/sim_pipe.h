@@ -47,7 +47,9 @@ struct TransportLink {
 typedef struct Connection {
     Pipe pipes[2]; /* by the sending end */
     TransportLink ends[2];
-    bool broken, accepted, told;
+    bool broken, told;
+    bool accepted; /* or refused, when the listener went away */
+    bool met;      /* the listener has taken it */
     uint64_t accept_ns;
 } Connection;
 

@@ -148,6 +148,7 @@ sim_plan_make(uint64_t seed)
     plan->byte_ps = octaves(5, 14);
     plan->delay_ns = octaves(6, 18);
     plan->capacity_bytes = octaves(sim_chance(20) ? 6 : 10, 16);
+    plan->extent_bytes = 4 * SIM_PAGE << sim_below(4);
     plan->spurious_percent = sim_chance(50) ? 0 : (unsigned)sim_below(20);
     plan->downtime_ms = sim_chance(50) ? 0 : octaves(0, 9);
     plan->bandwidth_bytes_per_s = sim_chance(70) ? 0 : octaves(20, 30);

@@ -132,7 +132,7 @@ transport_accept(TransportListener *listener, TransportRing *ring, TransportLink
         g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: no descriptors");
         return TRANSPORT_ERROR_RESULT;
     }
-    connection->accepted = true;
+    connection->accepted = connection->met = true;
     *ret_link = &connection->ends[1];
     sim_trace("link %u is accepted", connection->ends[1].number);
     return TRANSPORT_OK;
