@@ -200,11 +200,11 @@ consider_pipe(Acts *acts, Connection *connection, Pipe *pipe)
     Act act = {.pipe = pipe, .connection = connection};
     TransportSender *sender = pipe->sender;
     if (sender && sender->busy) {
-        if (pipe_room(pipe) > 0) {
+        if (pipe_room(pipe) > 0 && pipe->sender_outcome_ns > sim.now_ns) {
             act.kind = ACT_TAKE;
             consider(acts, pipe->take_ns, act);
         }
-        if (pipe->sender_outcome != OUTCOME_OPEN) {
+        if (pipe->sender_outcome != OUTCOME_OPEN && !pipe->sender_outcome_told) {
             act.kind = ACT_TELL_SENDER;
             consider(acts, pipe->sender_outcome_ns, act);
         }
@@ -347,8 +347,8 @@ sim_network_step(void)
         wake_receiver(act->pipe->receiver);
         break;
     case ACT_TELL_SENDER:
-        act->pipe->sender->busy = false;
-        act->pipe->sender->ring->event = true;
+        transport_ring_notify(act->pipe->sender->ring); /* it is told when it asks */
+        act->pipe->sender_outcome_told = true;
         break;
     case ACT_TELL_RECEIVER:
         wake_receiver(act->pipe->receiver);

@@ -31,6 +31,7 @@ typedef struct Pipe {
     uint64_t accepted, arrived, pulled; /* by the sender's kernel, at the receiver's, by it */
     bool dropping;                      /* what the sender's kernel still takes gets nowhere */
     uint64_t dropped;
+    bool sender_outcome_told;
     Outcome sender_outcome, receiver_outcome;
     uint64_t sender_outcome_ns, receiver_outcome_ns; /* when they are noticed; NEVER: not */
     uint64_t cut_at;                                 /* breaks the link; NEVER: no */

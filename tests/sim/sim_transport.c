@@ -222,7 +222,9 @@ static bool
 sender_is_broken(TransportSender *sender)
 {
     Pipe *pipe = sender->pipe;
-    if (pipe->sender_outcome != OUTCOME_OPEN && pipe->sender_outcome_ns <= sim.now_ns)
+    /* As with a socket, who has nothing in flight does not notice. */
+    if (sender->busy && pipe->sender_outcome != OUTCOME_OPEN &&
+        pipe->sender_outcome_ns <= sim.now_ns)
         fail_sender(sender);
     return sender->error != NULL;
 }
@@ -245,6 +247,7 @@ transport_send(TransportSender *sender, const struct iovec *iov, unsigned count_
     sender->busy = true;
     sender->hash = sim_sender_hash(sender);
     sender->pipe->take_ns = sim.now_ns;
+    sender->pipe->sender_outcome_told = false;
     return TRANSPORT_OK;
 }
 
