@@ -79,12 +79,11 @@ advance(Walk *walk, WalkBytes *in, StreamResult result, size_t length, GError **
     if (result == STREAM_BAD)
         return false;
     if (result == STREAM_MORE) {
-        if (length <= in->length - in->at)
-            return walk_fail(error, "decoder asks for %zu bytes, has %zu", length,
-                             in->length - in->at);
+        g_assert(length > in->length - in->at && length <= STREAM_ITEM_MAX);
         walk->reached_cut = true;
         return walk->is_cut || walk_fail(error, "stream ends at %zu", in->at);
     }
+    g_assert(length > 0 && length <= in->length - in->at);
     in->at += length;
     return true;
 }
@@ -101,8 +100,8 @@ walk_block_list(Walk *walk, WalkBytes *in, uint64_t total, GError **error)
         StreamResult result = stream_decode_block(REST(in), false, &block, &length, error);
         if (!advance(walk, in, result, length, error) || walk->reached_cut)
             return walk->reached_cut;
-        if (block.length > total || walk->count_blocks == WALK_BLOCKS_MAX ||
-            walk_find_block(walk, block.name))
+        if (block.length > total || block.length > WALK_BLOCK_BYTES_MAX ||
+            walk->count_blocks == WALK_BLOCKS_MAX || walk_find_block(walk, block.name))
             return walk_fail(error, "block list: %s", block.name);
         WalkBlock *own = &walk->blocks[walk->count_blocks++];
         g_strlcpy(own->name, block.name, sizeof own->name);

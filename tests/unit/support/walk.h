@@ -13,9 +13,10 @@
 
 #include "engine/stream/stream.h"
 
-#define WALK_BLOCKS_MAX   16
-#define WALK_PINGS_MAX    16
-#define WALK_CHANNELS_MAX 4
+#define WALK_BLOCKS_MAX      16
+#define WALK_BLOCK_BYTES_MAX (1u << 30)
+#define WALK_PINGS_MAX       16
+#define WALK_CHANNELS_MAX    4
 
 typedef struct WalkBlock {
     char name[STREAM_NAME_MAX + 1];

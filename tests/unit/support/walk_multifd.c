@@ -41,8 +41,9 @@ walk_add_multifd(Walk *walk, const uint8_t *bytes, size_t length_bytes, GError *
     StreamMultifd first;
     size_t length = 0;
 
-    if (stream_decode_multifd_first(bytes, length_bytes, &first, &length, error) != STREAM_OK)
-        return false;
+    StreamResult result = stream_decode_multifd_first(bytes, length_bytes, &first, &length, error);
+    if (result != STREAM_OK)
+        return result == STREAM_MORE ? walk_fail(error, "multifd channel is cut") : false;
     g_assert(walk->count_multifd < WALK_CHANNELS_MAX);
     for (unsigned i = 0; i < walk->count_multifd; i++)
         if (walk->multifd[i].bytes[24] == first.channel)
