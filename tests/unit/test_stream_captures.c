@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <string.h>
 
 #include "tests/unit/support/walk.h"
 
@@ -104,6 +105,106 @@ decode_capture_of_multifd_has_a_sync_for_each_flush(void **state)
         g_bytes_unref(loaded[i]);
 }
 
+/* ---- The walker refuses what breaks a rule: else the cases above would prove nothing -----------
+ */
+
+static void
+assert_refused(Walk *walk, WalkChannel *channel, const uint8_t *bytes, size_t length,
+               const char *text)
+{
+    g_autoptr(GError) error = NULL;
+
+    assert_false(channel(walk, bytes, length, &error));
+    assert_non_null(error);
+    if (!strstr(error->message, text))
+        fail_msg("expected '%s', got '%s'", text, error->message);
+}
+
+static void
+walk_page_twice_in_postcopy_is_refused(void **state)
+{
+    g_autoptr(Walk) walk = walk_new();
+    g_autoptr(GBytes) urgent = walk_load("pre77.1.fwd");
+    size_t length;
+    const uint8_t *data = g_bytes_get_data(urgent, &length);
+    (void)state;
+
+    walk_capture(walk, walk_main, "pre77.0.fwd");
+    assert_false(walk_is_whole(walk));
+    walk_capture(walk, walk_urgent, "pre77.1.fwd");
+    assert_true(walk_is_whole(walk));
+    assert_refused(walk, walk_urgent, data, length, "sent twice in postcopy");
+}
+
+static void
+walk_return_path_without_its_pings_or_behind_shut_is_refused(void **state)
+{
+    g_autoptr(Walk) walk = walk_new();
+    g_autoptr(GBytes) back = walk_load("post77.0.rev");
+    size_t length;
+    const uint8_t *data = g_bytes_get_data(back, &length);
+    (void)state;
+
+    assert_refused(walk, walk_return, data, length, "without its PING");
+    walk_capture(walk, walk_main, "post77.0.fwd");
+    assert_refused(walk, walk_return, data, length - 1, "return path is cut");
+    walk_free(g_steal_pointer(&walk));
+    walk = walk_new();
+    walk_capture(walk, walk_main, "post77.0.fwd");
+    walk_capture(walk, walk_return, "post77.0.rev");
+    assert_refused(walk, walk_return, data, length, "bytes behind SHUT");
+}
+
+static void
+walk_recovery_without_bitmaps_is_refused(void **state)
+{
+    g_autoptr(Walk) walk = walk_new();
+    g_autoptr(GBytes) after = walk_load("rec11.1.fwd");
+    size_t length;
+    const uint8_t *data = g_bytes_get_data(after, &length);
+    (void)state;
+
+    walk->is_cut = true;
+    walk_capture(walk, walk_main, "rec11.0.fwd");
+    walk->is_cut = false;
+    walk->is_resumed = true;
+    assert_refused(walk, walk_main, data, length, "asked out of order");
+}
+
+static void
+walk_main_cut_or_too_long_is_refused(void **state)
+{
+    g_autoptr(Walk) shorter = walk_new(), longer = walk_new();
+    g_autoptr(GBytes) whole = walk_load("post11.0.fwd");
+    size_t length;
+    const uint8_t *data = g_bytes_get_data(whole, &length);
+    g_autofree uint8_t *copy = g_malloc0(length + 1);
+    (void)state;
+
+    memcpy(copy, data, length);
+    assert_refused(shorter, walk_main, copy, length - 1, "stream ends");
+    assert_refused(longer, walk_main, copy, length + 1, "bytes behind EOF");
+}
+
+static void
+walk_flush_without_its_sync_is_refused(void **state)
+{
+    g_autoptr(Walk) walk = walk_new();
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GBytes) main_bytes = walk_load("mf1111.0.fwd"), channel = walk_load("mf1111.2.fwd");
+    size_t length, channel_length;
+    const uint8_t *data = g_bytes_get_data(main_bytes, &length);
+    const uint8_t *packets = g_bytes_get_data(channel, &channel_length);
+    (void)state;
+
+    assert_refused(walk, walk_main, data, length, "flush without multifd channels");
+    walk_free(g_steal_pointer(&walk));
+    walk = walk_new();
+    check(walk_add_multifd(walk, packets, 64, &error), "first packet", error);
+    assert_refused(walk, walk_main, data, length, "multifd channel ends early");
+    assert_false(walk_add_multifd(walk, packets, channel_length, NULL));
+}
+
 static Capture captures[] = {
     {"pc-i440fx-7.2", "rp77.0.fwd", "rp77.0.rev", NULL, NULL, NULL, 1, 0, false},
     {"pc-i440fx-11.1", "rp1111.0.fwd", "rp1111.0.rev", NULL, NULL, NULL, 1, 0, false},
@@ -130,6 +231,11 @@ main(void)
         {"decode_capture_of_recovery_7_2", decode_capture, NULL, NULL, &captures[6]},
         {"decode_capture_of_recovery_11_1", decode_capture, NULL, NULL, &captures[7]},
         cmocka_unit_test(decode_capture_of_multifd_has_a_sync_for_each_flush),
+        cmocka_unit_test(walk_page_twice_in_postcopy_is_refused),
+        cmocka_unit_test(walk_return_path_without_its_pings_or_behind_shut_is_refused),
+        cmocka_unit_test(walk_recovery_without_bitmaps_is_refused),
+        cmocka_unit_test(walk_main_cut_or_too_long_is_refused),
+        cmocka_unit_test(walk_flush_without_its_sync_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
