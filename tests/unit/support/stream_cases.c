@@ -2,6 +2,7 @@
 /*
  * The table of good messages. Decoders leave what they read in `got`. One thread.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -212,6 +213,11 @@ CASE(zero, stream_put_record(w, STREAM_RAM_ZERO, "ram0", 0x7000),
      is_record(STREAM_RAM_ZERO, "ram0", 0x7000, 0))
 CASE(zero_continue, stream_put_record(w, STREAM_RAM_ZERO, NULL, 0x123456000),
      is_record(STREAM_RAM_ZERO, NULL, 0x123456000, 0))
+#define NAME_51  "/machine/peripheral-anon/device[0]/a-rather-long-on"
+#define NAME_255 NAME_51 NAME_51 NAME_51 NAME_51 NAME_51
+static_assert(sizeof(NAME_255) == STREAM_NAME_MAX + 1, "the longest name");
+CASE(longest_name, stream_put_record(w, STREAM_RAM_ZERO, NAME_255, 0x1000),
+     is_record(STREAM_RAM_ZERO, NAME_255, 0x1000, 0))
 CASE(page,
      (stream_put_record(w, STREAM_RAM_PAGE, "ram0", 0), stream_put_bytes(w, page, sizeof page)),
      is_record(STREAM_RAM_PAGE, "ram0", 0, sizeof page))
@@ -284,7 +290,7 @@ const StreamCase stream_cases[STREAM_CASE_COUNT] = {
     ROW(short_advise, element, 0),      ROW(listen, element, 0),
     ROW(packaged, element, 0),          ROW(discard, element, 0),
     ROW(bitmap_command, element, 0),    ROW(zero, record, 0),
-    ROW(zero_continue, record, 0),      ROW(page, record, 0),
+    ROW(longest_name, record, 0),       ROW(zero_continue, record, 0),      ROW(page, record, 0),
     ROW(page_continue, record, 0),      ROW(mem_size, record, 0),
     ROW(eos, record, 0),                ROW(flush, record, 0),
     ROW(xbzrle, record, 0),             ROW(compressed, record, 0),

@@ -28,6 +28,7 @@
     X(bitmap_command)                                                                              \
     X(zero)                                                                                        \
     X(zero_continue)                                                                               \
+    X(longest_name)                                                                                \
     X(page)                                                                                        \
     X(page_continue)                                                                               \
     X(mem_size)                                                                                    \
