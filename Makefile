@@ -31,8 +31,9 @@ $(BUILD)/faultline: $(call object,$(PROGRAM)) $(BUILD)/libfaultline.a
 	$(if $(V),,@echo "  LD  $@")
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
-# One unit test is one file; it links the whole library.
-$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libfaultline.a
+# One unit test is one file; it links tests/unit/support and the whole library.
+SUPPORT := $(wildcard tests/unit/support/*.c)
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(call object,$(SUPPORT)) $(BUILD)/libfaultline.a
 	$(if $(V),,@echo "  LD  $@")
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
 
