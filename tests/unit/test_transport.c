@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Senders and receivers over real sockets: all kinds of addresses, large frames, slow peers, ends.
+ */
+#include "tests/unit/test_transport_pair.h"
+
+#include <poll.h>
+
+static int
+ring_setup(void **state)
+{
+    *state = make_ring();
+    return 0;
+}
+
+static int
+ring_teardown(void **state)
+{
+    transport_ring_free(*state);
+    return 0;
+}
+
+/* ---- Echo ---- */
+
+static void
+send_text(TransportRing *ring, TransportSender *sender, const char *text)
+{
+    struct iovec iov = {.iov_base = (void *)text, .iov_len = strlen(text)};
+
+    assert_int_equal(transport_send(sender, &iov, 1), TRANSPORT_OK);
+    assert_int_equal(wait_sent(ring, sender), TRANSPORT_OK);
+}
+
+static void
+expect_text(TransportRing *ring, TransportReceiver *receiver, const char *text)
+{
+    const uint8_t *bytes;
+
+    assert_int_equal(wait_peek(ring, receiver, strlen(text), &bytes), TRANSPORT_OK);
+    assert_memory_equal(bytes, text, strlen(text));
+    transport_consume(receiver, strlen(text));
+}
+
+/* Both directions, then the end: what client and server links must do whatever they run over. */
+static void
+check_echo(TransportRing *ring, TransportLink *client, TransportLink *server)
+{
+    TransportSender *client_sender = transport_sender_new(ring, client);
+    TransportReceiver *client_receiver = transport_receiver_new(ring, client);
+    TransportSender *server_sender = transport_sender_new(ring, server);
+    TransportReceiver *server_receiver = transport_receiver_new(ring, server);
+    const uint8_t *bytes;
+
+    send_text(ring, client_sender, "four little words");
+    expect_text(ring, server_receiver, "four little words");
+    send_text(ring, server_sender, "and an answer");
+    expect_text(ring, client_receiver, "and an answer");
+    assert_int_equal(transport_sender_accepted_bytes(client_sender), strlen("four little words"));
+    assert_int_equal(transport_receiver_count_bytes(client_receiver), strlen("and an answer"));
+    transport_link_shutdown(client);
+    assert_int_equal(wait_peek(ring, server_receiver, 1, &bytes), TRANSPORT_END);
+    transport_sender_free(client_sender);
+    transport_receiver_free(client_receiver);
+    transport_sender_free(server_sender);
+    transport_receiver_free(server_receiver);
+}
+
+static void
+check_echo_over(TransportRing *ring, const char *uri)
+{
+    GError *error = NULL;
+    TransportListener *listener = transport_listen(uri, &error);
+    TransportLink *client = NULL, *server = NULL;
+
+    if (listener == NULL)
+        fail_msg("%s", error->message);
+    assert_int_equal(transport_accept(listener, ring, &server, NULL), TRANSPORT_WAIT);
+    assert_int_equal(wait_connect(ring, transport_listener_address(listener), &client, NULL),
+                     TRANSPORT_OK);
+    assert_int_equal(wait_accept(ring, listener, &server), TRANSPORT_OK);
+    check_echo(ring, client, server);
+    transport_link_unref(client);
+    transport_link_unref(server);
+    transport_listener_free(listener);
+}
+
+static void
+echo_over_tcp4_arrives(void **state)
+{
+    check_echo_over(*state, "tcp:127.0.0.1:0");
+}
+
+static void
+echo_over_tcp_name_arrives(void **state)
+{
+    check_echo_over(*state, "tcp:localhost:0");
+}
+
+static void
+echo_over_tcp_any_host_arrives(void **state)
+{
+    check_echo_over(*state, "tcp::0");
+}
+
+static void
+echo_over_tcp6_arrives(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    TransportListener *listener = transport_listen("tcp:[::1]:0", &error);
+
+    if (listener == NULL) {
+        print_message("skipped: no IPv6 loopback here: %s\n", error->message);
+        skip();
+    }
+    transport_listener_free(listener);
+    check_echo_over(*state, "tcp:[::1]:0");
+}
+
+static void
+echo_over_unix_arrives(void **state)
+{
+    g_autofree char *folder = g_dir_make_tmp("transport-XXXXXX", NULL);
+    g_autofree char *uri = g_strdup_printf("unix:%s/socket", folder);
+
+    check_echo_over(*state, uri);
+    assert_int_equal(rmdir(folder), 0); /* the listener removed its path */
+}
+
+static void
+echo_over_connected_fds_arrives(void **state)
+{
+    g_autofree char *uri = NULL;
+    g_autoptr(GError) error = NULL;
+    TransportLink *client, *server = NULL, *second = NULL;
+    TransportListener *listener;
+    int peer;
+
+    client = make_fd_link(*state, &peer);
+    uri = g_strdup_printf("fd:%d", peer);
+    listener = transport_listen(uri, NULL);
+    assert_non_null(listener);
+    assert_string_equal(transport_listener_address(listener), uri);
+    assert_int_equal(wait_accept(*state, listener, &server), TRANSPORT_OK);
+    assert_int_equal(transport_accept(listener, *state, &second, &error), TRANSPORT_ERROR_RESULT);
+    assert_true(g_error_matches(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK));
+    transport_listener_free(listener);
+    check_echo(*state, client, server);
+    transport_link_unref(client);
+    transport_link_unref(server);
+}
+
+/* ---- Sending ---- */
+
+#define COUNT_PIECES 1000u
+#define PIECE_BYTES  4097u
+
+static void
+send_thousand_pieces_to_slow_reader_arrives(void **state)
+{
+    const size_t total = (size_t)COUNT_PIECES * PIECE_BYTES;
+    g_autofree uint8_t *bytes = g_malloc(total), *got = g_malloc(total);
+    g_autofree struct iovec *iov = g_new0(struct iovec, COUNT_PIECES), *copy = NULL;
+    TransportSender *sender;
+    TransportLink *link;
+    int peer, small = 1;
+    size_t count_got = 0;
+
+    for (size_t i = 0; i < total; i++)
+        bytes[i] = (uint8_t)(i * 2654435761u >> 13);
+    for (size_t i = 0; i < COUNT_PIECES; i++) /* in no order, some of them empty */
+        iov[i] = (struct iovec){.iov_base = bytes + i * PIECE_BYTES,
+                                .iov_len = i % 7 == 3 ? 0 : PIECE_BYTES};
+    copy = g_memdup2(iov, COUNT_PIECES * sizeof *iov);
+    link = make_fd_link(*state, &peer);
+    assert_int_equal(setsockopt(peer, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+    sender = transport_sender_new(*state, link);
+    assert_int_equal(transport_send(sender, iov, COUNT_PIECES), TRANSPORT_OK);
+    assert_int_equal(transport_send(sender, iov, 1), TRANSPORT_WAIT);
+    do {
+        ssize_t n = recv(peer, got + count_got, MIN(total - count_got, 3000), MSG_DONTWAIT);
+
+        assert_true(n > 0 || errno == EAGAIN);
+        count_got += n > 0 ? (size_t)n : 0;
+        if (n < 0)
+            transport_ring_wait(*state, now_ns() + 1000000);
+    } while (transport_sender_state(sender) == TRANSPORT_WAIT);
+    assert_int_equal(transport_sender_state(sender), TRANSPORT_OK);
+    transport_sender_free(sender);
+    transport_link_unref(link);
+    for (ssize_t n; (n = recv(peer, got + count_got, total - count_got, 0)) > 0;)
+        count_got += (size_t)n;
+    close(peer);
+    assert_memory_equal(copy, iov, COUNT_PIECES * sizeof *iov);
+    for (size_t i = 0, at = 0; i < COUNT_PIECES; at += iov[i++].iov_len)
+        assert_memory_equal(got + at, iov[i].iov_base, iov[i].iov_len);
+    assert_int_equal(count_got, total - PIECE_BYTES * ((COUNT_PIECES + 3) / 7));
+}
+
+static void
+send_nothing_is_taken_at_once(void **state)
+{
+    struct iovec iov = {.iov_base = NULL, .iov_len = 0};
+    int peer;
+    TransportLink *link = make_fd_link(*state, &peer);
+    TransportSender *sender = transport_sender_new(*state, link);
+
+    assert_int_equal(transport_send(sender, &iov, 1), TRANSPORT_OK);
+    assert_int_equal(transport_send(sender, NULL, 0), TRANSPORT_OK);
+    assert_int_equal(transport_sender_state(sender), TRANSPORT_OK);
+    assert_int_equal(transport_sender_accepted_bytes(sender), 0);
+    transport_sender_free(sender);
+    transport_link_unref(link);
+    close(peer);
+}
+
+/* Reads all there is until the sender sleeps again; returns how many bytes. */
+static size_t
+drain(int peer)
+{
+    uint8_t bytes[65536];
+    size_t count = 0;
+
+    for (ssize_t n; (n = recv(peer, bytes, sizeof bytes, MSG_DONTWAIT)) > 0;)
+        count += (size_t)n;
+    return count;
+}
+
+static void
+send_broken_midway_counts_accepted_bytes(void **state)
+{
+    const size_t total = 16u << 20;
+    g_autofree uint8_t *bytes = g_malloc0(total);
+    struct iovec iov = {.iov_base = bytes, .iov_len = total};
+    int peer;
+    TransportLink *link = make_fd_link(*state, &peer);
+    TransportSender *sender = transport_sender_new(*state, link);
+    size_t count_got;
+
+    assert_int_equal(transport_send(sender, &iov, 1), TRANSPORT_OK);
+    count_got = drain(peer);
+    assert_int_equal(transport_sender_state(sender), TRANSPORT_WAIT);
+    transport_link_shutdown(link);
+    assert_int_equal(wait_sent(*state, sender), TRANSPORT_ERROR_RESULT);
+    count_got += drain(peer);
+    assert_true(count_got > 0);
+    assert_int_equal(transport_sender_accepted_bytes(sender), count_got);
+    assert_non_null(transport_sender_error(sender));
+    assert_int_equal(transport_sender_error(sender)->code, TRANSPORT_ERROR_LINK);
+    assert_int_equal(transport_send(sender, &iov, 1), TRANSPORT_ERROR_RESULT);
+    transport_sender_free(sender);
+    transport_link_unref(link);
+    close(peer);
+}
+
+static void
+sender_free_in_flight_stops_reading_memory(void **state)
+{
+    const size_t total = 8u << 20;
+    uint8_t *bytes = g_malloc0(total);
+    struct iovec iov = {.iov_base = bytes, .iov_len = total};
+    int peer;
+    TransportLink *link = make_fd_link(*state, &peer);
+    TransportSender *sender = transport_sender_new(*state, link);
+    size_t count_got;
+
+    assert_int_equal(transport_send(sender, &iov, 1), TRANSPORT_OK);
+    assert_int_equal(transport_sender_state(sender), TRANSPORT_WAIT);
+    transport_sender_free(sender);
+    memset(bytes, 0xff, total);
+    g_free(bytes);
+    transport_link_unref(link);
+    count_got = drain(peer); /* ends: the socket is closed, nothing holds it */
+    assert_true(count_got < total);
+    assert_int_equal(recv(peer, &count_got, 1, 0), 0);
+    close(peer);
+}
+
+/* ---- Receiving ---- */
+
+typedef struct {
+    TransportRing *ring;
+    TransportLink *link;
+    TransportReceiver *receiver;
+    int peer;
+} Receiving;
+
+static Receiving
+begin_receiving(TransportRing *ring)
+{
+    Receiving receiving = {.ring = ring};
+
+    receiving.link = make_fd_link(ring, &receiving.peer);
+    receiving.receiver = transport_receiver_new(ring, receiving.link);
+    return receiving;
+}
+
+static void
+end_receiving(Receiving *receiving)
+{
+    transport_receiver_free(receiving->receiver);
+    transport_link_unref(receiving->link);
+    if (receiving->peer >= 0)
+        close(receiving->peer);
+}
+
+static void
+peek_in_odd_lengths_keeps_order(void **state)
+{
+    Receiving receiving = begin_receiving(*state);
+    g_autofree uint8_t *chunk = g_malloc(50000);
+    uint64_t sent = 0, taken = 0;
+    const uint8_t *bytes;
+
+    for (unsigned turn = 0; taken < 8u << 20; turn++) {
+        size_t length = turn % 5 == 0 ? TRANSPORT_PEEK_MAX : 1 + turn * 7919u % 60000;
+        TransportResult r = transport_peek(receiving.receiver, length, &bytes);
+
+        while (r == TRANSPORT_WAIT) {
+            ssize_t n;
+
+            for (size_t i = 0; i < 50000; i++)
+                chunk[i] = (uint8_t)((sent + i) % 251);
+            n = send(receiving.peer, chunk, 50000, MSG_DONTWAIT);
+            sent += n > 0 ? (uint64_t)n : 0;
+            transport_ring_wait(*state, now_ns() + PATIENCE_NS);
+            r = transport_peek(receiving.receiver, length, &bytes);
+        }
+        assert_int_equal(r, TRANSPORT_OK);
+        for (size_t i = 0; i < length; i++)
+            if (bytes[i] != (taken + i) % 251)
+                fail_msg("byte %zu is wrong", (size_t)taken + i);
+        transport_consume(receiving.receiver, length);
+        taken += length;
+    }
+    assert_int_equal(transport_receiver_count_bytes(receiving.receiver),
+                     taken + transport_available(receiving.receiver));
+    end_receiving(&receiving);
+}
+
+static void
+peek_after_half_close_gives_leftovers_then_end(void **state)
+{
+    Receiving receiving = begin_receiving(*state);
+    TransportSender *sender = transport_sender_new(*state, receiving.link);
+    const uint8_t *bytes;
+    char answer[3];
+
+    assert_int_equal(write(receiving.peer, "abcdef", 6), 6);
+    assert_int_equal(shutdown(receiving.peer, SHUT_WR), 0);
+    assert_int_equal(wait_peek(*state, receiving.receiver, 4, &bytes), TRANSPORT_OK);
+    transport_consume(receiving.receiver, 4);
+    assert_int_equal(wait_peek(*state, receiving.receiver, 3, &bytes), TRANSPORT_ERROR_RESULT);
+    assert_int_equal(wait_peek(*state, receiving.receiver, 2, &bytes), TRANSPORT_OK);
+    assert_memory_equal(bytes, "ef", 2);
+    transport_consume(receiving.receiver, 2);
+    assert_int_equal(wait_peek(*state, receiving.receiver, 1, &bytes), TRANSPORT_END);
+    send_text(*state, sender, "bye"); /* the other half is still open */
+    assert_int_equal(recv(receiving.peer, answer, 3, MSG_WAITALL), 3);
+    transport_sender_free(sender);
+    end_receiving(&receiving);
+}
+
+static void
+peek_cut_in_the_middle_reports_error(void **state)
+{
+    Receiving receiving = begin_receiving(*state);
+    const uint8_t *bytes;
+
+    assert_int_equal(write(receiving.peer, "abc", 3), 3);
+    assert_int_equal(transport_peek(receiving.receiver, 8, &bytes), TRANSPORT_WAIT);
+    assert_null(transport_receiver_error(receiving.receiver));
+    close(receiving.peer);
+    receiving.peer = -1;
+    assert_int_equal(wait_peek(*state, receiving.receiver, 8, &bytes), TRANSPORT_ERROR_RESULT);
+    assert_int_equal(transport_receiver_error(receiving.receiver)->code, TRANSPORT_ERROR_LINK);
+    assert_non_null(strstr(transport_receiver_error(receiving.receiver)->message, "only 3 came"));
+    end_receiving(&receiving);
+}
+
+static void
+peek_after_reset_gives_bytes_then_error(void **state)
+{
+    TransportListener *listener = transport_listen("tcp:127.0.0.1:0", NULL);
+    TransportLink *client = NULL, *server = NULL;
+    TransportReceiver *receiver, *unread;
+    TransportSender *sender, *server_sender;
+    const uint8_t *bytes;
+
+    assert_int_equal(wait_connect(*state, transport_listener_address(listener), &client, NULL),
+                     TRANSPORT_OK);
+    assert_int_equal(wait_accept(*state, listener, &server), TRANSPORT_OK);
+    receiver = transport_receiver_new(*state, client);
+    unread = transport_receiver_new(*state, server);
+    sender = transport_sender_new(*state, client);
+    server_sender = transport_sender_new(*state, server);
+    send_text(*state, server_sender, "last");
+    assert_int_equal(wait_peek(*state, receiver, 1, &bytes), TRANSPORT_OK);
+    send_text(*state, sender, "never read, so that the close resets");
+    transport_receiver_free(unread);
+    transport_sender_free(server_sender);
+    transport_link_unref(server);
+    transport_consume(receiver, 1);
+    assert_int_equal(wait_peek(*state, receiver, 3, &bytes), TRANSPORT_OK);
+    assert_int_equal(wait_peek(*state, receiver, 4, &bytes), TRANSPORT_ERROR_RESULT);
+    assert_int_equal(transport_receiver_error(receiver)->code, TRANSPORT_ERROR_LINK);
+    transport_consume(receiver, 3);
+    assert_int_equal(wait_peek(*state, receiver, 1, &bytes), TRANSPORT_ERROR_RESULT);
+    transport_receiver_free(receiver);
+    transport_sender_free(sender);
+    transport_link_unref(client);
+    transport_listener_free(listener);
+}
+
+static void
+receiver_free_in_flight_closes_the_socket(void **state)
+{
+    Receiving receiving = begin_receiving(*state);
+    struct pollfd closed = {.fd = receiving.peer, .events = POLLIN};
+    const uint8_t *bytes;
+
+    assert_int_equal(transport_peek(receiving.receiver, 1, &bytes), TRANSPORT_WAIT);
+    transport_receiver_free(receiving.receiver);
+    receiving.receiver = NULL;
+    transport_link_unref(receiving.link);
+    receiving.link = NULL;
+    assert_int_equal(poll(&closed, 1, 20000), 1);
+    assert_true(closed.revents & POLLHUP);
+    end_receiving(&receiving);
+}
+
+int
+main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, ring_setup, ring_teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(echo_over_tcp4_arrives),
+        CASE(echo_over_tcp_name_arrives),
+        CASE(echo_over_tcp_any_host_arrives),
+        CASE(echo_over_tcp6_arrives),
+        CASE(echo_over_unix_arrives),
+        CASE(echo_over_connected_fds_arrives),
+        CASE(send_thousand_pieces_to_slow_reader_arrives),
+        CASE(send_nothing_is_taken_at_once),
+        CASE(send_broken_midway_counts_accepted_bytes),
+        CASE(sender_free_in_flight_stops_reading_memory),
+        CASE(peek_in_odd_lengths_keeps_order),
+        CASE(peek_after_half_close_gives_leftovers_then_end),
+        CASE(peek_cut_in_the_middle_reports_error),
+        CASE(peek_after_reset_gives_bytes_then_error),
+        CASE(receiver_free_in_flight_closes_the_socket),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
