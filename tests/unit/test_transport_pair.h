@@ -42,23 +42,28 @@ make_ring(void)
     return ring;
 }
 
-/* Connects by fd:N; the other end of the socket pair is returned raw, non-blocking. */
 static inline TransportLink *
-make_fd_link(TransportRing *ring, int *ret_peer)
+make_link_of(TransportRing *ring, int fd)
 {
-    g_autofree char *uri = NULL;
-    TransportConnector *connector;
+    g_autofree char *uri = g_strdup_printf("fd:%d", fd);
+    TransportConnector *connector = transport_connect(ring, uri, NULL);
     TransportLink *link = NULL;
-    int fds[2];
 
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    uri = g_strdup_printf("fd:%d", fds[0]);
-    connector = transport_connect(ring, uri, NULL);
     assert_non_null(connector);
     assert_int_equal(transport_connect_finish(connector, &link, NULL), TRANSPORT_OK);
     transport_connector_free(connector);
-    *ret_peer = fds[1];
     return link;
+}
+
+/* Connects by fd:N; the other end of the socket pair is returned raw. */
+static inline TransportLink *
+make_fd_link(TransportRing *ring, int *ret_peer)
+{
+    int fds[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    *ret_peer = fds[1];
+    return make_link_of(ring, fds[0]);
 }
 
 static inline TransportResult
