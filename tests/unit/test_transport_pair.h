@@ -123,4 +123,23 @@ wait_sent(TransportRing *ring, TransportSender *sender)
     return r;
 }
 
+static inline void
+send_text(TransportRing *ring, TransportSender *sender, const char *text)
+{
+    struct iovec iov = {.iov_base = (void *)text, .iov_len = strlen(text)};
+
+    assert_int_equal(transport_send(sender, &iov, 1), TRANSPORT_OK);
+    assert_int_equal(wait_sent(ring, sender), TRANSPORT_OK);
+}
+
+static inline void
+expect_text(TransportRing *ring, TransportReceiver *receiver, const char *text)
+{
+    const uint8_t *bytes;
+
+    assert_int_equal(wait_peek(ring, receiver, strlen(text), &bytes), TRANSPORT_OK);
+    assert_memory_equal(bytes, text, strlen(text));
+    transport_consume(receiver, strlen(text));
+}
+
 #endif
