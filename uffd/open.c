@@ -19,7 +19,11 @@
 #define DEVICE "/dev/userfaultfd"
 #define SYSCTL "/proc/sys/vm/unprivileged_userfaultfd"
 
-G_DEFINE_QUARK(uffd - error - quark, uffd_error)
+GQuark
+uffd_error_quark(void)
+{
+    return g_quark_from_static_string("uffd-error-quark");
+}
 
 static const UffdFeatureRow feature_table[] = {
     {"MISSING_HUGETLBFS", UFFD_FEATURE_MISSING_HUGETLBFS, "guest memory of huge pages", "4.11",

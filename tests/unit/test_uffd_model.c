@@ -240,7 +240,7 @@ random_operations_match_shadow(void **state)
 int
 main(int argc, char **argv)
 {
-    struct CMUnitTest tests[G_N_ELEMENTS(kinds)];
+    static struct CMUnitTest tests[G_N_ELEMENTS(kinds)];
 
     seed = argc > 1 ? (guint32)strtoul(argv[1], NULL, 0) : g_random_int();
     print_message("seed %u\n", seed);

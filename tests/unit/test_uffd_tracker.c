@@ -230,7 +230,7 @@ sync_range_not_added_fails_with_reason(void **state)
 int
 main(void)
 {
-    struct CMUnitTest tests[2 * G_N_ELEMENTS(kinds) + 1];
+    static struct CMUnitTest tests[2 * G_N_ELEMENTS(kinds) + 1];
     size_t count = 0;
 
     for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
