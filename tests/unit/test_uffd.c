@@ -90,6 +90,31 @@ place_twice_reports_already_keeps_guest_writes(Fixture *fixture)
     assert_true(guest_has(fixture, 5, 98));
 }
 
+/* The kernel refuses one call over two mappings. */
+static void
+place_range_over_two_mappings_places_all(Fixture *fixture)
+{
+    uint64_t half = fixture->count_pages / 2;
+    g_autofree uint8_t *bytes = g_malloc(4 * fixture->page_bytes);
+
+    assert_int_equal(madvise(fixture->guest, half * fixture->page_bytes, MADV_DONTDUMP), 0);
+    store(fixture, half - 3, 4);
+    watch(fixture);
+    for (uint64_t page = 0; page < 4; page++) {
+        fill(bytes + page * fixture->page_bytes, fixture->page_bytes, page);
+    }
+    assert_int_equal(uffd_place(fixture->memory, (half - 2) * fixture->page_bytes,
+                                4 * fixture->page_bytes, bytes),
+                     UFFD_PLACED);
+    assert_int_equal(place_received(fixture, 0, fixture->count_pages), UFFD_PLACED);
+    for (uint64_t page = 0; page < 4; page++) {
+        assert_true(guest_has(fixture, half - 2 + page, page));
+    }
+    assert_true(guest_has(fixture, half - 3, 4));
+    assert_true(guest_has_zeros(fixture, 0));
+    assert_true(guest_has_zeros(fixture, fixture->count_pages - 1));
+}
+
 static void
 place_range_over_present_pages_places_rest(Fixture *fixture)
 {
@@ -217,6 +242,57 @@ place_on_faults_many_threads_read_right_bytes(Fixture *fixture)
     }
 }
 
+/* Three threads place what is theirs of each word of the page bits, bytes and zeros, with stale
+ * bytes beneath; the guest reads behind them. */
+typedef struct Placer {
+    pthread_t thread;
+    Fixture *fixture;
+    uint64_t first;
+    uint64_t failed;
+} Placer;
+
+static void *
+place_thirds(void *opaque)
+{
+    Placer *placer = opaque;
+    Fixture *fixture = placer->fixture;
+    uint8_t *bytes = g_malloc(fixture->page_bytes);
+
+    for (uint64_t page = placer->first; page < fixture->count_pages; page += 3) {
+        bool zeros = page / 3 % 2 == 0;
+
+        fill(bytes, fixture->page_bytes, page);
+        placer->failed += uffd_place(fixture->memory, page * fixture->page_bytes,
+                                     fixture->page_bytes, zeros ? NULL : bytes) != UFFD_PLACED;
+    }
+    g_free(bytes);
+    return NULL;
+}
+
+static void
+place_from_three_threads_at_once_all_right(Fixture *fixture)
+{
+    Placer placers[3];
+
+    for (uint64_t page = 0; page < fixture->count_pages; page += 4) {
+        store(fixture, page, 1000 + page);
+    }
+    discard(fixture, 0, fixture->count_pages);
+    watch(fixture);
+    for (unsigned i = 0; i < 3; i++) {
+        placers[i] = (Placer){.fixture = fixture, .first = i};
+        assert_int_equal(pthread_create(&placers[i].thread, NULL, place_thirds, &placers[i]), 0);
+    }
+    for (uint64_t page = 0; page < fixture->count_pages; page++) {
+        assert_true(page / 3 % 2 == 0 ? guest_has_zeros(fixture, page)
+                                      : guest_has(fixture, page, page));
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        pthread_join(placers[i].thread, NULL);
+        assert_int_equal(placers[i].failed, 0);
+    }
+}
+
 static void
 finish_memory_is_normal_again(Fixture *fixture)
 {
@@ -302,6 +378,8 @@ static const Case cases[] = {
     {"place_after_discard_shows_new_bytes", place_after_discard_shows_new_bytes},
     {"place_twice_reports_already_keeps_guest_writes",
      place_twice_reports_already_keeps_guest_writes},
+    {"place_range_over_two_mappings_places_all", place_range_over_two_mappings_places_all},
+    {"place_from_three_threads_at_once_all_right", place_from_three_threads_at_once_all_right},
     {"place_range_over_present_pages_places_rest", place_range_over_present_pages_places_rest},
     {"store_again_last_bytes_win", store_again_last_bytes_win},
     {"place_received_hole_wakes_thread_with_zeros", place_received_hole_wakes_thread_with_zeros},

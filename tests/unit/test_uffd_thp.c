@@ -6,42 +6,24 @@
  */
 #include "tests/unit/uffd_case.h"
 
-#define SHMEM_ENABLED "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
-#define LENGTH        (8u << 20)
-#define PAGES         (LENGTH / TARGET_PAGE_BYTES)
+#define LENGTH (8u << 20)
+#define PAGES  (LENGTH / TARGET_PAGE_BYTES)
 
-static char *enabled_before;
 static bool thp_usable;
 
 static int
 thp_allow(void **state)
 {
-    g_autofree char *text = NULL;
-
     (void)state;
-    if (!g_file_get_contents(SHMEM_ENABLED, &text, NULL, NULL)) {
-        return 0;
-    }
-    g_auto(GStrv) words = g_strsplit(g_strstrip(text), " ", -1);
-
-    for (char **word = words; *word != NULL; word++) {
-        if (**word == '[') {
-            (*word)[strlen(*word) - 1] = '\0';
-            enabled_before = g_strdup(*word + 1);
-        }
-    }
-    thp_usable = enabled_before != NULL && sysfs_write(SHMEM_ENABLED, "advise");
+    thp_usable = shmem_thp_allow();
     return 0;
 }
 
 static int
 thp_restore(void **state)
 {
-    bool done = !thp_usable || sysfs_write(SHMEM_ENABLED, enabled_before);
-
     (void)state;
-    g_free(enabled_before);
-    return done ? 0 : -1;
+    return shmem_thp_restore() ? 0 : -1;
 }
 
 /* A number of the mapping at address, in KiB: "ShmemPmdMapped"; or whether VmFlags has a flag. */

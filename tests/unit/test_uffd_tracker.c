@@ -234,6 +234,9 @@ main(void)
     size_t count = 0;
 
     for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        if (kinds[i].thp) {
+            continue; /* reported by 2 MiB: not exact, and said so */
+        }
         tests[count++] = (struct CMUnitTest){
             .name = g_strdup_printf("sync_after_writes_of_threads_is_exact/%s", kinds[i].name),
             .test_func = sync_after_writes_of_threads_is_exact,
@@ -248,7 +251,7 @@ main(void)
     tests[count++] = (struct CMUnitTest){
         .name = "sync_range_not_added_fails_with_reason",
         .test_func = sync_range_not_added_fails_with_reason,
-        .initial_state = (void *)&kinds[3],
+        .initial_state = (void *)&kinds[4],
     };
     return cmocka_run_group_tests_name("uffd tracker", tests, huge_pages_raise, huge_pages_restore);
 }

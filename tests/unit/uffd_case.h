@@ -30,17 +30,18 @@
 
 typedef struct Kind {
     const char *name;
-    bool memfd, shared, huge, copy_forced;
+    bool memfd, shared, huge, copy_forced, thp;
 } Kind;
 
 static const Kind kinds[] = {
-    {"memfd_alias", true, true, false, false},
-    {"memfd_without_minor", true, true, false, true},
-    {"memfd_private", true, false, false, false},
-    {"anonymous", false, false, false, false},
-    {"hugetlb_shared", true, true, true, false},
-    {"hugetlb_private", true, false, true, false},
-    {"hugetlb_anonymous", false, false, true, false},
+    {.name = "memfd_alias", .memfd = true, .shared = true},
+    {.name = "memfd_alias_thp", .memfd = true, .shared = true, .thp = true},
+    {.name = "memfd_without_minor", .memfd = true, .shared = true, .copy_forced = true},
+    {.name = "memfd_private", .memfd = true},
+    {.name = "anonymous"},
+    {.name = "hugetlb_shared", .memfd = true, .shared = true, .huge = true},
+    {.name = "hugetlb_private", .memfd = true, .huge = true},
+    {.name = "hugetlb_anonymous", .huge = true},
 };
 
 typedef struct Fixture {
@@ -77,6 +78,34 @@ sysfs_write(const char *path, const char *text)
     return done;
 }
 
+#define SHMEM_ENABLED "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+static char *shmem_before;
+
+/* Shared huge pages for those who ask; false: not writable here. */
+static inline bool
+shmem_thp_allow(void)
+{
+    g_autofree char *text = NULL;
+
+    if (shmem_before == NULL && g_file_get_contents(SHMEM_ENABLED, &text, NULL, NULL) &&
+        strchr(text, '[') != NULL) {
+        const char *word = strchr(text, '[') + 1;
+
+        shmem_before = g_strndup(word, strcspn(word, "]"));
+    }
+    return shmem_before != NULL && sysfs_write(SHMEM_ENABLED, "advise");
+}
+
+static inline bool
+shmem_thp_restore(void)
+{
+    bool done = shmem_before == NULL || sysfs_write(SHMEM_ENABLED, shmem_before);
+
+    g_clear_pointer(&shmem_before, g_free);
+    return done;
+}
+
 static inline int
 huge_pages_raise(void **state)
 {
@@ -97,7 +126,9 @@ huge_pages_restore(void **state)
 
     (void)state;
     snprintf(text, sizeof(text), "%d", huge_before);
-    return huge_before < 0 || sysfs_write(HUGE_SYSFS "nr_hugepages", text) ? 0 : -1;
+    bool shmem_done = shmem_thp_restore();
+
+    return shmem_done && (huge_before < 0 || sysfs_write(HUGE_SYSFS "nr_hugepages", text)) ? 0 : -1;
 }
 
 static inline void
@@ -153,6 +184,10 @@ fixture_new(const Kind *kind)
                       HUGE_NEEDED);
         skip();
     }
+    if (kind->thp && !shmem_thp_allow()) {
+        print_message("skipped: " SHMEM_ENABLED " is not writable\n");
+        skip();
+    }
     fixture->kind = kind;
     fixture->page_bytes = kind->huge ? HUGE_BYTES : TARGET_PAGE_BYTES;
     fixture->count_pages = kind->huge ? HUGE_PAGES : SMALL_PAGES;
@@ -179,6 +214,9 @@ fixture_free(Fixture *fixture)
     munmap(fixture->guest, fixture->layout.length_bytes);
     if (fixture->layout.fd >= 0) {
         close(fixture->layout.fd);
+    }
+    if (fixture->kind->thp) {
+        shmem_thp_restore();
     }
     g_free(fixture->scratch);
     g_free(fixture);
