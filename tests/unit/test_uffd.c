@@ -4,6 +4,8 @@
  */
 #include "tests/unit/uffd_case.h"
 
+#include "uffd/abi.h"
+
 typedef struct Case {
     const char *name;
     void (*run)(Fixture *fixture);
@@ -88,6 +90,40 @@ place_twice_reports_already_keeps_guest_writes(Fixture *fixture)
     assert_int_equal(place_zeros_at(fixture, 5, 1), UFFD_ALREADY);
     assert_int_equal(place(fixture, 5, 11), UFFD_ALREADY);
     assert_true(guest_has(fixture, 5, 98));
+}
+
+/* A page put there behind our back, its waiter left asleep: as when two placings cross. */
+static void
+put_without_wake(Fixture *fixture, uint64_t page)
+{
+    struct uffdio_copy copy = {
+        .dst = (uintptr_t)fixture->guest + page * fixture->page_bytes,
+        .src = (uintptr_t)pattern(fixture, page),
+        .len = fixture->page_bytes,
+        .mode = UFFDIO_COPY_MODE_DONTWAKE,
+    };
+
+    assert_int_equal(ioctl(uffd_fd(fixture->uffd), UFFDIO_COPY, &copy), 0);
+}
+
+static void
+place_present_page_wakes_thread(Fixture *fixture)
+{
+    Toucher touchers[2] = {0};
+
+    watch(fixture);
+    toucher_start(&touchers[0], fixture, 1, false);
+    next_fault(fixture);
+    put_without_wake(fixture, 1);
+    assert_int_equal(place(fixture, 1, 1), UFFD_ALREADY);
+    pthread_join(touchers[0].thread, NULL);
+    toucher_start(&touchers[1], fixture, 2, true);
+    next_fault(fixture);
+    put_without_wake(fixture, 2);
+    assert_int_equal(place_received(fixture, 2, 1), UFFD_ALREADY);
+    pthread_join(touchers[1].thread, NULL);
+    assert_true(guest_has(fixture, 1, 1));
+    assert_int_equal(touchers[1].seen, 7);
 }
 
 /* The kernel refuses one call over two mappings. */
@@ -313,17 +349,16 @@ finish_memory_is_normal_again(Fixture *fixture)
 }
 
 static void
-place_impossible_says_where_and_why(Fixture *fixture)
+place_unreadable_bytes_says_where_and_why(Fixture *fixture)
 {
-    watch(fixture);
     uint8_t *nowhere =
         mmap(NULL, fixture->page_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    if (fixture->memory->way == &uffd_way_copy) {
+    watch(fixture);
+    assert_string_equal(uffd_memory_error(fixture->memory), "");
+    if (fixture->memory->way == &uffd_way_copy) { /* the alias way reads bytes itself */
         assert_int_equal(uffd_place(fixture->memory, 0, fixture->page_bytes, nowhere), UFFD_FAILED);
         assert_non_null(strstr(uffd_memory_error(fixture->memory), "offset 0x0"));
-    } else {
-        assert_string_equal(uffd_memory_error(fixture->memory), "");
     }
     munmap(nowhere, fixture->page_bytes);
 }
@@ -378,6 +413,7 @@ static const Case cases[] = {
     {"place_after_discard_shows_new_bytes", place_after_discard_shows_new_bytes},
     {"place_twice_reports_already_keeps_guest_writes",
      place_twice_reports_already_keeps_guest_writes},
+    {"place_present_page_wakes_thread", place_present_page_wakes_thread},
     {"place_range_over_two_mappings_places_all", place_range_over_two_mappings_places_all},
     {"place_from_three_threads_at_once_all_right", place_from_three_threads_at_once_all_right},
     {"place_range_over_present_pages_places_rest", place_range_over_present_pages_places_rest},
@@ -387,7 +423,7 @@ static const Case cases[] = {
     {"place_on_faults_many_threads_read_right_bytes",
      place_on_faults_many_threads_read_right_bytes},
     {"finish_memory_is_normal_again", finish_memory_is_normal_again},
-    {"place_impossible_says_where_and_why", place_impossible_says_where_and_why},
+    {"place_unreadable_bytes_says_where_and_why", place_unreadable_bytes_says_where_and_why},
     {"run_gathers_and_places_consecutive_pages", run_gathers_and_places_consecutive_pages},
 };
 
