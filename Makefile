@@ -27,13 +27,31 @@ $(BUILD)/%.o: %.c
 $(BUILD)/libfaultline.a: $(call object,$(LIBRARY))
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(BUILD)/faultline: $(call object,$(PROGRAM)) $(BUILD)/libfaultline.a
+# The guest that the program ships, as bytes in it.
+$(BUILD)/guest.bin: kvm/guest/guest.asm kvm/guest/parameters.inc
+	$(Q)mkdir -p $(@D)
+	$(if $(V),,@echo "  NASM $<")
+	$(Q)nasm -f bin -w+all -o $@ $<
+
+$(BUILD)/kvm/guest/image.o: kvm/guest/image.S $(BUILD)/guest.bin
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -DGUEST_BIN='"$(BUILD)/guest.bin"' -c $< -o $@
+
+# The machines without main(), for tests of them.
+$(BUILD)/libmachine.a: $(call object,$(filter-out kvm/main.c,$(PROGRAM))) $(BUILD)/kvm/guest/image.o
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/faultline: $(call object,$(PROGRAM)) $(BUILD)/kvm/guest/image.o $(BUILD)/libfaultline.a
 	$(if $(V),,@echo "  LD  $@")
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
-# One unit test is one file; it links tests/unit/support and the whole library.
-SUPPORT := $(wildcard tests/unit/support/*.c)
-$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(call object,$(SUPPORT)) $(BUILD)/libfaultline.a
+$(BUILD)/tests/unit/test_kvm%: $(BUILD)/tests/unit/test_kvm%.o $(BUILD)/libmachine.a \
+                               $(BUILD)/libfaultline.a
+	$(if $(V),,@echo "  LD  $@")
+	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+
+# One unit test is one file; it links the whole library.
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libfaultline.a
 	$(if $(V),,@echo "  LD  $@")
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
 

@@ -107,7 +107,6 @@ struct Destination {
     uint64_t listed_bytes, total_bytes; /* of the block list */
     uint64_t drained_bytes, deadline_ns;
     bool has_posted;  /* SHUT */
-    bool was_obeyed;  /* LISTEN of the package */
     GByteArray *blob; /* the package, as far as it has come */
     uint32_t blob_length;
     DeviceLoad device;
