@@ -151,6 +151,9 @@ char *channels_uri(JsonObject *object, GError **error);
 /* A URI as QMP's SocketAddress; NULL for one it has no form for. */
 JsonObject *channels_socket_address(const char *uri);
 
+/* A snapshot as MigrationInfo. has_blocktime: capability postcopy-blocktime; listening: address or
+ * NULL. */
+JsonNode *query_migrate_reply(const FaultlineInfo *info, bool has_blocktime, const char *listening);
 JsonNode *query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error);
 
 #define QUERY_LATENCY_COUNTS 24

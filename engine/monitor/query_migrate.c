@@ -196,19 +196,14 @@ add_error(JsonObject *reply, const FaultlineInfo *info)
 }
 
 JsonNode *
-query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+query_migrate_reply(const FaultlineInfo *info, bool has_blocktime, const char *listening)
 {
-    (void)object, (void)error;
-    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
-    faultline_query(monitor->faultline, info);
-    g_autofree char *listening = faultline_incoming_address(monitor->faultline);
     JsonObject *reply = json_object_new();
     if (info->status != FAULTLINE_STATUS_NONE) {
         json_object_set_string_member(reply, "status", faultline_status_name(info->status));
         if (!info->incoming)
             add_source(reply, info, source_fields[info->status]);
-        else if (info->status == FAULTLINE_STATUS_COMPLETED &&
-                 faultline_get_capability(monitor->faultline, "postcopy-blocktime"))
+        else if (info->status == FAULTLINE_STATUS_COMPLETED && has_blocktime)
             add_blocktime(reply, info);
         add_error(reply, info);
         json_object_set_object_member(reply, "faultline", faultline_object(info));
@@ -218,4 +213,15 @@ query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
     JsonNode *node = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(node, reply);
     return node;
+}
+
+JsonNode *
+query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object, (void)error;
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+    faultline_query(monitor->faultline, info);
+    g_autofree char *listening = faultline_incoming_address(monitor->faultline);
+    bool has_blocktime = faultline_get_capability(monitor->faultline, "postcopy-blocktime");
+    return query_migrate_reply(info, has_blocktime, listening);
 }
