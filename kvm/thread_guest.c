@@ -13,6 +13,8 @@
 #include "kvm/machine.h"
 #include "kvm/thread_share.h"
 
+#include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LOW_LIMIT_BYTES  (3ull << 30) /* like a PC: the rest lies above 4 GiB */
@@ -42,26 +44,65 @@ struct Machine {
     unsigned count_workers;
     Worker *workers;
 
-    GMutex lock; /* innermost: nothing is called under it */
-    GCond changed;
-    bool ending;  /* under lock */
+    pthread_mutex_t lock;   /* innermost: nothing is called under it */
+    pthread_cond_t changed; /* by the monotonic clock */
+    bool ending;            /* under lock */
     bool running; /* written under lock, read by the threads without, relaxed: seen a page later */
 
     /* Main thread. */
     char *verdict;
 };
 
+static void
+release_lock(pthread_mutex_t **lock)
+{
+    pthread_mutex_unlock(*lock);
+}
+
+static pthread_mutex_t *
+take_lock(Machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    return &machine->lock;
+}
+
+/* Holds the lock until the end of the scope. Not a GMutex: the thread sanitizer cannot see those.
+ */
+#define HOLD_LOCK(machine)                                                                         \
+    __attribute__((cleanup(release_lock), unused)) pthread_mutex_t *held_lock = take_lock(machine)
+
+static void
+init_lock(Machine *machine)
+{
+    pthread_condattr_t attributes;
+
+    pthread_mutex_init(&machine->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&machine->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+/* false: it is end_us and nothing changed. */
+static bool
+wait_until_locked(Machine *machine, int64_t end_us)
+{
+    const struct timespec end = {.tv_sec = end_us / G_USEC_PER_SEC,
+                                 .tv_nsec = end_us % G_USEC_PER_SEC * 1000};
+    return pthread_cond_timedwait(&machine->changed, &machine->lock, &end) == 0;
+}
+
 /* Waits while the guest is paused; false when the thread shall end. */
 static bool
 park(Worker *worker)
 {
     Machine *machine = worker->machine;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&machine->lock);
+    HOLD_LOCK(machine);
 
     worker->parked = true;
-    g_cond_broadcast(&machine->changed);
+    pthread_cond_broadcast(&machine->changed);
     while (!machine->ending && (!machine->running || worker->share.wrong[0]))
-        g_cond_wait(&machine->changed, &machine->lock);
+        pthread_cond_wait(&machine->changed, &machine->lock);
     worker->parked = false;
     worker->due_us = g_get_monotonic_time();
     worker->due_writes = worker->due_checks = 0;
@@ -72,10 +113,10 @@ static void
 wait_tick(Worker *worker)
 {
     Machine *machine = worker->machine;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&machine->lock);
+    HOLD_LOCK(machine);
 
     if (machine->running && !machine->ending)
-        g_cond_wait_until(&machine->changed, &machine->lock, g_get_monotonic_time() + TICK_US);
+        wait_until_locked(machine, g_get_monotonic_time() + TICK_US);
 }
 
 static bool
@@ -145,15 +186,15 @@ pause_guest(void *opaque, GError **error)
 {
     Machine *machine = opaque;
     int64_t end_us = g_get_monotonic_time() + PAUSE_LIMIT_US;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&machine->lock);
+    HOLD_LOCK(machine);
     bool before = machine->running;
 
     __atomic_store_n(&machine->running, false, __ATOMIC_RELAXED);
-    g_cond_broadcast(&machine->changed);
+    pthread_cond_broadcast(&machine->changed);
     while (!all_parked_locked(machine)) {
-        if (!g_cond_wait_until(&machine->changed, &machine->lock, end_us)) {
+        if (!wait_until_locked(machine, end_us)) {
             __atomic_store_n(&machine->running, before, __ATOMIC_RELAXED);
-            g_cond_broadcast(&machine->changed);
+            pthread_cond_broadcast(&machine->changed);
             g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
                                 "pausing the guest: a guest thread did not stop within 20 s, it "
                                 "waits for a page; the guest runs on, try again when the missing "
@@ -168,7 +209,7 @@ static bool
 resume_guest(void *opaque, GError **error)
 {
     Machine *machine = opaque;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&machine->lock);
+    HOLD_LOCK(machine);
 
     for (unsigned i = 0; machine->incoming && i < machine->count_workers; i++) {
         if (!machine->workers[i].loaded) {
@@ -180,7 +221,7 @@ resume_guest(void *opaque, GError **error)
         }
     }
     __atomic_store_n(&machine->running, true, __ATOMIC_RELAXED);
-    g_cond_broadcast(&machine->changed);
+    pthread_cond_broadcast(&machine->changed);
     return true;
 }
 
@@ -213,7 +254,7 @@ load_guest(void *opaque, const char *name, uint32_t instance, uint32_t version, 
     }
 
     Worker *worker = &machine->workers[instance];
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&machine->lock);
+    HOLD_LOCK(machine);
     if (!thread_share_load(&worker->share, version, bytes, length_bytes, error))
         return false;
     worker->loaded = true;
@@ -273,11 +314,11 @@ map_memory(Machine *machine, const MachineOptions *options, GError **error)
 static void
 free_machine(Machine *machine)
 {
-    g_mutex_lock(&machine->lock);
+    pthread_mutex_lock(&machine->lock);
     machine->ending = true;
     __atomic_store_n(&machine->running, false, __ATOMIC_RELAXED);
-    g_cond_broadcast(&machine->changed);
-    g_mutex_unlock(&machine->lock);
+    pthread_cond_broadcast(&machine->changed);
+    pthread_mutex_unlock(&machine->lock);
 
     for (unsigned i = 0; i < machine->count_workers; i++) {
         g_thread_join(machine->workers[i].thread);
@@ -285,8 +326,8 @@ free_machine(Machine *machine)
     }
     for (unsigned i = 0; i < machine->memory.count_blocks; i++)
         ram_unmap(&machine->memory.blocks[i]);
-    g_mutex_clear(&machine->lock);
-    g_cond_clear(&machine->changed);
+    pthread_mutex_destroy(&machine->lock);
+    pthread_cond_destroy(&machine->changed);
     g_free(machine->workers);
     g_free(machine->verdict);
     g_free(machine);
@@ -308,11 +349,11 @@ start_workers(Machine *machine, const MachineOptions *options, GError **error)
             thread_share_clear(&worker->share);
             return false;
         }
-        g_mutex_lock(&machine->lock);
+        pthread_mutex_lock(&machine->lock);
         machine->count_workers = i + 1;
         while (!worker->parked)
-            g_cond_wait(&machine->changed, &machine->lock);
-        g_mutex_unlock(&machine->lock);
+            pthread_cond_wait(&machine->changed, &machine->lock);
+        pthread_mutex_unlock(&machine->lock);
     }
     return true;
 }
@@ -324,8 +365,7 @@ make_machine(const MachineOptions *options, GError **error)
         return NULL;
 
     Machine *machine = g_new0(Machine, 1);
-    g_mutex_init(&machine->lock);
-    g_cond_init(&machine->changed);
+    init_lock(machine);
     machine->incoming = options->incoming;
     machine->workers = g_new0(Worker, options->cpus);
     if (!map_memory(machine, options, error) || !start_workers(machine, options, error))
@@ -345,7 +385,7 @@ machine_verdict(Machine *machine)
 {
     uint64_t checks = 0, writes = 0, passes = UINT64_MAX;
 
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&machine->lock);
+    HOLD_LOCK(machine);
     g_clear_pointer(&machine->verdict, g_free);
     for (unsigned i = 0; i < machine->count_workers; i++) {
         const ThreadShare *share = &machine->workers[i].share;
