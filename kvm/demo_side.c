@@ -7,12 +7,14 @@
 #include "kvm/verdict_file.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #define CONNECT_LIMIT_US (30 * G_USEC_PER_SEC)
 #define CONNECT_RETRY_US 20000
+#define QUIT_LIMIT_US    (10 * G_USEC_PER_SEC)
 #define LISTENING        "incoming: listening at "
 
 /* In the child: it ends with the demo, also when that is killed. */
@@ -88,17 +90,34 @@ demo_side_start(DemoSide *side, const char *name, const char *folder, char **arg
     return false;
 }
 
+/* Waits until it has ended; ends it by force when it does not. */
+static void
+wait_for_end(DemoSide *side)
+{
+    int64_t end_us = g_get_monotonic_time() + QUIT_LIMIT_US;
+
+    while (g_subprocess_get_identifier(side->process) && g_get_monotonic_time() < end_us)
+        g_usleep(CONNECT_RETRY_US);
+    if (g_subprocess_get_identifier(side->process)) {
+        fprintf(stderr, "faultline demo: the %s did not quit within 10 s and was killed\n",
+                side->name);
+        g_subprocess_force_exit(side->process);
+    }
+    g_subprocess_wait(side->process, NULL, NULL);
+}
+
 void
 demo_side_end(DemoSide *side)
 {
     if (side->client) {
-        g_autoptr(JsonNode) reply = qmp_client_execute(side->client, "quit", NULL, NULL);
-        qmp_client_free(side->client);
+        JsonNode *reply = qmp_client_execute(side->client, "quit", NULL, NULL);
+        g_clear_pointer(&reply, json_node_unref);
+        g_clear_pointer(&side->client, qmp_client_free);
     } else if (side->process) {
         g_subprocess_send_signal(side->process, SIGTERM);
     }
     if (side->process)
-        g_subprocess_wait(side->process, NULL, NULL);
+        wait_for_end(side);
     if (side->verdict_path)
         unlink(side->verdict_path);
     g_clear_object(&side->output);
