@@ -10,7 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 
-#define PROGRAM_VERSION "0.1"
+#define PROGRAM_VERSION "0.1.0"
 
 typedef struct CommandRow {
     const char *name;
