@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define POLL_US          20000
+#define PASS_POLL_US     2000 /* until the switch: a pass should not go on for long unnoticed */
 #define VERDICT_LIMIT_US (60 * G_USEC_PER_SEC)
 #define WRITE_RATE       "50000" /* of the thread guest: pages a second and thread */
 
@@ -186,7 +187,7 @@ status_is_good(const DemoSide *side, JsonNode *reply, GError **error)
 static bool
 follow(Demo *demo, JsonNode **ret_source, JsonNode **ret_destination, GError **error)
 {
-    while (pause_demo(POLL_US, error)) {
+    while (pause_demo(demo->switching ? POLL_US : PASS_POLL_US, error)) {
         g_autoptr(JsonNode) source = demo_side_query(&demo->source, error);
         if (!source)
             return false;

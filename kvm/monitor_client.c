@@ -116,8 +116,8 @@ monitor_command(int argc, char **argv)
     };
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
     g_option_context_set_summary(
-        context, "Sends monitor commands to the machine whose QMP socket is PATH and prints the "
-                 "answers. Each COMMAND is one argument: quote it together with its own "
+        context, "Sends monitor commands to the machine whose QMP socket is PATH and prints the\n"
+                 "answers. Each COMMAND is one argument: quote it together with its own\n"
                  "arguments. Without COMMAND, lines are read from standard input.");
     g_option_context_set_description(
         context, "Examples:\n"

@@ -183,23 +183,28 @@ loop(Run *run)
         g_source_remove(sources[i]);
 }
 
-/* A guest whose pages are partly elsewhere ends with this process. Its threads wait for pages that
- * nobody will bring, and can only be ended with the process: so it ends at once. */
+/* A guest whose pages are partly at the other side does not survive this process, on whichever
+ * side it is. At a destination its threads wait for pages that nobody will bring and can only be
+ * ended with the process: so that one ends at once. */
 static void
 end_lost_guest(Run *run)
 {
     FaultlineInfo info;
 
     faultline_query(run->faultline, &info);
-    if (!info.incoming || info.missing_pages == 0 ||
-        (info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE &&
-         info.status != FAULTLINE_STATUS_POSTCOPY_PAUSED))
+    uint64_t pages =
+        info.incoming ? info.missing_pages : info.ram_remaining_bytes / FAULTLINE_PAGE_BYTES;
+    if (pages == 0 || (info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE &&
+                       info.status != FAULTLINE_STATUS_POSTCOPY_PAUSED))
         return;
     g_autofree char *text = g_strdup_printf(
-        "ended while %" G_GUINT64_FORMAT " pages of the guest were still missing: the guest is "
-        "lost; wait for status completed before you end a destination",
-        info.missing_pages);
+        "ended while %" G_GUINT64_FORMAT " pages of the guest had not moved: the guest is lost; "
+        "wait for status completed at both sides before you end one",
+        pages);
     say(text);
+    run->exit_code = EXIT_FAILED;
+    if (!info.incoming)
+        return;
     g_ptr_array_set_size(run->servers, 0);
     fflush(NULL);
     _exit(EXIT_FAILED);

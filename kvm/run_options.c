@@ -287,9 +287,11 @@ make_context(RawOptions *raw, RunOptions *options)
         "With --incoming the address is printed on standard output:\n"
         "  incoming: listening at tcp:127.0.0.1:4444\n"
         "A machine whose guest has migrated away stays, stopped, until quit.\n\n"
-        "Exit codes: 0 ended by quit, SIGTERM or SIGINT; 1 the incoming migration failed, the "
-        "machine could not be made, or it was ended while pages of its guest were missing; 2 "
-        "wrong use.");
+        "Exit codes:\n"
+        "  0  ended by quit, SIGTERM or SIGINT\n"
+        "  1  the machine could not be made, the incoming migration failed, or it was ended\n"
+        "     while pages of its guest had not moved\n"
+        "  2  wrong use");
     return context;
 }
 

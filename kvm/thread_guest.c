@@ -276,7 +276,7 @@ options_fit(const MachineOptions *options, GError **error)
 
     if (options->cpus < 1 || options->cpus > THREADS_MAX) {
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
-                    "making the thread guest: %u threads; give 1 to %u by --cpus", options->cpus,
+                    "making the thread guest: %u threads; give 1 to %d by --cpus", options->cpus,
                     THREADS_MAX);
         return false;
     }
