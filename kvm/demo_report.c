@@ -15,7 +15,7 @@
 #define RATE_US          (250 * 1000)
 #define GAUGE_WIDTH      24
 #define BAR_WIDTH        40
-#define BUCKETS          24 /* bucket n: [2^n, 2^(n+1)) us */
+#define BUCKETS          24 /* bucket n: [2^n, 2^(n+1)) us; the first also what is shorter */
 #define MIB              (1024.0 * 1024.0)
 
 static JsonObject *
@@ -112,12 +112,12 @@ print_time(const char *title, int64_t ns)
 }
 
 static void
-print_count(const char *title, int64_t count, const char *unit)
+print_count(const char *title, int64_t count)
 {
     if (count < 0)
         printf("  %-22s unknown\n", title);
     else
-        printf("  %-22s %" G_GINT64_FORMAT " %s\n", title, count, unit);
+        printf("  %-22s %" G_GINT64_FORMAT "\n", title, count);
 }
 
 /* Fills counts from the list; false when the reply has none. */
@@ -151,9 +151,8 @@ print_histogram(JsonObject *reply)
         most = MAX(most, counts[i]);
     }
     for (int i = first; i <= last; i++) {
-        g_autofree char *from = time_text((int64_t)1000 << i);
         int width = (int)((counts[i] * BAR_WIDTH + most - 1) / most);
-        printf("    from %9s  %9" G_GINT64_FORMAT "  ", from, counts[i]);
+        printf("    from %8d us  %9" G_GINT64_FORMAT "  ", i ? 1 << i : 0, counts[i]);
         for (int column = 0; column < width; column++)
             putchar('#');
         putchar('\n');
@@ -167,10 +166,10 @@ print_pages(JsonObject *source)
 
     if (zero < 0)
         zero = demo_report_number(source, "ram", "duplicate");
-    print_count("pages by precopy", demo_report_number(source, "faultline", "precopy-pages"), "");
-    print_count("pages pushed", demo_report_number(source, "faultline", "pushed-pages"), "");
-    print_count("pages requested", demo_report_number(source, "faultline", "requested-pages"), "");
-    print_count("of them zero pages", zero, "");
+    print_count("pages by precopy", demo_report_number(source, "faultline", "precopy-pages"));
+    print_count("pages pushed", demo_report_number(source, "faultline", "pushed-pages"));
+    print_count("pages requested", demo_report_number(source, "faultline", "requested-pages"));
+    print_count("of them zero pages", zero);
 }
 
 static void
@@ -178,7 +177,7 @@ print_faults(JsonObject *destination)
 {
     int64_t faults = demo_report_number(destination, "faultline", "faults");
 
-    print_count("remote faults", faults, "");
+    print_count("remote faults", faults);
     if (faults <= 0)
         return;
     print_time("  latency p50", demo_report_number(destination, "faultline", "fault-p50-ns"));
