@@ -56,6 +56,7 @@ LIBRARY := $(wildcard uffd/*.c engine/*.c engine/stream/*.c engine/destination/*
              engine/source/*.c transport/*.c engine/monitor/*.c)
 MACHINE := $(filter-out kvm/main.c,$(wildcard kvm/*.c))
 GUEST := $(wildcard kvm/guest/guest.asm)
+GUEST_IMAGE := $(wildcard kvm/guest/image.S)
 SUPPORT := $(wildcard tests/unit/support/*.c)
 UNIT := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 SIM := $(wildcard tests/sim/*.c)
@@ -64,12 +65,12 @@ SIM_ENGINE := $(filter-out engine/threads.c engine/monitor/% uffd/% transport/%,
 PAIR := $(wildcard tests/pair/*.c)
 EMBED := $(wildcard tests/embed/embed.c)
 
-object = $(patsubst %.c,$(BUILD)/%.o,$(1))
+object = $(patsubst %,$(BUILD)/%.o,$(basename $(1)))
 
 # ---- Library and program ----------------------------------------------------------------------
 
 PRODUCTS := $(BUILD)/libfaultline.a $(BUILD)/$(SONAME) \
-            $(if $(wildcard kvm/main.c),$(BUILD)/faultline) $(if $(GUEST),$(BUILD)/guest.bin)
+            $(if $(wildcard kvm/main.c),$(BUILD)/faultline)
 
 all: $(PRODUCTS)
 
@@ -87,7 +88,7 @@ $(BUILD)/$(SONAME): $(call object,$(LIBRARY))
 	$(call say,LD,$@)
 	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
 
-$(BUILD)/libmachine.a: $(call object,$(MACHINE))
+$(BUILD)/libmachine.a: $(call object,$(MACHINE) $(GUEST_IMAGE))
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
@@ -97,7 +98,13 @@ $(BUILD)/faultline: $(BUILD)/kvm/main.o $(BUILD)/libmachine.a $(BUILD)/libfaultl
 
 $(BUILD)/guest.bin: $(GUEST) $(wildcard kvm/guest/*.inc) $(BUILD)/packages.mk
 	$(call say,NASM,$<)
-	$(Q)$(NASM) -f bin -i kvm/guest/ $< -o $@
+	$(Q)$(NASM) -f bin -I ./ $< -o $@
+
+# The program carries the guest as bytes.
+$(BUILD)/kvm/guest/image.o: kvm/guest/image.S $(BUILD)/guest.bin
+	$(call say,AS,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) '-DGUEST_BIN="$(BUILD)/guest.bin"' -c $< -o $@
 
 # ---- Tests -------------------------------------------------------------------------------------
 
@@ -168,8 +175,6 @@ install: all
 	$(Q)ln -sf $(SONAME) $(TO)/lib/libfaultline.so
 	$(Q)printf '%s\n' "$$PC" > $(TO)/lib/pkgconfig/faultline.pc
 	$(Q)[ ! -e $(BUILD)/faultline ] || install -m 755 $(BUILD)/faultline $(TO)/bin/
-	$(Q)[ ! -e $(BUILD)/guest.bin ] || \
-	    install -D -m 644 $(BUILD)/guest.bin $(TO)/share/faultline/guest.bin
 export PC
 
 clean:
