@@ -251,6 +251,12 @@ uffd_memory_page_bytes(const UffdMemory *memory)
     return memory->layout.page_bytes;
 }
 
+uint64_t
+uffd_memory_extent_bytes(const UffdMemory *memory)
+{
+    return MAX(memory->way->extent_bytes, memory->layout.page_bytes);
+}
+
 bool
 uffd_memory_empty(UffdMemory *memory, GError **error)
 {

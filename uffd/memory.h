@@ -45,6 +45,7 @@ struct UffdMemory {
 /* Chosen once, in uffd_memory_new(); nothing on the walk asks again. */
 struct UffdWay {
     uint64_t register_mode;
+    uint64_t extent_bytes;  /* see uffd_memory_extent_bytes(); 0: the page size */
     uint64_t needed_ioctls; /* 1 << _UFFDIO_*, for memory of 4096-byte pages */
     bool (*empty)(UffdMemory *memory, GError **error);
     void (*store)(UffdMemory *memory, uint64_t offset, const void *bytes);

@@ -196,6 +196,7 @@ alias_give_thp_back(UffdMemory *memory)
 
 const UffdWay uffd_way_alias = {
     .register_mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+    .extent_bytes = THP_BYTES,
     .needed_ioctls = UINT64_C(1) << _UFFDIO_CONTINUE | UINT64_C(1) << _UFFDIO_ZEROPAGE |
                      UINT64_C(1) << _UFFDIO_WAKE,
     .empty = alias_empty,

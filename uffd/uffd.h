@@ -115,6 +115,11 @@ void uffd_memory_free(UffdMemory *memory);
 
 uint64_t uffd_memory_page_bytes(const UffdMemory *memory);
 
+/* What belongs together when pages that were stored before registering are made visible: 2 MiB in
+ * the alias way, where they stay hidden until then; the page size in the copy way, where they are
+ * not. */
+uint64_t uffd_memory_extent_bytes(const UffdMemory *memory);
+
 /* The last failure of a placing call, as text; "" if none. Thread: the one that got it; valid until
  * its next failure. */
 const char *uffd_memory_error(const UffdMemory *memory);

@@ -147,8 +147,8 @@ struct Destination {
     bool is_listening;                             /* listen: memory is registered */
     bool package_ready;                            /* listen: package_reader may be used */
     bool is_ending;                                /* listen: all is here; unregister */
-    bool has_left; /* listen: over, in whatever way */
-    bool is_paused; /* listen: links are gone, faults are kept */
+    bool has_left;                                 /* listen: over, in whatever way */
+    bool is_paused;                                /* listen: links are gone, faults are kept */
     bool has_run;                                  /* package: RUN was obeyed */
     bool is_unregistered;                          /* package */
     bool shut_sent;                                /* fault: the last message has left */

@@ -65,6 +65,7 @@ source_free(Source *source)
     if (source->description)
         g_string_free(source->description, TRUE);
     g_clear_error(&source->request_error);
+    g_clear_error(&source->failure);
     g_free(source->sync_words);
     g_free(source->uri);
     g_free(source);
@@ -181,11 +182,29 @@ complete(Source *source)
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
+/* The links are shut; how many bytes the peer can have is known once nothing is in flight. */
+static StageResult
+stage_failing(Source *source, GError **error)
+{
+    (void)error;
+    if (source->main.sender && transport_sender_state(source->main.sender) == TRANSPORT_WAIT)
+        return STAGE_STAY;
+    /* What the destination said last may still be in the return path. */
+    bool can_hear = source->has_return_path && source->link;
+    if (can_hear && !source_flag(&source->has_shut) && !source_flag(&source->request_failed))
+        return STAGE_STAY;
+    GError *failure = g_steal_pointer(&source->failure);
+    (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
+    source->stage = NULL;
+    return STAGE_DONE;
+}
+
 /* An error that the request role met, or a SHUT that comes before its time. */
 static bool
 take_request_error(Source *source, GError **error)
 {
-    if (source->stage == source_stage_confirm && source_flag(&source->has_shut))
+    if (source->stage == stage_failing ||
+        (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
         return false;
     if (source_flag(&source->has_shut)) {
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_PEER,
@@ -214,7 +233,7 @@ source_migration_step(void *self)
 
     if (source_flag(&source->is_stopping))
         return end(source);
-    if (source_flag(&source->wants_cancel) && !source->gave_away) {
+    if (source_flag(&source->wants_cancel) && !source->gave_away && !source->failure) {
         cancel(source);
         return end(source);
     }
@@ -227,15 +246,16 @@ source_migration_step(void *self)
     case STAGE_AGAIN:
         return STEP_AGAIN;
     case STAGE_DONE:
-        complete(source);
+        if (source->stage)
+            complete(source);
         return end(source);
     case STAGE_FAILED:
         break;
     }
-    bool given = is_given_away(source);
     close_links(source);
-    (given ? fail_given_away : fail_kept)(source, failure);
-    return end(source);
+    source->failure = failure;
+    source->stage = stage_failing;
+    return STEP_AGAIN;
 }
 
 void

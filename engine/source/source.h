@@ -71,6 +71,7 @@ struct Source {
     TransportLimit limit;
     GByteArray *package;  /* devices or package: being sent */
     GString *description; /* precopy: the VMDESCRIPTION */
+    GError *failure;      /* why it is failing */
     uint64_t give_bytes;  /* accepted bytes from which on the guest is given away */
 
     /* request thread */
