@@ -161,7 +161,7 @@ hmp_migrate_set_parameter(FaultlineMonitor *monitor, char **words, GString *outp
                     "Parameter '%s' is unexpected; 'info migrate_parameters' lists them", words[0]);
         return false;
     }
-    uint64_t value;
+    uint64_t value = 0;
     if (!parse_value(row, words[1], &value, error))
         return false;
     JsonObject *arguments = json_object_new();

@@ -59,7 +59,6 @@ typedef struct Frame {
 
 Frame *frame_new(void);
 void frame_free(Frame *frame);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(Frame, frame_free)
 
 /* Takes bytes up to the first result that is not FRAME_MORE; *ret_used says how many. */
 FrameResult frame_take(Frame *frame, const char *bytes, size_t length_bytes, size_t *ret_used);

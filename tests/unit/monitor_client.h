@@ -23,8 +23,8 @@
 typedef struct Client {
     Faultline *faultline;
     FaultlineMonitor *monitor;
-    FaultlineSession *session;
-    GString *output; /* lines not yet read */
+    FaultlineSession *session, *other; /* other: NULL unless a test makes one */
+    GString *output;                   /* lines not yet read */
     void *ram;
     int fd;
     unsigned count_quits;
@@ -126,6 +126,7 @@ tear_down(void **state)
 {
     Client *client = *state;
     faultline_session_free(client->session);
+    faultline_session_free(client->other);
     faultline_monitor_free(client->monitor);
     faultline_free(client->faultline);
     g_string_free(client->output, TRUE);

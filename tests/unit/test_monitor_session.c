@@ -171,16 +171,15 @@ static void
 expect_end(Client *client, const char *bytes, size_t length_bytes)
 {
     negotiate(client);
-    FaultlineSession *other = faultline_session_new(client->monitor, collect, client);
+    client->other = faultline_session_new(client->monitor, collect, client);
     g_string_truncate(client->output, 0);
     assert_false(faultline_session_feed(client->session, bytes, length_bytes));
     expect_error(client, "GenericError", "session ends");
     assert_false(feed(client, "{\"execute\":\"quit\"}"));
     expect_silence(client);
     assert_int_equal(client->count_quits, 0);
-    assert_true(faultline_session_feed(other, NEGOTIATE, strlen(NEGOTIATE)));
+    assert_true(faultline_session_feed(client->other, NEGOTIATE, strlen(NEGOTIATE)));
     expect_line(client, "{\"return\":{}}");
-    faultline_session_free(other);
 }
 
 static void
