@@ -49,6 +49,7 @@
 #include "guest.h"
 
 G_BEGIN_DECLS
+#pragma GCC visibility push(default) /* the library exports this and no more */
 
 #define FAULTLINE_ERROR (faultline_error_quark())
 GQuark faultline_error_quark(void);
@@ -291,6 +292,7 @@ bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t
 /* One HMP command line -> its output (g_free). */
 char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
 
+#pragma GCC visibility pop
 G_END_DECLS
 
 #endif

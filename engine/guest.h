@@ -23,6 +23,7 @@
 #include <sys/types.h>
 
 G_BEGIN_DECLS
+#pragma GCC visibility push(default) /* the library exports this and no more */
 
 /* The unit of the wire and of every dirty bitmap: one target page, 4096 bytes on x86-64. */
 #define FAULTLINE_PAGE_BYTES 4096u
@@ -97,6 +98,7 @@ typedef struct FaultlineGuest {
     pid_t (*vcpu_thread)(void *opaque, unsigned index);
 } FaultlineGuest;
 
+#pragma GCC visibility pop
 G_END_DECLS
 
 #endif

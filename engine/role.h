@@ -20,6 +20,14 @@ typedef enum {
     STEP_DONE,  /* over; step is not called again */
 } StepResult;
 
+/* A role whose work has an order goes through stages: functions called until they name the next. */
+typedef enum {
+    STAGE_STAY,  /* wait, then call again */
+    STAGE_AGAIN, /* something was done; the role's stage says what is next */
+    STAGE_DONE,  /* the migration is over, well */
+    STAGE_FAILED,
+} StageResult;
+
 typedef struct Role {
     /* set before the role runs */
     const char *name; /* at most 15 bytes: it becomes the thread's name */

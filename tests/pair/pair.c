@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pair tests: a source and a destination process of the program, a real guest, real sockets. The
+ * moves stand in one table; each row is a case of its own, named after what is in it.
+ *
+ *     build/tests/pair/pair [PATTERN]      * and ? in PATTERN
+ */
+#include "tests/pair/move.h"
+#include "tests/pair/trouble.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+/* Unless a row says otherwise: 16 MiB memfd, thread guest that writes at full speed, one vCPU, tcp,
+ * and the guest itself checks its data at the destination. */
+static const MoveCase moves[] = {
+    {.when = MOVE_PRECOPY},
+    {.when = MOVE_PRECOPY, .stopped = true},
+    {.when = MOVE_PRECOPY, .transport = "unix", .cpus = 4},
+    {.when = MOVE_PRECOPY, .backing = "private", .stopped = true},
+    {.when = MOVE_PRECOPY, .backing = "hugetlb", .stopped = true},
+    {.when = MOVE_PRECOPY, .guest = "kvm"},
+    {.when = MOVE_PRECOPY, .guest = "kvm", .stopped = true},
+    {.when = MOVE_PRECOPY, .guest = "kvm", .dirty = "ring", .cpus = 4},
+    {.when = MOVE_PRECOPY, .guest = "kvm", .dirty = "ring", .stopped = true},
+
+    {.when = MOVE_POSTCOPY_AT_ONCE},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .preempt = true},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .stopped = true},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .transport = "unix", .preempt = true, .cpus = 4},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .push_mib_per_s = 4, .blocktime = true},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .push_mib_per_s = 4, .blocktime = true, .preempt = true},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .backing = "private"},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .backing = "private", .preempt = true, .push_mib_per_s = 4},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .backing = "hugetlb"},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .backing = "hugetlb", .preempt = true},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .guest = "kvm"},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .guest = "kvm", .preempt = true, .cpus = 4},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .guest = "kvm", .push_mib_per_s = 4, .blocktime = true},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .guest = "kvm", .backing = "private"},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .guest = "kvm", .backing = "hugetlb"},
+
+    {.when = MOVE_POSTCOPY_AFTER_ONE},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true, .preempt = true, .transport = "unix"},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .cpus = 4, .preempt = true, .transport = "unix"},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .release_ram = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "private", .stopped = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "private", .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "private", .release_ram = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "hugetlb", .stopped = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "hugetlb", .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .guest = "kvm"},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .guest = "kvm", .stopped = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .guest = "kvm", .cpus = 4, .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .guest = "kvm", .dirty = "ring", .preempt = true},
+
+    {.when = MOVE_POSTCOPY_IN_THIRD},
+    {.when = MOVE_POSTCOPY_IN_THIRD, .preempt = true, .transport = "unix"},
+    {.when = MOVE_POSTCOPY_IN_THIRD, .stopped = true},
+    {.when = MOVE_POSTCOPY_IN_THIRD, .backing = "private"},
+    {.when = MOVE_POSTCOPY_IN_THIRD, .guest = "kvm", .preempt = true},
+    {.when = MOVE_POSTCOPY_IN_THIRD, .guest = "kvm", .stopped = true},
+
+    /* More than 3 GiB lie on both sides of the PCI hole. */
+    {.when = MOVE_PRECOPY, .memory_mib = 1024, .working_mib = 64},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .memory_mib = 1024, .cpus = 4, .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .memory_mib = 1024, .stopped = true, .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .memory_mib = 1024, .guest = "kvm", .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .memory_mib = 5120, .stopped = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE,
+     .memory_mib = 5120,
+     .guest = "kvm",
+     .cpus = 4,
+     .stopped = true},
+};
+
+static void
+run_move(void **state)
+{
+    Scene *scene = *state;
+    move_run(scene, scene->subject);
+}
+
+#define TROUBLE(function)                                                                          \
+    cmocka_unit_test_prestate_setup_teardown(function, scene_setup, scene_teardown, NULL)
+
+static const struct CMUnitTest trouble[] = {
+    TROUBLE(migrate_to_nobody_leaves_guest_running),
+    TROUBLE(incoming_garbage_ends_destination),
+    TROUBLE(cancel_at_random_moments_leaves_guest_running),
+    TROUBLE(destination_killed_in_precopy_leaves_guest_running),
+    TROUBLE(link_cut_in_precopy_leaves_guest_running),
+    TROUBLE(link_cut_in_postcopy_pauses_both),
+    TROUBLE(link_cut_in_postcopy_with_preempt_pauses_both),
+    TROUBLE(destination_killed_in_postcopy_pauses_source),
+    TROUBLE(ping_pong_twenty_times_threads),
+    TROUBLE(ping_pong_twenty_times_kvm),
+};
+
+int
+main(int argc, char **argv)
+{
+    struct CMUnitTest tests[G_N_ELEMENTS(moves) + G_N_ELEMENTS(trouble)];
+    unsigned count = 0;
+
+    for (; count < G_N_ELEMENTS(moves); count++)
+        tests[count] = (struct CMUnitTest){.name = move_case_name(&moves[count]),
+                                           .test_func = run_move,
+                                           .setup_func = scene_setup,
+                                           .teardown_func = scene_teardown,
+                                           .initial_state = (void *)(uintptr_t)&moves[count]};
+    for (unsigned i = 0; i < G_N_ELEMENTS(trouble); i++)
+        tests[count++] = trouble[i];
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    int failed = cmocka_run_group_tests_name("pair", tests, NULL, NULL);
+    for (unsigned i = 0; i < G_N_ELEMENTS(moves); i++)
+        g_free((char *)(uintptr_t)tests[i].name);
+    return failed != 0;
+}

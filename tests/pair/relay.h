@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* A TCP relay between two machines, so that a test can cut all their connections at once. */
+#ifndef TESTS_PAIR_RELAY_H
+#define TESTS_PAIR_RELAY_H
+
+#include <glib.h>
+
+typedef struct Relay Relay;
+
+/* Listens on a port of 127.0.0.1 and passes every connection on to uri ("tcp:127.0.0.1:PORT").
+ * Its threads end with the connections. */
+Relay *relay_new(const char *uri);
+
+/* Where it listens, as a URI; owned by the relay. */
+const char *relay_uri(const Relay *relay);
+
+/* Ends all connections, in both directions; later ones are refused. */
+void relay_cut(Relay *relay);
+void relay_free(Relay *relay);
+
+#endif
