@@ -80,6 +80,31 @@ source_stop(Source *source)
         transport_ring_notify(source->request.ring);
 }
 
+/* Whether the fate is `fate` now. */
+static bool
+decide(Source *source, unsigned fate)
+{
+    unsigned found = FATE_OPEN;
+    return __atomic_compare_exchange_n(&source->fate, &found, fate, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE) ||
+           found == fate;
+}
+
+bool
+source_cancel(Source *source)
+{
+    bool is_cancelled = decide(source, FATE_CANCELLED);
+    source_notify(source);
+    return is_cancelled;
+}
+
+bool
+source_give_away(Source *source)
+{
+    source->gave_away = decide(source, FATE_GIVEN);
+    return source->gave_away;
+}
+
 void
 source_notify(Source *source)
 {
@@ -233,7 +258,8 @@ source_migration_step(void *self)
 
     if (source_flag(&source->is_stopping))
         return end(source);
-    if (source_flag(&source->wants_cancel) && !source->gave_away && !source->failure) {
+    bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
+    if (is_cancelled && !source->failure) {
         cancel(source);
         return end(source);
     }
