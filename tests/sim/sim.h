@@ -79,7 +79,8 @@ typedef enum {
 typedef struct SimFault {
     SimPoint point;
     unsigned countdown; /* calls that still succeed */
-    uint64_t at;        /* CUT_TIME, CANCEL: ns; CUT_BYTE: byte offset */
+    uint64_t at;        /* CUT_TIME, CANCEL: ns after the phase began; CUT_BYTE: byte offset */
+    SimPhase phase;     /* CUT_TIME, CANCEL */
     unsigned way;       /* CUT_*: pipe of the link; which links */
     bool fired;
 } SimFault;
@@ -112,8 +113,9 @@ typedef struct SimPlan {
 typedef struct Sim {
     uint64_t seed, random, now_ns, steps;
     bool trace, over;
-    SimSide side;       /* on whose behalf engine code runs now */
-    const void *thread; /* the role that runs now; NULL: control */
+    uint64_t phase_ns[SIM_PHASE_COUNT]; /* when each began; UINT64_MAX: not yet */
+    SimSide side;                       /* on whose behalf engine code runs now */
+    const void *thread;                 /* the role that runs now; NULL: control */
     SimPlan plan;
     uint64_t (*coverage)[SIM_POINT_COUNT]; /* [SIM_PHASE_COUNT] */
 } Sim;
@@ -128,6 +130,8 @@ bool sim_chance(unsigned percent);
 void sim_plan_make(uint64_t seed);
 /* Whether this call has to fail, by the plan. Counts what was hit. */
 bool sim_inject(SimPoint point);
+/* The phase is reached, now or before. */
+void sim_enter(SimPhase phase);
 /* Counts a fault whose time has come. */
 void sim_count(SimPoint point);
 bool sim_fault_fired(SimPoint point);

@@ -20,9 +20,9 @@ typedef struct SimGuest {
     FaultlineBlock blocks[SIM_SIDES][SIM_BLOCKS_MAX];
     char names[SIM_BLOCKS_MAX][16];
     Vcpu vcpus[SIM_VCPUS_MAX];
-    uint64_t registers[SIM_VCPUS_MAX];
+    uint64_t registers[SIM_VCPUS_MAX], loaded_registers[SIM_VCPUS_MAX];
     bool running[SIM_SIDES], ever_ran[SIM_SIDES];
-    bool log_started, logging, loader_waits;
+    bool logging, loader_waits;
     unsigned loader_block, loader_page;
     unsigned loaded; /* bit a device section */
     size_t device_bytes;

@@ -52,6 +52,13 @@ do_fault(SimFault *fault)
     sim_trace("control: cancel: %s", ok ? "yes" : error->message);
 }
 
+static uint64_t
+fault_ns(const SimFault *fault)
+{
+    uint64_t began_ns = sim.phase_ns[fault->phase];
+    return began_ns == NEVER ? NEVER : began_ns + fault->at;
+}
+
 static SimFault *
 next_timed_fault(void)
 {
@@ -59,7 +66,7 @@ next_timed_fault(void)
     for (unsigned i = 0; i < sim.plan.count_faults; i++) {
         SimFault *fault = &sim.plan.faults[i];
         bool timed = fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_CANCEL;
-        if (timed && !fault->fired && (!next || fault->at < next->at))
+        if (timed && !fault->fired && (!next || fault_ns(fault) < fault_ns(next)))
             next = fault;
     }
     return next;
@@ -69,14 +76,14 @@ uint64_t
 sim_control_next_ns(void)
 {
     SimFault *fault = next_timed_fault();
-    return MIN(run.wish_ns, fault ? fault->at : NEVER);
+    return MIN(run.wish_ns, fault ? fault_ns(fault) : NEVER);
 }
 
 void
 sim_control_step(void)
 {
     SimFault *fault = next_timed_fault();
-    if (fault && fault->at <= sim.now_ns)
+    if (fault && fault_ns(fault) <= sim.now_ns)
         do_fault(fault);
     else
         wish_postcopy();
@@ -251,6 +258,8 @@ sim_run(uint64_t seed)
     sim.over = false;
     sim.side = SIM_SOURCE;
     sim.thread = NULL;
+    memset(sim.phase_ns, 0xff, sizeof sim.phase_ns);
+    sim_enter(SIM_PHASE_SETUP);
     memset(&run, 0, sizeof run);
     sim_plan_make(seed);
     sim_transport_reset();

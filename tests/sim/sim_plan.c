@@ -94,7 +94,8 @@ plan_fault(void)
         break;
     case SIM_POINT_CUT_TIME:
     case SIM_POINT_CANCEL:
-        fault.at = octaves(8, 23);
+        fault.phase = (SimPhase)sim_below(SIM_PHASE_OVER);
+        fault.at = octaves(4, 21);
         break;
     case SIM_POINT_RING_NEW:
     case SIM_POINT_MEMORY_NEW:
@@ -155,6 +156,12 @@ sim_plan_make(uint64_t seed)
     plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX);
     for (unsigned i = 0; i < plan->count_faults; i++)
         plan->faults[i] = plan_fault();
+}
+
+void
+sim_enter(SimPhase phase)
+{
+    sim.phase_ns[phase] = MIN(sim.phase_ns[phase], sim.now_ns);
 }
 
 void

@@ -128,6 +128,7 @@ uffd_tracker_add(UffdTracker *tracker, void *address, uint64_t length, GError **
     if (sim_uffd_fails(SIM_POINT_TRACKER, error))
         return false;
     tracker->added[block] = true;
+    sim_enter(SIM_PHASE_PRECOPY);
     tracker->dirty[block] = 0;
     return true;
 }
