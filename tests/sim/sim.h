@@ -105,6 +105,7 @@ typedef struct SimPlan {
     size_t capacity_bytes;
     uint64_t extent_bytes;     /* a multiple of all page sizes */
     unsigned spurious_percent; /* of scheduler steps that run a sleeping role */
+    unsigned preempt_percent;  /* of calls in which the caller loses the processor for a while */
     uint64_t downtime_ms, bandwidth_bytes_per_s;
     SimFault faults[SIM_FAULTS_MAX];
     unsigned count_faults;
@@ -160,6 +161,8 @@ void sim_network_step(void);
 void sim_network_cut(unsigned link);
 /* The destination has accepted the main link. */
 bool sim_network_met(void);
+/* An end closed with bytes unread, and what it had sent was lost. */
+bool sim_network_has_reset(void);
 /* Something happened on the ring since the last call. */
 bool sim_ring_take_event(TransportRing *ring);
 bool sim_ring_has_event(const TransportRing *ring);
@@ -219,5 +222,7 @@ void sim_run(uint64_t seed);
 /* Runs everybody but the current role until the condition holds, or the simulation is over (then
  * false): for a guest callback that sleeps in the kernel. */
 bool sim_sleep_until(bool (*condition)(void *opaque), void *opaque);
+/* In a simulated call: others may run before it goes on. Never where the engine holds a lock. */
+void sim_preempt(void);
 
 #endif

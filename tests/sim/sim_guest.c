@@ -54,7 +54,7 @@ sim_guest_phase(void)
 static uint64_t
 vcpu_pause_ns(const Vcpu *vcpu)
 {
-    uint64_t slow = 1 + vcpu->count_steps / 200;
+    uint64_t slow = 1 + vcpu->count_steps / 300;
     return 1 + sim_below(2 * sim.plan.touch_ns * slow * slow);
 }
 

@@ -151,6 +151,7 @@ bool
 uffd_memory_register(UffdMemory *memory, Uffd *uffd, uint64_t offset, uint64_t length,
                      GError **error)
 {
+    sim_preempt();
     check_range(memory, offset, length, memory->page_bytes, "uffd_memory_register");
     sim_check(uffd && uffd->alive, "uffd_memory_register: uffd is freed");
     if (sim_uffd_fails(SIM_POINT_REGISTER, error))
@@ -169,6 +170,7 @@ uffd_memory_register(UffdMemory *memory, Uffd *uffd, uint64_t offset, uint64_t l
 bool
 uffd_memory_finish(UffdMemory *memory, bool collapse, GError **error)
 {
+    sim_preempt();
     check_range(memory, 0, memory->length, SIM_PAGE, "uffd_memory_finish");
     uint8_t *flags = flags_of(memory);
     for (uint64_t i = 0; i < memory->length / SIM_PAGE; i++)
@@ -230,6 +232,7 @@ uffd_place(UffdMemory *memory, uint64_t offset, uint64_t length, const void *byt
 {
     UffdResult result;
 
+    sim_preempt();
     check_range(memory, offset, length, memory->page_bytes, "uffd_place");
     if (placing_fails(memory, &result))
         return result;
@@ -238,6 +241,7 @@ uffd_place(UffdMemory *memory, uint64_t offset, uint64_t length, const void *byt
         place_page(memory, first + i, bytes ? (const uint8_t *)bytes + i * SIM_PAGE : NULL);
     sim_trace("place block %u pages %lu+%lu", memory->block, first, count);
     sim_guest_wake(memory->block, first, count);
+    sim_preempt();
     return UFFD_PLACED;
 }
 
@@ -247,6 +251,7 @@ uffd_place_received(UffdMemory *memory, uint64_t offset, uint64_t length)
     UffdResult result;
     unsigned count_new = 0;
 
+    sim_preempt();
     check_range(memory, offset, length, memory->page_bytes, "uffd_place_received");
     if (placing_fails(memory, &result))
         return result;
@@ -309,6 +314,7 @@ uffd_run_flush(UffdRun *run, uint64_t *ret_offset, uint64_t *ret_length)
     if (count == 0)
         return UFFD_PLACED;
     run->count = 0;
+    sim_preempt();
     sim_check(run->memory->alive, "uffd_run_flush: memory is freed");
     if (placing_fails(run->memory, &result))
         return result;
@@ -318,6 +324,7 @@ uffd_run_flush(UffdRun *run, uint64_t *ret_offset, uint64_t *ret_length)
     *ret_length = count * SIM_PAGE;
     sim_trace("place run block %u pages %lu+%u", run->memory->block, run->offset / SIM_PAGE, count);
     sim_guest_wake(run->memory->block, run->offset / SIM_PAGE, count);
+    sim_preempt();
     return UFFD_PLACED;
 }
 

@@ -93,8 +93,10 @@ sim_link_close(TransportLink *link)
     Pipe *out = sim_pipe_out(link), *in = sim_pipe_in(link);
     bool unread = in->accepted > in->pulled;
 
-    if (unread && sim_chance(50))
+    if (unread && sim_chance(50)) {
+        net.has_reset = true;
         lose_bytes(out); /* a reset overtakes data */
+    }
     notice_receiver(out, unread ? OUTCOME_ERROR : OUTCOME_END, sim.now_ns);
     notice_sender(out, sim.now_ns);
     notice_sender(in, sim.now_ns + sim_below(sim.plan.delay_ns + 1));
@@ -299,6 +301,7 @@ act_take(Connection *connection, Pipe *pipe)
                   "pieces of a send were changed while it was in flight");
         sender->busy = false;
         sender->ring->event = true;
+        sim_trace("network: a send on link %u is done", sender->link->number);
     }
     if (cut && pipe->accepted >= pipe->cut_at) {
         sim_count(SIM_POINT_CUT_BYTE);
@@ -366,6 +369,12 @@ sim_network_step(void)
 }
 
 bool
+sim_network_has_reset(void)
+{
+    return net.has_reset;
+}
+
+bool
 sim_network_met(void)
 {
     return net.count_connections > 0 && net.connections[0].met;
@@ -384,6 +393,7 @@ sim_transport_reset(void)
         net.receivers[i].alive = false;
     net.listener = (TransportListener){0};
     net.count_connections = 0;
+    net.has_reset = false;
 }
 
 void

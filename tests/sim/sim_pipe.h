@@ -97,6 +97,7 @@ typedef struct SimNetwork {
     TransportConnector connectors[LINKS_MAX];
     TransportListener listener;
     unsigned count_connections;
+    bool has_reset; /* an end closed with bytes unread, and what it had sent was lost */
 } SimNetwork;
 extern SimNetwork net;
 

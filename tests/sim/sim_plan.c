@@ -111,12 +111,13 @@ plan_fault(void)
 static void
 plan_blocks(SimPlan *plan)
 {
-    plan->count_blocks = 1 + (unsigned)sim_below(SIM_BLOCKS_MAX);
+    bool many = sim_chance(8); /* more pages than one frame takes */
+    plan->count_blocks = many ? SIM_BLOCKS_MAX : 1 + (unsigned)sim_below(SIM_BLOCKS_MAX);
     for (unsigned i = 0; i < plan->count_blocks; i++) {
         SimBlockPlan *block = &plan->blocks[i];
         bool huge = sim_chance(25);
         block->page_bytes = huge ? 4 * SIM_PAGE : SIM_PAGE;
-        block->count_pages = (unsigned)octaves(2, 6);
+        block->count_pages = (unsigned)octaves(many ? 5 : 2, 6);
         if (huge)
             block->count_pages = (block->count_pages + 3) / 4 * 4;
         block->alias = !huge && sim_chance(60);
@@ -143,9 +144,10 @@ sim_plan_make(uint64_t seed)
     plan->start_paused = sim_chance(5);
     plan->two_wishes = sim_chance(10);
     plan->poison = sim_chance(15);
-    plan->postcopy_ns = octaves(6, 22);
+    plan->postcopy_ns = octaves(10, 21);
     plan->idle_ns = octaves(10, 22);
-    plan->touch_ns = octaves(10, 17);
+    plan->touch_ns = octaves(7, 14);
+    plan->preempt_percent = sim_chance(50) ? 0 : (unsigned)sim_below(8);
     plan->byte_ps = octaves(5, 14);
     plan->delay_ns = octaves(6, 18);
     plan->capacity_bytes = octaves(sim_chance(20) ? 6 : 10, 16);

@@ -98,10 +98,18 @@ wakeup_close(int fd G_GNUC_UNUSED)
 /* ---- Tasks -------------------------------------------------------------------------------------
  */
 
+/* Loading the devices may sleep, on top of whom it preempted, who then could not go on. */
+static bool
+may_not_sleep(const Task *task)
+{
+    return run.is_preempted && task->side == SIM_DESTINATION && !sim_guest_loaded() &&
+           strcmp(task->role->name, "package") == 0;
+}
+
 static uint64_t
 task_next_ns(const Task *task)
 {
-    if (task->done || task->in_kernel)
+    if (task->done || task->in_kernel || may_not_sleep(task))
         return NEVER;
     if (!task->asleep || sim_ring_has_event(task->role->ring))
         return 0;
@@ -122,6 +130,8 @@ step_task(Task *task)
     task->asleep = false;
     role->wake_ns = 0;
     StepResult result = role->step(role->self);
+    if (result == STEP_WAIT)
+        sim_trace("%s waits", role->name);
     if (result == STEP_DONE) {
         sim_trace("%s is done", role->name);
         if (role->close)
@@ -182,7 +192,7 @@ run_spurious(void)
     if (!run.used[side])
         return;
     Task *task = &run.threads[side].tasks[sim_below(run.threads[side].count)];
-    if (!task->done && !task->in_kernel)
+    if (!task->done && !task->in_kernel && !may_not_sleep(task))
         step_task(task);
 }
 
@@ -211,11 +221,11 @@ sim_schedule_once(void)
     sim_check(++sim.steps < STEPS_MAX, "no end after %u steps", STEPS_MAX);
     sim.now_ns += sim_below(400);
     consider_all(&choice);
-    if (choice.count == 0 && choice.next_ns != NEVER) {
+    if (choice.count == 0 && choice.next_ns != NEVER && !run.is_preempted) {
         sim.now_ns = choice.next_ns;
         consider_all(&choice);
     }
-    if (choice.other_next_ns == NEVER && ++run.quiet_accesses > QUIET_VCPU)
+    if (choice.other_next_ns == NEVER && !run.is_preempted && ++run.quiet_accesses > QUIET_VCPU)
         return false;
     if (choice.count == 0)
         return false;
@@ -226,18 +236,26 @@ sim_schedule_once(void)
     return true;
 }
 
+/* The role that runs now; NULL: control. */
+static Task *
+current_task(void)
+{
+    RoleThreads *threads = &run.threads[sim.side];
+    for (unsigned i = 0; sim.thread && i < threads->count; i++)
+        if (threads->tasks[i].role == sim.thread)
+            return &threads->tasks[i];
+    return NULL;
+}
+
 bool
 sim_sleep_until(bool (*condition)(void *opaque), void *opaque)
 {
-    Task *sleeper = NULL;
     SimSide side = sim.side;
     const void *thread = sim.thread;
+    Task *sleeper = current_task();
 
     if (sim.over)
         return false;
-    for (unsigned i = 0; i < run.threads[side].count; i++)
-        if (run.threads[side].tasks[i].role == thread)
-            sleeper = &run.threads[side].tasks[i];
     sim_check(sleeper, "a guest callback sleeps outside of a role");
     sleeper->in_kernel = true;
     sim.thread = NULL;
@@ -248,6 +266,26 @@ sim_sleep_until(bool (*condition)(void *opaque), void *opaque)
     sim.side = side;
     sim.thread = thread;
     return condition(opaque);
+}
+
+void
+sim_preempt(void)
+{
+    SimSide side = sim.side;
+    const void *thread = sim.thread;
+    Task *task;
+
+    if (!sim.plan.preempt_percent || sim.over || run.is_preempted ||
+        !sim_chance(sim.plan.preempt_percent) || !(task = current_task()))
+        return;
+    task->in_kernel = run.is_preempted = true;
+    sim.thread = NULL;
+    for (uint64_t count = 1 + sim_below(30); count > 0 && !sim.over; count--)
+        if (!sim_schedule_once())
+            break;
+    task->in_kernel = run.is_preempted = false;
+    sim.side = side;
+    sim.thread = thread;
 }
 
 void

@@ -30,7 +30,8 @@ typedef struct SimRun {
     Faultline *sides[SIM_SIDES];
     uint64_t wish_ns;
     unsigned count_wishes, quiet_accesses;
-    bool cancelled; /* faultline_cancel() has agreed */
+    bool is_preempted; /* a role is, inside a call; one at a time */
+    bool cancelled;    /* faultline_cancel() has agreed */
 } SimRun;
 extern SimRun run;
 

@@ -240,12 +240,14 @@ transport_send(TransportSender *sender, const struct iovec *iov, unsigned count_
         return TRANSPORT_ERROR_RESULT;
     if (sender->busy)
         return TRANSPORT_WAIT;
+    sim_preempt();
     sender->iov = iov;
     sender->count_iov = count_iov;
     sender->piece = 0;
     sender->offset = 0;
     sender->busy = true;
     sender->hash = sim_sender_hash(sender);
+    sim_trace("link %u: send of %u pieces begins", sender->link->number, count_iov);
     sender->pipe->take_ns = sim.now_ns;
     sender->pipe->sender_outcome_told = false;
     return TRANSPORT_OK;
@@ -256,6 +258,7 @@ transport_sender_state(TransportSender *sender)
 {
     sim_ring_check(sender->ring);
     sim_check(sender->alive, "transport_sender_state: sender is freed");
+    sim_preempt();
     if (sender_is_broken(sender))
         return TRANSPORT_ERROR_RESULT;
     return sender->busy ? TRANSPORT_WAIT : TRANSPORT_OK;
@@ -356,6 +359,7 @@ transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_b
 {
     sim_ring_check(receiver->ring);
     sim_check(receiver->alive, "transport_peek: receiver is freed");
+    sim_preempt();
     sim_check(length > 0 && length <= TRANSPORT_PEEK_MAX, "transport_peek: %zu bytes", length);
     if (receiver->end - receiver->begin < length && sim_chance(50))
         sim_receiver_pull(receiver);

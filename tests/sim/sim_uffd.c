@@ -80,6 +80,7 @@ unsigned
 uffd_read_faults(Uffd *uffd, UffdFault *ret_faults, unsigned capacity)
 {
     sim_check(uffd && uffd->alive, "uffd_read_faults: freed");
+    sim_preempt();
     unsigned count = MIN(MIN(capacity, 16), uffd->count);
     memcpy(ret_faults, uffd->faults, count * sizeof *ret_faults);
     memmove(uffd->faults, uffd->faults + count, (uffd->count - count) * sizeof *ret_faults);
