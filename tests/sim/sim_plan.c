@@ -82,8 +82,11 @@ static SimFault
 plan_fault(void)
 {
     SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_COUNT)};
-    if (sim_chance(30))
-        fault.point = sim_chance(50) ? SIM_POINT_CUT_BYTE : SIM_POINT_CUT_TIME;
+    static const SimPoint late[] = {SIM_POINT_CUT_BYTE, SIM_POINT_CUT_TIME, SIM_POINT_CANCEL,
+                                    SIM_POINT_LOAD,     SIM_POINT_PLACE,    SIM_POINT_REGISTER,
+                                    SIM_POINT_DISCARD,  SIM_POINT_ZAP,      SIM_POINT_WATCH};
+    if (sim_chance(60)) /* so that most migrations get beyond their set-up */
+        fault.point = late[sim_below(G_N_ELEMENTS(late))];
     fault.countdown = (unsigned)(sim_chance(50) ? 0 : octaves(0, 5));
     fault.way = (unsigned)sim_below(4);
     switch (fault.point) {
@@ -153,7 +156,10 @@ sim_plan_make(uint64_t seed)
     plan->capacity_bytes = octaves(sim_chance(20) ? 6 : 10, 16);
     plan->extent_bytes = 4 * SIM_PAGE << sim_below(4);
     plan->spurious_percent = sim_chance(50) ? 0 : (unsigned)sim_below(20);
-    plan->downtime_ms = sim_chance(50) ? 0 : octaves(0, 9);
+    bool goes_on = plan->want_postcopy && sim_chance(70); /* precopy alone would not end soon */
+    if (goes_on)
+        plan->idle_ns = octaves(21, 23);
+    plan->downtime_ms = goes_on || sim_chance(50) ? 0 : octaves(0, 9);
     plan->bandwidth_bytes_per_s = sim_chance(70) ? 0 : octaves(20, 30);
     plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX);
     for (unsigned i = 0; i < plan->count_faults; i++)
