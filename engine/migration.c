@@ -103,6 +103,8 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
     }
     if (!check_idle(faultline, "migrate", error))
         return false;
+    if (!transport_check_uri(uri, false, error))
+        return translate(error);
     forget_last(faultline);
     faultline->source = source_new(faultline, uri, error);
     if (!faultline->source)
@@ -120,6 +122,8 @@ faultline_incoming(Faultline *faultline, const char *uri, GError **error)
                       "there is a guest here; start a machine of its own for it", error);
     if (!check_idle(faultline, "migrate-incoming", error))
         return false;
+    if (!transport_check_uri(uri, true, error))
+        return translate(error);
     forget_last(faultline);
     faultline->destination = destination_new(faultline, uri, error);
     if (!faultline->destination)
