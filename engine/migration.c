@@ -33,9 +33,9 @@ forget_last(Faultline *faultline)
     migration_end(faultline);
     memset(&faultline->progress, 0, sizeof faultline->progress);
     faultline->progress.expected_downtime_ms = UINT64_MAX;
-    g_mutex_lock(&faultline->lock);
+    pthread_mutex_lock(&faultline->lock);
     g_clear_error(&faultline->error);
-    g_mutex_unlock(&faultline->lock);
+    pthread_mutex_unlock(&faultline->lock);
 }
 
 static bool

@@ -128,7 +128,7 @@ struct Destination {
     FaultAccount account; /* its figures are atomic */
 
     /* shared: under mailbox_lock: listen and package put, fault takes. No other lock inside. */
-    GMutex mailbox_lock;
+    pthread_mutex_t mailbox_lock;
     ReturnMessage mailbox[MAILBOX_MAX];
     unsigned mailbox_count; /* atomic, for a look without the lock */
 
@@ -150,6 +150,7 @@ struct Destination {
     bool has_left;                                 /* listen: over, in whatever way */
     bool is_paused;                                /* listen: links are gone, faults are kept */
     bool has_run;                                  /* package: RUN was obeyed */
+    bool fault_is_quiet;                           /* fault: places no more, after is_ending */
     bool is_unregistered;                          /* package */
     bool shut_sent;                                /* fault: the last message has left */
     bool package_failed, fault_failed;

@@ -204,6 +204,8 @@ destination_package_step(void *self)
     if (destination_flag(&destination->is_stopping))
         return STEP_DONE;
     if (destination_flag(&destination->is_ending)) {
+        if (!destination_flag(&destination->fault_is_quiet))
+            return STEP_WAIT;
         finish_memory(destination);
         return STEP_DONE;
     }

@@ -270,9 +270,6 @@ destination_map_run(Destination *destination, RamBlock *block, uint64_t *page, u
         return true;
     UffdResult result = uffd_place_received(block->memory, first * FAULTLINE_PAGE_BYTES,
                                             (past - first) * FAULTLINE_PAGE_BYTES);
-    /* The end of the migration may unregister under the mapper's hands: then all is visible. */
-    if (result == UFFD_GONE && destination_flag(&destination->is_ending))
-        return true;
     return check_result(result, block, first, error);
 }
 
@@ -285,8 +282,6 @@ destination_show_received(Destination *destination, RamBlock *block, uint64_t pa
 
     UffdResult result = uffd_place_received(block->memory, page * FAULTLINE_PAGE_BYTES,
                                             block->host_pages * FAULTLINE_PAGE_BYTES);
-    if (result == UFFD_GONE && destination_flag(&destination->is_ending))
-        return true;
     if (!check_result(result, block, page, error))
         return false;
     while (at < end)
