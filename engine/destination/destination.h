@@ -234,8 +234,7 @@ bool destination_flush_run(Destination *destination, PageChannel *channel, GErro
 bool destination_show_received(Destination *destination, RamBlock *block, uint64_t page,
                                GError **error);
 /* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
-bool destination_map_run(Destination *destination, RamBlock *block, uint64_t *page, uint64_t end,
-                         GError **error);
+bool destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error);
 
 void destination_notify(Destination *destination, const Role *role);
 GError *destination_peer_error(const char *format, ...) G_GNUC_PRINTF(1, 2);

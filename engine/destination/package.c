@@ -167,7 +167,7 @@ map_some(Destination *destination)
         if (page < block->count_pages) {
             uint64_t extent = uffd_memory_extent_bytes(block->memory) / FAULTLINE_PAGE_BYTES;
             uint64_t end = MIN(page - page % extent + extent, block->count_pages);
-            destination_map_run(destination, block, &page, end, &ignored);
+            destination_map_run(block, &page, end, &ignored);
             destination->map_page = page;
             return true;
         }

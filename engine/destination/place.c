@@ -257,8 +257,7 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
  * --------------------------------------------------------- */
 
 bool
-destination_map_run(Destination *destination, RamBlock *block, uint64_t *page, uint64_t end,
-                    GError **error)
+destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error)
 {
     uint64_t first = page_bitmap_next_set(block->precopied, *page, end);
     uint64_t past = page_bitmap_next_clear(block->precopied, first, end);
@@ -285,7 +284,7 @@ destination_show_received(Destination *destination, RamBlock *block, uint64_t pa
     if (!check_result(result, block, page, error))
         return false;
     while (at < end)
-        if (!destination_map_run(destination, block, &at, end, error))
+        if (!destination_map_run(block, &at, end, error))
             return false;
     return true;
 }
