@@ -231,8 +231,7 @@ bool destination_take_record(Destination *destination, PageChannel *channel,
 /* Makes visible what a channel has gathered. */
 bool destination_flush_run(Destination *destination, PageChannel *channel, GError **error);
 /* Makes visible a page that is received, and with it all precopied ones of its extent. */
-bool destination_show_received(Destination *destination, RamBlock *block, uint64_t page,
-                               GError **error);
+bool destination_show_received(RamBlock *block, uint64_t page, GError **error);
 /* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
 bool destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error);
 

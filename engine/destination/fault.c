@@ -57,13 +57,13 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
     }
     page = ram_block_host_page(block, page);
     if (page_bitmap_is_set(block->received, page))
-        return destination_show_received(destination, block, page, error);
+        return destination_show_received(block, page, error);
 
     /* Marked first, then looked again: whoever brings the page marks it received and then looks at
      * this mark, so that one of the two sides makes it visible to who came in between. */
     bool was_requested = page_bitmap_test_and_set(block->requested, page);
     if (page_bitmap_is_set(block->received, page))
-        return destination_show_received(destination, block, page, error);
+        return destination_show_received(block, page, error);
     if (destination->accounts)
         account_begin(&destination->account, block->index, page, fault->thread, now_ns);
     if (!was_requested && has_source(destination))

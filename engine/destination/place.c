@@ -273,7 +273,7 @@ destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **erro
 }
 
 bool
-destination_show_received(Destination *destination, RamBlock *block, uint64_t page, GError **error)
+destination_show_received(RamBlock *block, uint64_t page, GError **error)
 {
     uint64_t extent_pages = uffd_memory_extent_bytes(block->memory) / FAULTLINE_PAGE_BYTES;
     uint64_t at = page - page % extent_pages;
