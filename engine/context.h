@@ -92,6 +92,8 @@ FaultlineStatus context_status(const Faultline *faultline);
 bool context_is_busy(const Faultline *faultline);
 
 void context_event(Faultline *faultline, FaultlineEvent event);
+/* The same with lock held. */
+void context_event_locked(Faultline *faultline, FaultlineEvent event);
 
 /* Keeps the first error of a migration, for faultline_query(). Takes the error. Thread: any. */
 void context_keep_error(Faultline *faultline, GError *error);

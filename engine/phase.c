@@ -72,10 +72,12 @@ context_move(Faultline *faultline, FaultlineStatus to)
         progress_set(&faultline->progress.ended_ns, clock_now_ns());
 
     pthread_mutex_lock(&faultline->lock);
+    /* Together: whoever sees the status finds the event, and the other way round. */
     __atomic_store_n(&faultline->status, to, __ATOMIC_RELEASE);
+    context_event_locked(faultline,
+                         (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
     pthread_cond_broadcast(&faultline->changed);
     pthread_mutex_unlock(&faultline->lock);
-    context_event(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
 }
 
 FaultlineStatus
