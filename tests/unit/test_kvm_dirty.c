@@ -259,6 +259,31 @@ dirty_ring_synced_while_running_loses_nothing(void **unused)
     check_nothing_lost(true, 4);
 }
 
+/* 80,000 pages and no sync: more than one vCPU's ring holds, so its vCPU has to empty it. */
+static void
+dirty_ring_full_guest_goes_on_and_nothing_is_lost(void **unused)
+{
+    (void)unused;
+    skip_without_kvm();
+    MachineOptions options = {
+        .memory_bytes = 320 * MIB, .cpus = 1, .serial = "none", .dirty_ring = true};
+    Machine *machine = make_machine_or_refuse(&options);
+    if (machine == NULL)
+        skip();
+    start_log(machine);
+    resume(machine);
+    run_until_checked(machine, 1);
+    pause_machine(machine);
+    Logs logs = make_logs(machine);
+    sync_logs(machine, &logs);
+    for (uint64_t page = 512; page < logs.count_pages[0]; page++) {
+        if (!is_set(&logs, 0, page))
+            fail_msg("page %llu was filled and is not named", (unsigned long long)page);
+    }
+    free_logs(&logs);
+    machine_kvm.free(machine);
+}
+
 static void
 dirty_mark_by_the_machine_is_named_once(void **unused)
 {
@@ -300,6 +325,7 @@ main(void)
         cmocka_unit_test(dirty_ring_names_exactly_the_pages_written),
         cmocka_unit_test(dirty_bitmap_synced_while_running_loses_nothing),
         cmocka_unit_test(dirty_ring_synced_while_running_loses_nothing),
+        cmocka_unit_test(dirty_ring_full_guest_goes_on_and_nothing_is_lost),
         cmocka_unit_test(dirty_mark_by_the_machine_is_named_once),
         cmocka_unit_test(dirty_sync_of_a_block_that_is_none_refuses),
     };
