@@ -31,7 +31,7 @@ typedef struct GuestParameters {
 G_STATIC_ASSERT(sizeof(GuestParameters) == 56);
 
 extern const uint8_t guest_image[] __attribute__((visibility("hidden")));
-extern const uint8_t guest_image_end[] __attribute__((visibility("hidden")));
+extern const uint32_t guest_image_bytes __attribute__((visibility("hidden")));
 
 static void
 write_memory(Machine *machine, uint64_t address, const void *bytes, size_t length_bytes)
@@ -98,7 +98,7 @@ load_shipped(Machine *machine, const MachineOptions *options, GError **error)
     };
     place_working_set(machine, options->write_bytes ? options->write_bytes : room, &parameters);
     write_memory(machine, PARAMETERS_ADDRESS, &parameters, sizeof parameters);
-    write_memory(machine, BOOT_ADDRESS, guest_image, (size_t)(guest_image_end - guest_image));
+    write_memory(machine, BOOT_ADDRESS, guest_image, guest_image_bytes);
     return true;
 }
 

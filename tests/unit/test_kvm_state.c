@@ -106,7 +106,7 @@ state_loaded_saves_as_the_same_bytes(void **unused)
         struct kvm_sregs2 sregs[2];
         struct kvm_mp_state states[2];
         struct kvm_xcrs xcrs[2];
-        g_autofree char *xsave[2] = {g_malloc0(from->xsave_bytes), g_malloc0(to->xsave_bytes)};
+        char *xsave[2] = {g_malloc0(from->xsave_bytes), g_malloc0(to->xsave_bytes)};
         Machine *machines[2] = {from, to};
         memset(sregs, 0, sizeof sregs);
         memset(xcrs, 0, sizeof xcrs);
@@ -123,6 +123,8 @@ state_loaded_saves_as_the_same_bytes(void **unused)
         assert_memory_equal(&states[0], &states[1], sizeof states[0]);
         assert_memory_equal(&xcrs[0], &xcrs[1], sizeof xcrs[0]);
         assert_memory_equal(xsave[0], xsave[1], from->xsave_bytes);
+        g_free(xsave[0]);
+        g_free(xsave[1]);
         assert_true(regs[0].rip >= 0x7c00 && regs[0].rip < 0xfc00);
     }
     machine_kvm.free(from);
