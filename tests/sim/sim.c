@@ -22,6 +22,7 @@
 
 typedef struct Shared {
     uint64_t coverage[JOBS_MAX][SIM_PHASE_COUNT][SIM_POINT_COUNT];
+    uint64_t outcomes[JOBS_MAX][SIM_OUTCOME_COUNT];
     uint64_t passed[JOBS_MAX];
     int failed; /* atomic */
 } Shared;
@@ -54,6 +55,7 @@ run_job(unsigned job, unsigned jobs, uint64_t first, uint64_t count)
 {
     catch_signals();
     sim.coverage = shared->coverage[job];
+    sim.outcomes = shared->outcomes[job];
     for (uint64_t seed = first + job; seed < first + count; seed += jobs) {
         if (__atomic_load_n(&shared->failed, __ATOMIC_RELAXED))
             break;
@@ -89,6 +91,17 @@ print_coverage(void)
     }
 }
 
+static void
+print_outcomes(void)
+{
+    for (unsigned outcome = 0; outcome < SIM_OUTCOME_COUNT; outcome++) {
+        uint64_t sum = 0;
+        for (unsigned job = 0; job < JOBS_MAX; job++)
+            sum += shared->outcomes[job][outcome];
+        printf("%10lu %s\n", sum, sim_outcome_name((SimOutcome)outcome));
+    }
+}
+
 static int
 run_jobs(unsigned jobs, uint64_t first, uint64_t count)
 {
@@ -114,6 +127,7 @@ run_jobs(unsigned jobs, uint64_t first, uint64_t count)
     for (unsigned job = 0; job < jobs; job++)
         passed += shared->passed[job];
     print_coverage();
+    print_outcomes();
     printf("sim: %lu passed, %lu failed\n", passed, failed);
     return failed ? 1 : 0;
 }

@@ -76,6 +76,24 @@ typedef enum {
         SIM_PHASE_COUNT
 } SimPhase;
 
+/* How a seed's migration ended. X(name, text) */
+#define SIM_OUTCOME_LIST(X)                                                                        \
+    X(REFUSED, "never begun")                                                                      \
+    X(PRECOPY, "completed by precopy")                                                             \
+    X(POSTCOPY, "completed by postcopy")                                                           \
+    X(PAUSED, "paused in postcopy")                                                                \
+    X(FAILED, "failed")                                                                            \
+    X(CANCELLED, "cancelled")                                                                      \
+    X(WAITS, "accesses that waited for a page")                                                    \
+    X(REQUESTS, "pages requested")
+
+typedef enum {
+#define SIM_OUTCOME_ENUM(name, text) SIM_OUTCOME_##name,
+    SIM_OUTCOME_LIST(SIM_OUTCOME_ENUM)
+#undef SIM_OUTCOME_ENUM
+        SIM_OUTCOME_COUNT
+} SimOutcome;
+
 typedef struct SimFault {
     SimPoint point;
     unsigned countdown; /* calls that still succeed */
@@ -119,6 +137,7 @@ typedef struct Sim {
     const void *thread;                 /* the role that runs now; NULL: control */
     SimPlan plan;
     uint64_t (*coverage)[SIM_POINT_COUNT]; /* [SIM_PHASE_COUNT] */
+    uint64_t *outcomes;                    /* [SIM_OUTCOME_COUNT] */
 } Sim;
 extern Sim sim;
 
@@ -139,6 +158,7 @@ bool sim_fault_fired(SimPoint point);
 bool sim_any_fault_fired(void);
 const char *sim_point_name(SimPoint point);
 const char *sim_phase_name(SimPhase phase);
+const char *sim_outcome_name(SimOutcome outcome);
 void sim_trace(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /* A bug was found: says what and how to replay it, and ends the process. */
 void sim_fail(const char *format, ...) G_GNUC_PRINTF(1, 2) G_GNUC_NORETURN;

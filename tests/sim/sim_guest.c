@@ -90,6 +90,7 @@ vcpu_access(Vcpu *vcpu, SimSide side)
     if (side == SIM_DESTINATION && sim_uffd_touch(vcpu->block, vcpu->page, 200 + index, vcpu->write,
                                                   &bytes) == SIM_TOUCH_WAIT) {
         sim_trace("vcpu %u waits for block %u page %u", index, vcpu->block, vcpu->page);
+        sim.outcomes[SIM_OUTCOME_WAITS]++;
         vcpu->waits = vcpu->must_retry = true;
         return;
     }

@@ -153,6 +153,29 @@ check_nobody_runs(void)
               describe_end());
 }
 
+static void
+count_outcome(void)
+{
+    SimOutcome outcome = SIM_OUTCOME_REFUSED;
+    switch (info[SIM_SOURCE].status) {
+    case FAULTLINE_STATUS_COMPLETED:
+        outcome = info[SIM_DESTINATION].postcopy_requests || info[SIM_SOURCE].pushed_pages
+                      ? SIM_OUTCOME_POSTCOPY
+                      : SIM_OUTCOME_PRECOPY;
+        break;
+    case FAULTLINE_STATUS_POSTCOPY_PAUSED:
+        outcome = SIM_OUTCOME_PAUSED;
+        break;
+    case FAULTLINE_STATUS_CANCELLED:
+        outcome = SIM_OUTCOME_CANCELLED;
+        break;
+    default:
+        outcome = SIM_OUTCOME_FAILED;
+    }
+    sim.outcomes[outcome]++;
+    sim.outcomes[SIM_OUTCOME_REQUESTS] += info[SIM_DESTINATION].postcopy_requests;
+}
+
 void
 sim_check_end(void)
 {
@@ -176,6 +199,7 @@ sim_check_end(void)
         sim_check(info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED &&
                       info[SIM_DESTINATION].status == FAULTLINE_STATUS_COMPLETED,
                   "nothing failed, and the migration did not complete: %s", describe_end());
+    count_outcome();
     sim.over = true;
 }
 
@@ -270,13 +294,16 @@ sim_run(uint64_t seed)
     sim_enter(SIM_PHASE_SETUP);
     memset(&run, 0, sizeof run);
     sim_plan_make(seed);
+    sim.plan.idle_ns += sim.now_ns;
     sim_transport_reset();
     sim_uffd_reset();
     sim_guest_reset();
     run.wish_ns = sim.plan.want_postcopy ? sim.now_ns + sim.plan.postcopy_ns : NEVER;
     make_side(SIM_SOURCE);
     make_side(SIM_DESTINATION);
-    if (start())
+    if (!start())
+        sim.outcomes[SIM_OUTCOME_REFUSED]++;
+    else
         while (!sim.over)
             if (!sim_schedule_once())
                 sim_check_end();

@@ -31,6 +31,19 @@ static const char *const phase_names[] = {
 };
 static_assert(G_N_ELEMENTS(phase_names) == SIM_PHASE_COUNT, "a name for each phase");
 
+static const char *const outcome_names[] = {
+#define SIM_OUTCOME_NAME(name, text) text,
+    SIM_OUTCOME_LIST(SIM_OUTCOME_NAME)
+#undef SIM_OUTCOME_NAME
+};
+static_assert(G_N_ELEMENTS(outcome_names) == SIM_OUTCOME_COUNT, "a name for each outcome");
+
+const char *
+sim_outcome_name(SimOutcome outcome)
+{
+    return outcome_names[outcome];
+}
+
 const char *
 sim_point_name(SimPoint point)
 {
