@@ -160,7 +160,7 @@ sim_plan_make(uint64_t seed)
     plan->start_paused = sim_chance(5);
     plan->two_wishes = sim_chance(10);
     plan->poison = sim_chance(15);
-    plan->postcopy_ns = octaves(10, 21);
+    plan->postcopy_ns = sim_chance(20) ? octaves(4, 10) : octaves(10, sim_chance(70) ? 17 : 21);
     plan->idle_ns = octaves(10, 22);
     plan->touch_ns = octaves(7, 14);
     plan->preempt_percent = sim_chance(50) ? 0 : (unsigned)sim_below(8);
@@ -170,8 +170,10 @@ sim_plan_make(uint64_t seed)
     plan->extent_bytes = 4 * SIM_PAGE << sim_below(4);
     plan->spurious_percent = sim_chance(50) ? 0 : (unsigned)sim_below(20);
     bool goes_on = plan->want_postcopy && sim_chance(70); /* precopy alone would not end soon */
-    if (goes_on)
+    if (goes_on) {
         plan->idle_ns = octaves(21, 23);
+        plan->touch_ns = octaves(6, 10);
+    }
     plan->downtime_ms = goes_on || sim_chance(50) ? 0 : octaves(0, 9);
     plan->bandwidth_bytes_per_s = sim_chance(70) ? 0 : octaves(20, 30);
     plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX);
