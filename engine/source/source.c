@@ -5,6 +5,8 @@
  */
 #include "engine/source/source.h"
 
+#define HEAR_NS 2000000000ull /* how long a destination may take for its last word */
+
 static uint64_t
 largest_block_words(const RamBlocks *blocks)
 {
@@ -224,11 +226,28 @@ stage_failing(Source *source, GError **error)
     return STAGE_DONE;
 }
 
+/* What the destination said last may still be on its way, for instance that the guest never ran
+ * there: links that may have given the guest away stay open until it has spoken, or is gone. */
+static StageResult
+stage_hearing(Source *source, GError **error)
+{
+    (void)error;
+    bool may_speak = source->gave_away && source->has_return_path &&
+                     !source_flag(&source->has_shut) && !source_flag(&source->request_failed);
+    if (may_speak && clock_now_ns() < source->hear_until_ns) {
+        source->migration.wake_ns = source->hear_until_ns;
+        return STAGE_STAY;
+    }
+    close_links(source);
+    source->stage = stage_failing;
+    return STAGE_AGAIN;
+}
+
 /* An error that the request role met, or a SHUT that comes before its time. */
 static bool
 take_request_error(Source *source, GError **error)
 {
-    if (source->stage == stage_failing ||
+    if (source->failure ||
         (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
         return false;
     if (source_flag(&source->has_shut)) {
@@ -278,9 +297,9 @@ source_migration_step(void *self)
     case STAGE_FAILED:
         break;
     }
-    close_links(source);
     source->failure = failure;
-    source->stage = stage_failing;
+    source->stage = stage_hearing;
+    source->hear_until_ns = clock_now_ns() + HEAR_NS;
     return STEP_AGAIN;
 }
 

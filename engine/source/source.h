@@ -74,7 +74,8 @@ struct Source {
     GByteArray *package;  /* devices or package: being sent */
     GString *description; /* precopy: the VMDESCRIPTION */
     GError *failure;      /* why it is failing */
-    uint64_t give_bytes;  /* accepted bytes from which on the guest is given away */
+    uint64_t hear_until_ns;
+    uint64_t give_bytes; /* accepted bytes from which on the guest is given away */
 
     /* request thread */
     TransportReceiver *receiver;
