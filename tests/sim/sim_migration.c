@@ -142,10 +142,12 @@ check_nobody_runs(void)
     bool excused = sim.plan.start_paused || sim_fault_fired(SIM_POINT_RESUME) ||
                    sim_fault_fired(SIM_POINT_PAUSE);
     bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME);
-    /* A destination that fails says SHUT 1. It cannot when its fault role is gone, and a source
+    /* A destination that fails says SHUT 1. It cannot when its fault role is gone or it closed the
+     * links before, for a page that could not be placed; and a source
      * whose urgent channel breaks first has stopped to listen. */
     bool could_tell = sim.plan.return_path && !sim.plan.preempt && !was_cut && !sim.plan.release &&
-                      !sim_fault_fired(SIM_POINT_WATCH) && !sim_network_has_reset();
+                      !sim_fault_fired(SIM_POINT_WATCH) && !sim_fault_fired(SIM_POINT_PLACE) &&
+                      !sim_network_has_reset();
     if (sim_network_met() && !sim_guest_ever_ran(SIM_DESTINATION) && could_tell && !excused)
         sim_check(info[SIM_DESTINATION].status != FAULTLINE_STATUS_FAILED,
                   "the destination failed and could say so, and the guest runs nowhere: %s",
