@@ -173,7 +173,11 @@ faultline_cancel(Faultline *faultline, GError **error)
     if (!faultline->source)
         return refuse("migrate_cancel",
                       "this is the destination; cancel at the source, or quit this process", error);
-    __atomic_store_n(&faultline->source->wants_cancel, true, __ATOMIC_RELEASE);
-    source_notify(faultline->source);
-    return true;
+    if (source_cancel(faultline->source))
+        return true;
+    return refuse(
+        "migrate_cancel",
+        "the guest is being handed over, and the destination may run it already; wait for "
+        "the outcome",
+        error);
 }

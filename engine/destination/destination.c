@@ -300,15 +300,18 @@ destination_stage_paused(Destination *destination, GError **error)
         close_links(destination);
         destination_notify(destination, &destination->fault);
     }
-    if (!destination_flag(&destination->has_run))
-        return STAGE_STAY;
+    bool has_run = destination_flag(&destination->has_run);
     if (!count_missing(destination)) {
-        destination->stage = destination_stage_leave;
-        return STAGE_AGAIN;
+        destination->stage = has_run ? destination_stage_leave : destination->stage;
+        return has_run ? STAGE_AGAIN : STAGE_STAY;
     }
+    /* Also when the device state is still being loaded: it may wait for a missing page for ever. */
     if (destination->failure) {
-        tell_failure(destination, "The guest runs here on the pages that have come and waits for "
-                                  "the others, which the source keeps; keep both processes");
+        tell_failure(destination,
+                     has_run ? "The guest runs here on the pages that have come and waits for the "
+                               "others, which the source keeps; keep both processes"
+                             : "The guest is this side's, and is still being loaded here; pages "
+                               "that have not come are kept at the source; keep both processes");
         context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
     }
     (void)error;

@@ -5,6 +5,8 @@
  */
 #include "engine/source/source.h"
 
+#define HEAR_NS 2000000000ull /* how long a destination may take for its last word */
+
 static uint64_t
 largest_block_words(const RamBlocks *blocks)
 {
@@ -78,6 +80,31 @@ source_stop(Source *source)
     source_notify(source);
     if (source->request.ring)
         transport_ring_notify(source->request.ring);
+}
+
+/* Whether the fate is `fate` now. */
+static bool
+decide(Source *source, unsigned fate)
+{
+    unsigned found = FATE_OPEN;
+    return __atomic_compare_exchange_n(&source->fate, &found, fate, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE) ||
+           found == fate;
+}
+
+bool
+source_cancel(Source *source)
+{
+    bool is_cancelled = decide(source, FATE_CANCELLED);
+    source_notify(source);
+    return is_cancelled;
+}
+
+bool
+source_give_away(Source *source)
+{
+    source->gave_away = decide(source, FATE_GIVEN);
+    return source->gave_away;
 }
 
 void
@@ -199,11 +226,28 @@ stage_failing(Source *source, GError **error)
     return STAGE_DONE;
 }
 
+/* What the destination said last may still be on its way, for instance that the guest never ran
+ * there: links that may have given the guest away stay open until it has spoken, or is gone. */
+static StageResult
+stage_hearing(Source *source, GError **error)
+{
+    (void)error;
+    bool may_speak = source->gave_away && source->has_return_path &&
+                     !source_flag(&source->has_shut) && !source_flag(&source->request_failed);
+    if (may_speak && clock_now_ns() < source->hear_until_ns) {
+        source->migration.wake_ns = source->hear_until_ns;
+        return STAGE_STAY;
+    }
+    close_links(source);
+    source->stage = stage_failing;
+    return STAGE_AGAIN;
+}
+
 /* An error that the request role met, or a SHUT that comes before its time. */
 static bool
 take_request_error(Source *source, GError **error)
 {
-    if (source->stage == stage_failing ||
+    if (source->failure ||
         (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
         return false;
     if (source_flag(&source->has_shut)) {
@@ -233,7 +277,8 @@ source_migration_step(void *self)
 
     if (source_flag(&source->is_stopping))
         return end(source);
-    if (source_flag(&source->wants_cancel) && !source->gave_away && !source->failure) {
+    bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
+    if (is_cancelled && !source->failure) {
         cancel(source);
         return end(source);
     }
@@ -252,9 +297,9 @@ source_migration_step(void *self)
     case STAGE_FAILED:
         break;
     }
-    close_links(source);
     source->failure = failure;
-    source->stage = stage_failing;
+    source->stage = stage_hearing;
+    source->hear_until_ns = clock_now_ns() + HEAR_NS;
     return STEP_AGAIN;
 }
 
