@@ -93,7 +93,8 @@ void transport_link_shutdown(TransportLink *link);
 typedef struct TransportConnector TransportConnector;
 typedef struct TransportListener TransportListener;
 
-/* uri: tcp:HOST:PORT (IPv4, [IPv6], names), unix:PATH, fd:N (N is taken over). Begins to connect.
+/* uri: tcp:HOST:PORT (IPv4, [IPv6], names), unix:PATH, fd:N (N is taken over, unless
+ * this fails). Begins to connect; only the resolution of a name may block.
  * TCP links get TCP_NODELAY. Errors: ADDRESS, HOST. */
 TransportConnector *transport_connect(TransportRing *ring, const char *uri, GError **error);
 
@@ -103,8 +104,8 @@ TransportResult transport_connect_finish(TransportConnector *connector, Transpor
 void transport_connector_free(TransportConnector *connector);
 
 /* Binds and listens; tcp port 0 picks one; a stale unix socket is replaced, a live one is not, and
- * it is made with mode 0600. fd:N is an already connected socket (accepted once) or a listening
- * one. Thread: any. Errors: ADDRESS, HOST. */
+ * it is made with mode 0600. fd:N is an already connected socket (accepted once, a second
+ * transport_accept() fails) or a listening one. Thread: any. Errors: ADDRESS, HOST. */
 TransportListener *transport_listen(const char *uri, GError **error);
 
 /* The URI a peer can connect to, the real port in it. Owned by the listener. */
@@ -125,7 +126,7 @@ typedef struct TransportSender TransportSender;
 
 TransportSender *transport_sender_new(TransportRing *ring, TransportLink *link);
 
-/* Cancels what is in flight and waits for it. */
+/* Cancels what is in flight and waits for it. Thread: the ring's (so for all that lives on one). */
 void transport_sender_free(TransportSender *sender);
 
 /*
@@ -141,7 +142,8 @@ TransportResult transport_send(TransportSender *sender, const struct iovec *iov,
 /* OK: nothing in flight. WAIT: in flight. ERROR_RESULT: broken, for good. */
 TransportResult transport_sender_state(TransportSender *sender);
 
-/* Bytes the kernel has accepted since the start: what can have reached the peer. */
+/* Bytes the kernel has accepted since the start: what can have reached the peer. Exact when nothing
+ * is in flight, also after an error; what the kernel took of a frame in flight comes on top. */
 uint64_t transport_sender_accepted_bytes(const TransportSender *sender);
 
 /* Why it is broken; NULL while it is not. Owned by the sender. */
@@ -181,8 +183,9 @@ const GError *transport_receiver_error(const TransportReceiver *receiver);
 
 /* A token bucket of at most 20 ms of its rate. Thread: its owner's; the rate: any. */
 typedef struct TransportLimit {
-    uint64_t bytes_per_s; /* atomic; 0: unlimited */
-    uint64_t ready_ns;    /* owner: time from which the next frame may go */
+    uint64_t bytes_per_s;         /* atomic; 0: unlimited */
+    uint64_t ready_ns;            /* owner: time from which the next frame may go */
+    uint64_t settled_bytes_per_s; /* owner: the rate by which ready_ns was reckoned */
 } TransportLimit;
 
 /* Thread: any. */

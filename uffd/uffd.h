@@ -19,11 +19,13 @@
  *     uffd_memory_finish(memory)                        all is there: unregister, 2 MiB pages again
  *
  * Two ways of placing, chosen in uffd_memory_new():
- *   alias  the memory is a memfd (shmem). A second mapping of it, the alias, is private to us;
- * pages are written there, and UFFDIO_CONTINUE maps them into the guest mapping, which is
- *          registered MISSING|MINOR. 4 KiB at a time also out of 2 MiB pages. Needs Linux 5.13.
- *   copy   private anonymous memory and hugetlbfs: pages of precopy are written into the guest
- * mapping itself, the others come by UFFDIO_COPY and UFFDIO_ZEROPAGE; registered MISSING.
+ *   alias  the memory is a memfd (shmem), mapped shared. A second mapping of it, the alias, is
+ *          private to us; pages are written there, and UFFDIO_CONTINUE maps them into the guest
+ *          mapping, which is registered MISSING|MINOR. 4 KiB at a time also out of 2 MiB pages.
+ *          Needs Linux 5.14. What comes again for a page that is visible is dropped.
+ *   copy   private anonymous memory, hugetlbfs, memfd mapped private, and any memfd before Linux
+ *          5.14: pages of precopy are written into the guest mapping itself, the others come by
+ *          UFFDIO_COPY and UFFDIO_ZEROPAGE; registered MISSING.
  *
  * offset and length are bytes in the block, multiples of its page size (uffd_memory_page_bytes),
  * inside the block: the caller has checked. Threads: functions on different pages of one memory may
@@ -101,7 +103,7 @@ typedef struct UffdLayout {
 
 typedef enum {
     UFFD_PLACED,
-    UFFD_ALREADY, /* the page was there; waiting threads were woken */
+    UFFD_ALREADY, /* the page, or each of the range, was there; waiting threads were woken */
     UFFD_GONE,    /* the address space or the registration is gone: stop */
     UFFD_FAILED,  /* see uffd_memory_error() */
 } UffdResult;
@@ -113,11 +115,18 @@ void uffd_memory_free(UffdMemory *memory);
 
 uint64_t uffd_memory_page_bytes(const UffdMemory *memory);
 
-/* The last failure of a placing call, as text; "" if none. Thread: the one that got it. */
+/* What belongs together when pages that were stored before registering are made visible: 2 MiB in
+ * the alias way, where they stay hidden until then; the page size in the copy way, where they are
+ * not. */
+uint64_t uffd_memory_extent_bytes(const UffdMemory *memory);
+
+/* The last failure of a placing call, as text; "" if none. Thread: the one that got it; valid until
+ * its next failure. */
 const char *uffd_memory_error(const UffdMemory *memory);
 
-/* Set-up, destination: drops all content; forbids THP in the copy way, asks for it in the alias
- * way where the memfd has it. */
+/* Set-up, destination: drops all content, of the file as well (also where it is mapped private:
+ * never a template that others use); forbids THP in the copy way, asks for it in the alias way
+ * where the memfd has it. */
 bool uffd_memory_empty(UffdMemory *memory, GError **error);
 
 /* Precopy, one thread: stores 4096 bytes (offset a multiple of 4096, also in huge pages). bytes
@@ -141,8 +150,8 @@ bool uffd_memory_register(UffdMemory *memory, Uffd *uffd, uint64_t offset, uint6
 UffdResult uffd_place(UffdMemory *memory, uint64_t offset, uint64_t length, const void *bytes);
 
 /* Makes a registered range visible that was stored before it was registered (or is a zero page
- * stored or gathered as a hole), and wakes who waits there. Already visible pages in it are
- * passed over. */
+ * stored as a hole), and wakes who waits there. Already visible pages in it are passed over;
+ * ALREADY when all were. A hole gets a page of its own (alias way: 4096 bytes of the memfd). */
 UffdResult uffd_place_received(UffdMemory *memory, uint64_t offset, uint64_t length);
 
 /* Pages that come in ascending order, gathered and placed with few ioctls. One a placing thread. */
@@ -152,8 +161,8 @@ void uffd_run_free(UffdRun *run);
 
 /* Takes one 4096-byte page of a memory whose page size is 4096 (NULL: zeros). Places the run
  * gathered before, first, when this page does not continue it or it is full (64 pages): then
- * *ret_offset, *ret_length say what became visible (length 0: nothing yet). bytes need not stay
- * valid. */
+ * *ret_offset, *ret_length say what became visible (length 0: nothing yet), zero pages as well.
+ * bytes need not stay valid. */
 UffdResult uffd_run_add(UffdRun *run, UffdMemory *memory, uint64_t offset, const void *bytes,
                         uint64_t *ret_offset, uint64_t *ret_length);
 /* Places what is left. */

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of RAM blocks: checked copies of what the VMM describes. Made on the control thread,
+ * read by all; the bitmaps in it belong to the source's or the destination's set-up.
+ */
+#include "engine/block.h"
+
+#include <string.h>
+
+G_GNUC_PRINTF(3, 4)
+static bool
+refuse(GError **error, const FaultlineBlock *block, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    g_autofree char *reason = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                "describe RAM block '%s': %s; correct the VMM's block table",
+                block->name ? block->name : "", reason);
+    return false;
+}
+
+static bool
+check_block(const FaultlineBlock *block, GError **error)
+{
+    uint64_t page_size = block->page_size_bytes;
+
+    if (!block->name || !block->name[0] || strlen(block->name) > 255)
+        return refuse(error, block, "the name must have 1 to 255 bytes");
+    if (page_size < FAULTLINE_PAGE_BYTES || (page_size & (page_size - 1)))
+        return refuse(error, block, "page size %" G_GUINT64_FORMAT " is no power of two >= %u",
+                      page_size, FAULTLINE_PAGE_BYTES);
+    if (!block->length_bytes || block->length_bytes % page_size)
+        return refuse(error, block,
+                      "length %" G_GUINT64_FORMAT
+                      " is no multiple of its page size %" G_GUINT64_FORMAT,
+                      block->length_bytes, page_size);
+    if (!block->host_address || (uintptr_t)block->host_address % page_size)
+        return refuse(error, block, "host address %p is not aligned to its page size",
+                      block->host_address);
+    if (block->fd >= 0 && block->fd_offset_bytes % page_size)
+        return refuse(error, block, "file offset is not aligned to its page size");
+    if (block->shared && block->fd < 0)
+        return refuse(error, block, "shared memory needs its file descriptor");
+    if (block->length_bytes > (uint64_t)INT64_MAX - block->guest_address)
+        return refuse(error, block, "it does not fit into the guest's address space");
+    return true;
+}
+
+bool
+ram_blocks_init(RamBlocks *blocks, const FaultlineBlock *descriptions, unsigned count,
+                GError **error)
+{
+    *blocks = (RamBlocks){.blocks = g_new0(RamBlock, count)};
+    for (unsigned i = 0; i < count; i++) {
+        const FaultlineBlock *is = &descriptions[i];
+        bool is_good = check_block(is, error);
+        if (is_good && ram_blocks_find(blocks, is->name))
+            is_good = refuse(error, is, "another block has this name");
+        if (!is_good) {
+            ram_blocks_clear(blocks);
+            return false;
+        }
+        blocks->blocks[i] = (RamBlock){
+            .is = *is,
+            .index = i,
+            .count_pages = is->length_bytes / FAULTLINE_PAGE_BYTES,
+            .host_pages = is->page_size_bytes / FAULTLINE_PAGE_BYTES,
+        };
+        blocks->blocks[i].is.name = g_strdup(is->name);
+        blocks->total_bytes += is->length_bytes;
+        blocks->page_sizes |= is->page_size_bytes;
+        blocks->count++;
+    }
+    return true;
+}
+
+void
+ram_blocks_clear(RamBlocks *blocks)
+{
+    ram_blocks_close_memory(blocks);
+    for (unsigned i = 0; i < blocks->count; i++)
+        g_free((char *)blocks->blocks[i].is.name);
+    g_clear_pointer(&blocks->blocks, g_free);
+    blocks->count = 0;
+}
+
+RamBlock *
+ram_blocks_find(RamBlocks *blocks, const char *name)
+{
+    for (unsigned i = 0; i < blocks->count; i++)
+        if (strcmp(blocks->blocks[i].is.name, name) == 0)
+            return &blocks->blocks[i];
+    return NULL;
+}
+
+RamBlock *
+ram_blocks_locate(RamBlocks *blocks, uintptr_t address, uint64_t *ret_page)
+{
+    for (unsigned i = 0; i < blocks->count; i++) {
+        RamBlock *block = &blocks->blocks[i];
+        uintptr_t start = (uintptr_t)block->is.host_address;
+        if (address >= start && address - start < block->is.length_bytes) {
+            *ret_page = (address - start) / FAULTLINE_PAGE_BYTES;
+            return block;
+        }
+    }
+    return NULL;
+}
+
+bool
+ram_blocks_open_memory(RamBlocks *blocks, GError **error)
+{
+    for (unsigned i = 0; i < blocks->count; i++) {
+        RamBlock *block = &blocks->blocks[i];
+        UffdLayout layout = {
+            .host_address = block->is.host_address,
+            .length_bytes = block->is.length_bytes,
+            .fd = block->is.fd,
+            .fd_offset_bytes = block->is.fd_offset_bytes,
+            .page_bytes = block->is.page_size_bytes,
+            .shared = block->is.shared,
+        };
+        block->memory = uffd_memory_new(&layout, error);
+        if (!block->memory) {
+            g_prefix_error(error, "prepare memory of block '%s': ", block->is.name);
+            ram_blocks_close_memory(blocks);
+            return false;
+        }
+    }
+    return true;
+}
+
+void
+ram_blocks_close_memory(RamBlocks *blocks)
+{
+    for (unsigned i = 0; i < blocks->count; i++)
+        g_clear_pointer(&blocks->blocks[i].memory, uffd_memory_free);
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One virtual machine's Faultline, inside: what source, destination and control thread share.
+ *
+ * Owner of the phase: the migration role at a source, the listen role at a destination; they alone
+ * call context_move(). Owner of the guest's run state while a migration runs: the same, and the
+ * package role between LISTEN and RUN.
+ */
+#ifndef ENGINE_CONTEXT_H
+#define ENGINE_CONTEXT_H
+
+#include "engine/block.h"
+#include "engine/options.h"
+#include "engine/role.h"
+
+typedef struct Source Source;
+typedef struct Destination Destination;
+
+/* Figures of a migration. Each is written by one thread and read by any: relaxed atomics. */
+typedef struct Progress {
+    uint64_t started_ns, active_ns, ended_ns;
+    uint64_t stopped_ns, downtime_ns; /* source */
+    uint64_t expected_downtime_ms;
+    uint64_t remaining_bytes;
+    uint64_t precopy_bytes, downtime_bytes, postcopy_bytes;
+    uint64_t urgent_bytes; /* of postcopy_bytes' kind, by the request thread */
+    uint64_t normal_pages, zero_pages;
+    uint64_t urgent_normal_pages, urgent_zero_pages; /* the request or fault thread's share */
+    uint64_t dirty_sync_count, dirty_pages_per_s, bandwidth_bytes_per_s;
+    uint64_t postcopy_requests;
+    uint64_t precopy_pages, pushed_pages;
+    uint64_t requested_pages; /* by the thread that has the urgent channel */
+    uint64_t requested_main_pages;
+} Progress;
+
+struct Faultline {
+    /* set by faultline_new() */
+    FaultlineGuest guest;
+    void *opaque;
+    char *machine;
+    RamBlocks blocks;
+    int event_fd;
+
+    /* control thread */
+    Options options; /* its values are atomic */
+    Source *source;
+    Destination *destination;
+    RoleThreads *threads;
+
+    /* atomic */
+    unsigned status;    /* FaultlineStatus; see context_move() */
+    unsigned run_state; /* FaultlineRunState */
+    bool autostart;
+    Progress progress;
+
+    /* Held over pause and resume, so that a monitor's stop and a switch-over come one after the
+     * other; taken by control, migration, package and listen thread; before lock. */
+    GMutex guest_lock;
+
+    /* any thread, under lock; never held while anything else is done. */
+    GMutex lock;
+    GCond changed; /* the status, for faultline_wait() */
+    GQueue events; /* FaultlineEvent */
+    GError *error; /* first failure of the current migration */
+};
+
+static inline void
+progress_add(uint64_t *figure, uint64_t amount)
+{
+    __atomic_store_n(figure, *figure + amount, __ATOMIC_RELAXED);
+}
+
+static inline void
+progress_set(uint64_t *figure, uint64_t value)
+{
+    __atomic_store_n(figure, value, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t
+progress_get(const uint64_t *figure)
+{
+    return __atomic_load_n(figure, __ATOMIC_RELAXED);
+}
+
+/* The one function that moves the phase; an illegal move is our own mistake and asserts. Emits the
+ * event. Thread: the phase's owner. */
+void context_move(Faultline *faultline, FaultlineStatus to);
+FaultlineStatus context_status(const Faultline *faultline);
+/* Whether a migration is under way in either direction. */
+bool context_is_busy(const Faultline *faultline);
+
+void context_event(Faultline *faultline, FaultlineEvent event);
+
+/* Keeps the first error of a migration, for faultline_query(). Takes the error. Thread: any. */
+void context_keep_error(Faultline *faultline, GError *error);
+
+/* Source, at the switch-over: stops the guest if it runs, and keeps stop and cont away from it. On
+ * an error the guest goes on as it was. */
+bool context_take_guest(Faultline *faultline, bool *ret_was_running, GError **error);
+
+/* The guest is this side's: it runs, or stands paused, and stop and cont work. */
+bool context_settle_guest(Faultline *faultline, bool run, GError **error);
+
+/* Who runs the guest, told to queries; changed by the owner only (see above). */
+void context_set_run_state(Faultline *faultline, FaultlineRunState state);
+
+#endif

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Commands of the source outside a package, the table of postcopy states, and LISTEN's registering.
+ * Listen role.
+ */
+#include "engine/destination/destination.h"
+
+#define RANGES_MAX  1024u      /* registered ranges a block, far below vm.max_map_count */
+#define HEADS_BYTES (1u << 20) /* of a package: heads and commands beside the device state */
+
+static const char *const postcopy_names[] = {
+#define POSTCOPY_NAME(name) #name,
+    POSTCOPY_LIST(POSTCOPY_NAME)
+#undef POSTCOPY_NAME
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(postcopy_names) == POSTCOPY_COUNT);
+
+/* From which states each one may be entered. */
+#define FROM(name) (1u << POSTCOPY_##name)
+static const unsigned postcopy_from[POSTCOPY_COUNT] = {
+    [POSTCOPY_ADVISE] = FROM(NONE),
+    [POSTCOPY_DISCARD] = FROM(ADVISE) | FROM(DISCARD),
+    [POSTCOPY_LISTENING] = FROM(ADVISE) | FROM(DISCARD),
+    [POSTCOPY_RUNNING] = FROM(LISTENING),
+    [POSTCOPY_END] = FROM(RUNNING),
+};
+
+PostcopyState
+destination_postcopy(const Destination *destination)
+{
+    return __atomic_load_n(&destination->postcopy, __ATOMIC_ACQUIRE);
+}
+
+bool
+destination_move(Destination *destination, PostcopyState to, const char *command, GError **error)
+{
+    PostcopyState from = destination_postcopy(destination);
+    if (!(postcopy_from[to] & (1u << from))) {
+        g_propagate_error(
+            error, destination_peer_error("obey command: CMD_%s in wrong postcopy state (%u, %s)",
+                                          command, from, postcopy_names[from]));
+        return false;
+    }
+    __atomic_store_n(&destination->postcopy, to, __ATOMIC_RELEASE);
+    return true;
+}
+
+/* ---- ADVISE, DISCARD
+ * ------------------------------------------------------------------------------------------ */
+
+static bool
+advise(Destination *destination, const StreamElement *element, GError **error)
+{
+    StreamAdvise received;
+    const char *problem = NULL;
+
+    if (!destination_move(destination, POSTCOPY_ADVISE, "POSTCOPY_ADVISE", error) ||
+        !stream_parse_advise(element, &received, error))
+        return false;
+    destination->has_page_sizes = !received.is_short;
+    if (received.is_short && destination->can_postcopy)
+        problem = "RAM postcopy is enabled here but not at the source";
+    else if (!received.is_short && !destination->can_postcopy)
+        problem = "RAM postcopy is enabled at the source but not here";
+    if (problem) {
+        g_propagate_error(error,
+                          destination_peer_error("advise postcopy: %s; set capability postcopy-ram "
+                                                 "to the same on both sides",
+                                                 problem));
+        return false;
+    }
+    if (!received.is_short && received.page_sizes != destination->blocks->page_sizes) {
+        g_propagate_error(
+            error, destination_peer_error("advise postcopy: it needs matching RAM page sizes "
+                                          "(s=%" G_GINT64_MODIFIER "x d=%" G_GINT64_MODIFIER
+                                          "x); back both sides with the same kind of memory",
+                                          received.page_sizes, destination->blocks->page_sizes));
+        return false;
+    }
+    return true;
+}
+
+static bool
+discard_range(Destination *destination, RamBlock *block, const StreamRange *range, GError **error)
+{
+    uint64_t size = block->is.page_size_bytes;
+    if (range->start % size || range->length % size || range->start >= block->is.length_bytes ||
+        range->length > block->is.length_bytes - range->start) {
+        g_propagate_error(error,
+                          destination_peer_error("discard: 0x%" G_GINT64_MODIFIER
+                                                 "x bytes at 0x%" G_GINT64_MODIFIER
+                                                 "x of block '%s' are not whole pages inside it",
+                                                 range->length, range->start, block->is.name));
+        return false;
+    }
+    uint64_t count_cleared = page_bitmap_clear_range(
+        block->received, range->start / FAULTLINE_PAGE_BYTES, range->length / FAULTLINE_PAGE_BYTES);
+    __atomic_add_fetch(&destination->missing_pages, count_cleared, __ATOMIC_ACQ_REL);
+    return uffd_memory_discard(block->memory, range->start, range->length, error);
+}
+
+static bool
+discard(Destination *destination, const StreamElement *element, GError **error)
+{
+    char name[STREAM_NAME_MAX + 1];
+    unsigned count;
+
+    if (!destination_move(destination, POSTCOPY_DISCARD, "POSTCOPY_RAM_DISCARD", error) ||
+        !stream_parse_discard(element, name, &count, error))
+        return false;
+    RamBlock *block = ram_blocks_find(destination->blocks, name);
+    if (!block) {
+        g_propagate_error(error,
+                          destination_peer_error("discard: there is no block '%s' here", name));
+        return false;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        StreamRange range = stream_discard_range(element, i);
+        if (!discard_range(destination, block, &range, error))
+            return false;
+    }
+    return true;
+}
+
+/* ---- The others
+ * ------------------------------------------------------------------------------------------------
+ */
+
+bool
+destination_answer_ping(Destination *destination, uint32_t value)
+{
+    if ((value & STREAM_HELLO_MASK) == STREAM_HELLO)
+        value = STREAM_HELLO_ANSWER | (value & STREAM_FEATURES);
+    return destination_post(destination, STREAM_RETURN_PONG, value);
+}
+
+static bool
+begin_package(Destination *destination, const StreamElement *element, GError **error)
+{
+    uint32_t length = stream_parse_be32(element);
+    uint64_t limit = destination_state_limit(destination) + HEADS_BYTES;
+    const char *problem = NULL;
+
+    if (!destination->can_postcopy || !destination->has_page_sizes)
+        problem = "postcopy was not advised";
+    else if (destination->in_postcopy)
+        problem = "there was one before";
+    else if (!destination->has_return_path)
+        problem = "there is no return path to request pages on";
+    else if (!length || length > limit)
+        problem = "its length is 0 or more device state than this guest can have";
+    if (problem) {
+        g_propagate_error(error,
+                          destination_peer_error("load package of %u bytes: %s", length, problem));
+        return false;
+    }
+    destination->blob = g_byte_array_new();
+    destination->blob_length = length;
+    return true;
+}
+
+static bool
+refuse(const StreamElement *element, const char *why, GError **error)
+{
+    g_propagate_error(error, destination_peer_error("obey command: %s %s",
+                                                    stream_command_name(element->command), why));
+    return false;
+}
+
+static bool
+obey(Destination *destination, const StreamElement *element, GError **error)
+{
+    if (destination->in_postcopy && element->command != STREAM_COMMAND_PING)
+        return refuse(element, "came after the guest was handed over", error);
+    switch (element->command) {
+    case STREAM_COMMAND_OPEN_RETURN_PATH:
+        destination->has_return_path = true;
+        return true;
+    case STREAM_COMMAND_PING:
+        return destination->has_return_path ||
+               refuse(element, "received with no return path", error);
+    case STREAM_COMMAND_POSTCOPY_ADVISE:
+        return advise(destination, element, error);
+    case STREAM_COMMAND_POSTCOPY_RAM_DISCARD:
+        return discard(destination, element, error);
+    case STREAM_COMMAND_PACKAGED:
+        return begin_package(destination, element, error);
+    case STREAM_COMMAND_POSTCOPY_LISTEN:
+    case STREAM_COMMAND_POSTCOPY_RUN:
+        return refuse(element, "came outside a package", error);
+    case STREAM_COMMAND_ENABLE_COLO:
+        return refuse(element, "is not supported; switch x-colo off at the source", error);
+    case STREAM_COMMAND_POSTCOPY_RESUME: /* outside a recovery these are ignored */
+    case STREAM_COMMAND_RECV_BITMAP:
+    case STREAM_COMMAND_SWITCHOVER_START: /* a hint for devices */
+        return true;
+    }
+    return refuse(element, "is not known", error);
+}
+
+StageResult
+destination_take_command(Destination *destination, const StreamElement *element, size_t length,
+                         GError **error)
+{
+    if (!obey(destination, element, error))
+        return STAGE_FAILED;
+    if (element->command == STREAM_COMMAND_PING &&
+        !destination_answer_ping(destination, stream_parse_be32(element)))
+        return STAGE_STAY;
+    if (element->command == STREAM_COMMAND_PACKAGED)
+        destination->stage = destination_stage_blob;
+    reader_consume(&destination->reader, length);
+    return STAGE_AGAIN;
+}
+
+/* ---- LISTEN
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+/* First extent from `page` on with a page missing, up to the first one with none. */
+static bool
+next_missing(const RamBlock *block, uint64_t extent_pages, uint64_t *page, uint64_t *ret_end)
+{
+    uint64_t missing = page_bitmap_next_clear(block->received, *page, block->count_pages);
+    if (missing == block->count_pages)
+        return false;
+    *page = missing - missing % extent_pages;
+    uint64_t end = *page;
+    while (end < block->count_pages) {
+        uint64_t past = MIN(end + extent_pages, block->count_pages);
+        if (page_bitmap_next_clear(block->received, end, past) == past)
+            break;
+        end = past;
+    }
+    *ret_end = end;
+    return true;
+}
+
+static bool
+register_pages(Destination *destination, RamBlock *block, uint64_t page, uint64_t end,
+               GError **error)
+{
+    uint64_t stored = page;
+    bool is_hidden = uffd_memory_extent_bytes(block->memory) > block->is.page_size_bytes;
+    /* What is received and hidden here must be made visible by us; outside, the kernel does so. */
+    while (is_hidden && (stored = page_bitmap_next_set(block->received, stored, end)) < end) {
+        uint64_t past = page_bitmap_next_clear(block->received, stored, end);
+        page_bitmap_set_range(block->precopied, stored, past - stored);
+        stored = past;
+    }
+    return uffd_memory_register(block->memory, destination->uffd, page * FAULTLINE_PAGE_BYTES,
+                                (end - page) * FAULTLINE_PAGE_BYTES, error);
+}
+
+static bool
+register_block(Destination *destination, RamBlock *block, GError **error)
+{
+    uint64_t extent_pages =
+        MAX(uffd_memory_extent_bytes(block->memory) / FAULTLINE_PAGE_BYTES, block->host_pages);
+    uint64_t page = 0, end, count = 0;
+
+    if (!uffd_memory_zap(block->memory, error))
+        return false;
+    while (page < block->count_pages && next_missing(block, extent_pages, &page, &end)) {
+        if (++count == RANGES_MAX)
+            end = block->count_pages;
+        if (!register_pages(destination, block, page, end, error))
+            return false;
+        page = end;
+    }
+    return true;
+}
+
+bool
+destination_register(Destination *destination, GError **error)
+{
+    for (unsigned i = 0; i < destination->blocks->count; i++) {
+        RamBlock *block = &destination->blocks->blocks[i];
+        if (!register_block(destination, block, error)) {
+            g_prefix_error(error, "watch memory of block '%s': ", block->is.name);
+            return false;
+        }
+    }
+    return true;
+}

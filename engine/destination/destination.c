@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The destination as a whole: made and freed by the control thread; the listen role's step; and how
+ * a migration ends here, well or not: run, arrived, paused, failing.
+ */
+#include "engine/destination/destination.h"
+
+#define NS_PER_S        1000000000ull
+#define DRAIN_BYTES_MAX (64u << 20)    /* of a description that nobody reads */
+#define LEAVE_NS        (2 * NS_PER_S) /* how long a source may take to close, or to take a SHUT */
+
+GError *
+destination_peer_error(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    GError *error = g_error_new_valist(FAULTLINE_ERROR, FAULTLINE_ERROR_PEER, format, arguments);
+    va_end(arguments);
+    return error;
+}
+
+void
+destination_notify(Destination *destination, const Role *role)
+{
+    (void)destination;
+    if (role->ring)
+        transport_ring_notify(role->ring);
+}
+
+/* ---- Life
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static void
+make_bitmaps(RamBlocks *blocks)
+{
+    for (unsigned i = 0; i < blocks->count; i++) {
+        RamBlock *block = &blocks->blocks[i];
+        block->received = page_bitmap_new(block->count_pages);
+        block->precopied = page_bitmap_new(block->count_pages);
+        block->requested = page_bitmap_new(block->count_pages);
+    }
+}
+
+static bool
+open_memory(Destination *destination, GError **error)
+{
+    if (destination->can_postcopy) {
+        destination->uffd = uffd_open(error);
+        if (!destination->uffd) {
+            g_prefix_error(error, "receive by postcopy: ");
+            return false;
+        }
+    }
+    if (!ram_blocks_open_memory(destination->blocks, error))
+        return false;
+    for (unsigned i = 0; i < destination->blocks->count; i++) {
+        RamBlock *block = &destination->blocks->blocks[i];
+        if (!uffd_memory_empty(block->memory, error)) {
+            g_prefix_error(error, "empty block '%s': ", block->is.name);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+make_roles(Destination *destination)
+{
+    destination->listen = (Role){.name = "listen",
+                                 .step = destination_listen_step,
+                                 .close = destination_listen_close,
+                                 .self = destination};
+    destination->package =
+        (Role){.name = "package", .step = destination_package_step, .self = destination};
+    destination->fault = (Role){.name = "fault",
+                                .step = destination_fault_step,
+                                .close = destination_fault_close,
+                                .self = destination};
+}
+
+Destination *
+destination_new(Faultline *faultline, const char *uri, GError **error)
+{
+    const Options *options = &faultline->options;
+    Destination *destination = g_new0(Destination, 1);
+
+    destination->faultline = faultline;
+    destination->blocks = &faultline->blocks;
+    destination->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
+    destination->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
+    destination->accounts = options_has(options, CAPABILITY_POSTCOPY_BLOCKTIME);
+    destination->can_run = true;
+    destination->missing_pages = faultline->blocks.total_bytes / FAULTLINE_PAGE_BYTES;
+    destination->stage = destination_stage_accept;
+    g_mutex_init(&destination->mailbox_lock);
+    frame_queue_init(&destination->out);
+    make_bitmaps(destination->blocks);
+    page_channel_init(&destination->main, "main", destination->blocks);
+    page_channel_init(&destination->urgent, "urgent", destination->blocks);
+    make_roles(destination);
+    if (open_memory(destination, error))
+        destination->listener = transport_listen(uri, error);
+    if (!destination->listener) {
+        destination_free(destination);
+        return NULL;
+    }
+    destination->address = g_strdup(transport_listener_address(destination->listener));
+    return destination;
+}
+
+void
+destination_free(Destination *destination)
+{
+    g_clear_pointer(&destination->listener, transport_listener_free);
+    ram_blocks_close_memory(destination->blocks);
+    g_clear_pointer(&destination->uffd, uffd_free);
+    for (unsigned i = 0; i < destination->blocks->count; i++) {
+        RamBlock *block = &destination->blocks->blocks[i];
+        g_clear_pointer(&block->received, page_bitmap_free);
+        g_clear_pointer(&block->precopied, page_bitmap_free);
+        g_clear_pointer(&block->requested, page_bitmap_free);
+    }
+    page_channel_clear(&destination->main);
+    page_channel_clear(&destination->urgent);
+    frame_queue_clear(&destination->out);
+    g_clear_pointer(&destination->blob, g_byte_array_unref);
+    g_clear_pointer(&destination->device.bytes, g_byte_array_unref);
+    g_clear_error(&destination->failure);
+    g_clear_error(&destination->package_error);
+    g_clear_error(&destination->fault_error);
+    g_mutex_clear(&destination->mailbox_lock);
+    g_free(destination->address);
+    g_free(destination);
+}
+
+void
+destination_stop(Destination *destination)
+{
+    destination_set_flag(&destination->is_stopping);
+    destination_notify(destination, &destination->listen);
+    destination_notify(destination, &destination->package);
+    destination_notify(destination, &destination->fault);
+}
+
+/* ---- The end of precopy
+ * -------------------------------------------------------------------------------------- */
+
+static uint64_t
+count_missing(const Destination *destination)
+{
+    return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
+}
+
+StageResult
+destination_stage_run(Destination *destination, GError **error)
+{
+    Faultline *faultline = destination->faultline;
+    bool autostart = __atomic_load_n(&faultline->autostart, __ATOMIC_RELAXED);
+
+    if (count_missing(destination)) {
+        g_propagate_error(error, destination_peer_error("load ram: EOF came, but %" G_GUINT64_FORMAT
+                                                        " pages never did",
+                                                        count_missing(destination)));
+        return STAGE_FAILED;
+    }
+    if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
+        context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
+        return STAGE_FAILED;
+    }
+    destination->has_posted =
+        destination->has_return_path && destination_post(destination, STREAM_RETURN_SHUT, 0);
+    destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+    destination->stage = destination_stage_drain;
+    return STAGE_AGAIN;
+}
+
+/* What follows EOF is of no use here, but a source must be able to write it. */
+StageResult
+destination_stage_drain(Destination *destination, GError **error)
+{
+    const uint8_t *bytes;
+    (void)error;
+
+    destination->listen.wake_ns = destination->deadline_ns;
+    ReadResult result = reader_peek(&destination->reader, 1, &bytes);
+    if (result == READ_OK) {
+        size_t length = reader_available(&destination->reader);
+        destination->drained_bytes += length;
+        reader_consume(&destination->reader, length);
+        if (destination->drained_bytes <= DRAIN_BYTES_MAX)
+            return STAGE_AGAIN;
+    }
+    if (result == READ_WAIT && clock_now_ns() < destination->deadline_ns)
+        return STAGE_STAY;
+    destination->stage = destination_stage_leave;
+    return STAGE_AGAIN;
+}
+
+/* ---- The end of postcopy
+ * -------------------------------------------------------------------------------------- */
+
+StageResult
+destination_stage_arrived(Destination *destination, GError **error)
+{
+    if (count_missing(destination)) {
+        if (!destination->has_preempt) {
+            g_propagate_error(error,
+                              destination_peer_error("load ram: EOF came, but %" G_GUINT64_FORMAT
+                                                     " pages never did",
+                                                     count_missing(destination)));
+            return STAGE_FAILED;
+        }
+        return STAGE_STAY;
+    }
+    if (!destination_flag(&destination->has_run))
+        return STAGE_STAY;
+    bool is_deaf = destination_flag(&destination->fault_failed);
+    if (!destination->has_posted && !is_deaf) {
+        destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, 0);
+        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+        return STAGE_STAY;
+    }
+    destination->listen.wake_ns = destination->deadline_ns;
+    if (!is_deaf && !destination_flag(&destination->shut_sent) &&
+        clock_now_ns() < destination->deadline_ns)
+        return STAGE_STAY;
+    destination->stage = destination_stage_leave;
+    return STAGE_AGAIN;
+}
+
+/* Everything is here. */
+StageResult
+destination_stage_leave(Destination *destination, GError **error)
+{
+    (void)error;
+    if (!destination_flag(&destination->is_ending)) {
+        destination_set_flag(&destination->is_ending);
+        destination_notify(destination, &destination->package);
+    }
+    if (destination->in_postcopy && !destination_flag(&destination->is_unregistered))
+        return STAGE_STAY;
+    if (destination->in_postcopy && !destination_move(destination, POSTCOPY_END, "EOF", error))
+        return STAGE_FAILED;
+    return STAGE_DONE;
+}
+
+/* ---- When it does not go well
+ * ------------------------------------------------------------------------------- */
+
+static void
+close_links(Destination *destination)
+{
+    if (destination->link)
+        transport_link_shutdown(destination->link);
+    if (destination->urgent_link)
+        transport_link_shutdown(destination->urgent_link);
+}
+
+static void
+tell_failure(Destination *destination, const char *where_the_guest_is)
+{
+    GError *failure = g_steal_pointer(&destination->failure);
+    g_autofree char *text = g_strdup_printf("receive migration on %s: %s. %s", destination->address,
+                                            failure->message, where_the_guest_is);
+    context_keep_error(destination->faultline,
+                       g_error_new_literal(FAULTLINE_ERROR, failure->code, text));
+    g_error_free(failure);
+}
+
+/* The guest never ran here and never will: the source may have it back. */
+StageResult
+destination_stage_failing(Destination *destination, GError **error)
+{
+    (void)error;
+    bool can_tell = destination->has_return_path && !destination_flag(&destination->fault_failed);
+    if (can_tell && !destination->deadline_ns) {
+        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+        destination_post(destination, STREAM_RETURN_SHUT, 1);
+    }
+    destination->listen.wake_ns = destination->deadline_ns;
+    if (can_tell && !destination_flag(&destination->shut_sent) &&
+        clock_now_ns() < destination->deadline_ns)
+        return STAGE_STAY;
+    close_links(destination);
+    tell_failure(destination, "The guest never ran here; look for it at the source");
+    context_move(destination->faultline, FAULTLINE_STATUS_FAILED);
+    destination->stage = NULL;
+    return STAGE_DONE;
+}
+
+/* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
+ * missing page waits. */
+StageResult
+destination_stage_paused(Destination *destination, GError **error)
+{
+    if (!destination_flag(&destination->is_paused)) {
+        destination_set_flag(&destination->is_paused);
+        close_links(destination);
+        destination_notify(destination, &destination->fault);
+    }
+    if (!destination_flag(&destination->has_run))
+        return STAGE_STAY;
+    if (!count_missing(destination)) {
+        destination->stage = destination_stage_leave;
+        return STAGE_AGAIN;
+    }
+    if (destination->failure) {
+        tell_failure(destination, "The guest runs here on the pages that have come and waits for "
+                                  "the others, which the source keeps; keep both processes");
+        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+    }
+    (void)error;
+    return STAGE_STAY;
+}
+
+/* Chooses where a failure leads. */
+static void
+take_failure(Destination *destination, GError *failure)
+{
+    bool is_loaded_here = destination_flag(&destination->package_ready) &&
+                          !destination_flag(&destination->package_failed);
+    bool is_running = destination->stage == destination_stage_drain ||
+                      destination->stage == destination_stage_leave;
+
+    if (is_running) {
+        /* The guest is whole and runs; the connection is of no more use. */
+        g_clear_error(&failure);
+        destination->stage = destination_stage_leave;
+        return;
+    }
+    g_clear_error(&destination->failure);
+    destination->failure = failure;
+    destination->deadline_ns = 0;
+    destination->stage = is_loaded_here ? destination_stage_paused : destination_stage_failing;
+}
+
+/* What the other roles met. */
+static bool
+take_role_errors(Destination *destination, GError **error)
+{
+    if (destination->stage == destination_stage_failing)
+        return false;
+    if (destination_flag(&destination->package_failed) && destination->package_error) {
+        g_propagate_error(error, g_steal_pointer(&destination->package_error));
+        return true;
+    }
+    bool is_complete =
+        destination->stage == destination_stage_arrived && !count_missing(destination);
+    if (destination_flag(&destination->fault_failed) && destination->fault_error && !is_complete &&
+        destination->stage != destination_stage_paused) {
+        g_propagate_error(error, g_steal_pointer(&destination->fault_error));
+        return true;
+    }
+    return false;
+}
+
+/* ---- The listen role
+ * --------------------------------------------------------------------------------------------- */
+
+static StepResult
+end(Destination *destination)
+{
+    destination_set_flag(&destination->has_left);
+    destination_notify(destination, &destination->package);
+    destination_notify(destination, &destination->fault);
+    return STEP_DONE;
+}
+
+StepResult
+destination_listen_step(void *self)
+{
+    Destination *destination = self;
+    GError *failure = NULL;
+
+    if (destination_flag(&destination->is_stopping))
+        return end(destination);
+    StageResult result = STAGE_FAILED;
+    if (!take_role_errors(destination, &failure))
+        result = destination->stage(destination, &failure);
+    progress_set(&destination->faultline->progress.remaining_bytes,
+                 count_missing(destination) * FAULTLINE_PAGE_BYTES);
+    switch (result) {
+    case STAGE_STAY:
+        return STEP_WAIT;
+    case STAGE_AGAIN:
+        return STEP_AGAIN;
+    case STAGE_DONE:
+        if (destination->stage)
+            context_move(destination->faultline, FAULTLINE_STATUS_COMPLETED);
+        return end(destination);
+    case STAGE_FAILED:
+        break;
+    }
+    take_failure(destination, failure);
+    return STEP_AGAIN;
+}
+
+void
+destination_listen_close(void *self)
+{
+    Destination *destination = self;
+    g_clear_pointer(&destination->receiver, transport_receiver_free);
+    g_clear_pointer(&destination->listener, transport_listener_free);
+    g_clear_pointer(&destination->link, transport_link_unref);
+    g_clear_pointer(&destination->urgent_link, transport_link_unref);
+}

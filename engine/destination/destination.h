@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The destination of a migration.
+ *
+ * Three roles. `listen` accepts the connections, reads the main channel from its first byte to EOF
+ * and moves the phase; its stages:
+ *
+ *   accept       main channel, later the urgent one
+ *   open         file header, configuration
+ *   element      what comes next: section, command, EOF
+ *   block_list   behind MEM_SIZE;  records  pages;  footer
+ *   device       one device section (precopy)
+ *   blob         the package's bytes; then LISTEN is obeyed and `package` gets the rest
+ *   run          precopy: the guest starts
+ *   drain        precopy: reads the description behind EOF
+ *   arrived      postcopy: EOF was read; waits for pages on the urgent channel and for `package`
+ *   paused       the link was lost after LISTEN; the guest runs on what is here
+ *   failing      tells the source that the guest never ran here
+ *
+ * `package` loads the device state and starts the guest, then maps what precopy brought (the
+ * mapper), at last unregisters and collapses. `fault` reads page faults, requests pages, receives
+ * them on the urgent channel, and sends everything that goes to the source: others put messages
+ * into its mailbox.
+ *
+ * What they share: received, precopied and requested bitmaps, the count of missing pages, and the
+ * atomics below. A page is marked received after its bytes were stored; a fault is marked requested
+ * before received is looked at; both sequentially consistent, so one of the two sides sees the
+ * other.
+ */
+#ifndef ENGINE_DESTINATION_DESTINATION_H
+#define ENGINE_DESTINATION_DESTINATION_H
+
+#include "engine/context.h"
+#include "engine/destination/account.h"
+#include "engine/frame.h"
+#include "engine/reader.h"
+
+/* X(name): states of an incoming postcopy, in QEMU's order. */
+#define POSTCOPY_LIST(X) X(NONE) X(ADVISE) X(DISCARD) X(LISTENING) X(RUNNING) X(END)
+
+typedef enum {
+#define POSTCOPY_ENUM(name) POSTCOPY_##name,
+    POSTCOPY_LIST(POSTCOPY_ENUM)
+#undef POSTCOPY_ENUM
+        POSTCOPY_COUNT
+} PostcopyState;
+
+typedef struct Destination Destination;
+typedef StageResult (*DestinationStage)(Destination *destination, GError **error);
+
+/* A channel that brings pages; owned by the role that reads it. */
+typedef struct PageChannel {
+    const char *name; /* "main", "urgent" */
+    RamBlock *block;  /* last one named */
+    UffdRun *run;     /* pages gathered, not yet visible; main only */
+    RamBlock *run_block;
+    bool run_is_wanted; /* somebody waits for a page in it */
+    /* a host page of several target pages, being put together */
+    uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
+    RamBlock *staged_block;
+    uint64_t staged_page, staged_count;
+    bool staged_is_zero;
+} PageChannel;
+
+/* A device section being read; by listen in precopy, by package after LISTEN. */
+typedef struct DeviceLoad {
+    StreamElement head;
+    bool has_length;
+    uint32_t length;
+    GByteArray *bytes;
+} DeviceLoad;
+
+typedef struct ReturnMessage {
+    StreamReturnType type;
+    uint32_t value;
+} ReturnMessage;
+#define MAILBOX_MAX 64u
+
+/* A page that somebody waited for became visible by the listen role: for the account. */
+typedef struct PlacedPage {
+    uint32_t block;
+    uint64_t page, when_ns;
+} PlacedPage;
+#define PLACED_MAX 4096u /* a power of two */
+
+struct Destination {
+    /* set before any thread starts */
+    Faultline *faultline;
+    RamBlocks *blocks;
+    char *address; /* URI where it listens */
+    bool can_postcopy, has_preempt, accounts;
+    Uffd *uffd; /* NULL without postcopy-ram */
+    Role listen, package, fault;
+
+    /* listen thread */
+    TransportListener *listener;
+    DestinationStage stage;
+    TransportLink *link, *urgent_link;
+    TransportReceiver *receiver;
+    Reader reader;
+    PageChannel main;
+    bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
+    bool in_postcopy;              /* records are placed, not stored */
+    bool can_run;                  /* globalstate: the guest ran at the source */
+    uint32_t ram_section, section; /* id of ram, of the section being read */
+    char section_name[STREAM_NAME_MAX + 1];
+    uint64_t listed_bytes, total_bytes; /* of the block list */
+    uint64_t drained_bytes, deadline_ns;
+    bool has_posted;  /* SHUT */
+    GByteArray *blob; /* the package, as far as it has come */
+    uint32_t blob_length;
+    DeviceLoad device;
+    GError *failure; /* why it is failing or paused */
+
+    /* package thread, after package_ready */
+    Reader package_reader;
+    unsigned map_block;
+    uint64_t map_page;
+
+    /* fault thread */
+    TransportSender *sender;
+    FrameQueue out;
+    TransportReceiver *urgent_receiver;
+    Reader urgent_reader;
+    PageChannel urgent;
+    const RamBlock *asked; /* block of the last REQ_PAGES_ID */
+    bool has_urgent, is_watching, is_sending_shut;
+    FaultAccount account; /* its figures are atomic */
+
+    /* shared: under mailbox_lock: listen and package put, fault takes. No other lock inside. */
+    GMutex mailbox_lock;
+    ReturnMessage mailbox[MAILBOX_MAX];
+    unsigned mailbox_count; /* atomic, for a look without the lock */
+
+    /* shared: filled by listen at head, emptied by fault at tail. Full: not accounted. */
+    PlacedPage placed[PLACED_MAX];
+    uint32_t placed_head, placed_tail;
+
+    /* shared, atomic */
+    unsigned postcopy; /* PostcopyState: moved by listen up to LISTENING, then by package, END by
+                          listen */
+    uint64_t missing_pages; /* not received */
+    uint64_t stored_pages;  /* received in precopy */
+
+    /* shared: set once with release by the role named, read with acquire by the others */
+    TransportLink *fault_link, *fault_urgent_link; /* listen */
+    bool is_listening;                             /* listen: memory is registered */
+    bool package_ready;                            /* listen: package_reader may be used */
+    bool is_ending;                                /* listen: all is here; unregister */
+    bool has_left;                                 /* listen: over, in whatever way */
+    bool is_paused;                                /* listen: links are gone, faults are kept */
+    bool has_run;                                  /* package: RUN was obeyed */
+    bool is_unregistered;                          /* package */
+    bool shut_sent;                                /* fault: the last message has left */
+    bool package_failed, fault_failed;
+    GError *package_error, *fault_error; /* set before the flags */
+
+    bool is_stopping; /* control thread */
+};
+
+/* Control thread. Opens userfaultfd if postcopy-ram is on, empties the memory, listens. */
+Destination *destination_new(Faultline *faultline, const char *uri, GError **error);
+void destination_free(Destination *destination);
+void destination_stop(Destination *destination);
+
+/* ---- Between the files of this folder
+ * ------------------------------------------------------------ */
+
+StepResult destination_listen_step(void *self);
+void destination_listen_close(void *self);
+StepResult destination_package_step(void *self);
+StepResult destination_fault_step(void *self);
+void destination_fault_close(void *self);
+
+StageResult destination_stage_accept(Destination *destination, GError **error);
+StageResult destination_stage_open(Destination *destination, GError **error);
+StageResult destination_stage_element(Destination *destination, GError **error);
+StageResult destination_stage_block_list(Destination *destination, GError **error);
+StageResult destination_stage_records(Destination *destination, GError **error);
+StageResult destination_stage_footer(Destination *destination, GError **error);
+StageResult destination_stage_device(Destination *destination, GError **error);
+StageResult destination_stage_blob(Destination *destination, GError **error);
+StageResult destination_stage_run(Destination *destination, GError **error);
+StageResult destination_stage_drain(Destination *destination, GError **error);
+StageResult destination_stage_arrived(Destination *destination, GError **error);
+StageResult destination_stage_leave(Destination *destination, GError **error);
+StageResult destination_stage_paused(Destination *destination, GError **error);
+StageResult destination_stage_failing(Destination *destination, GError **error);
+
+/* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
+bool destination_accept_urgent(Destination *destination, GError **error);
+
+/* Decodes from the main channel, answered as a stage: AGAIN for OK. That the peer closes is a LINK
+ * error. */
+StageResult destination_read(Destination *destination, ReadDecode decode, void *context,
+                             size_t *ret_length, GError **error);
+StageResult destination_stage_of(ReadResult result, GError **error);
+
+/* One command that is not part of a package. */
+StageResult destination_take_command(Destination *destination, const StreamElement *element,
+                                     size_t length, GError **error);
+/* The one function that moves the postcopy state; PEER error for an illegal move. */
+bool destination_move(Destination *destination, PostcopyState to, const char *command,
+                      GError **error);
+PostcopyState destination_postcopy(const Destination *destination);
+
+/* Registers what is missing; the guest's first touch may come right after. listen.c's LISTEN. */
+bool destination_register(Destination *destination, GError **error);
+
+/* Device sections, also of the package: begin takes the FULL head, load reads on from the reader
+ * until OK: the guest has loaded it. */
+void destination_begin_device(Destination *destination, const StreamElement *head);
+ReadResult destination_load_device(Destination *destination, Reader *reader, GError **error);
+/* What a PING is answered with, posted; false: the mailbox is full. */
+bool destination_answer_ping(Destination *destination, uint32_t value);
+StreamResult destination_decode_element(void *context, const uint8_t *bytes, size_t available,
+                                        size_t *ret_length, GError **error);
+/* Bytes of device state, or of a package, that are accepted at most. */
+uint64_t destination_state_limit(const Destination *destination);
+
+/* Messages to the source. false: the mailbox is full, try again later. Thread: listen, package. */
+bool destination_post(Destination *destination, StreamReturnType type, uint32_t value);
+
+/* Pages (place.c). take_record: one record of a channel; PEER error for a record that breaks a
+ * rule. */
+void page_channel_init(PageChannel *channel, const char *name, const RamBlocks *blocks);
+void page_channel_clear(PageChannel *channel);
+bool destination_take_record(Destination *destination, PageChannel *channel,
+                             const StreamRecord *record, GError **error);
+/* Makes visible what a channel has gathered. */
+bool destination_flush_run(Destination *destination, PageChannel *channel, GError **error);
+/* Makes visible a page that is received, and with it all precopied ones of its extent. */
+bool destination_show_received(Destination *destination, RamBlock *block, uint64_t page,
+                               GError **error);
+/* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
+bool destination_map_run(Destination *destination, RamBlock *block, uint64_t *page, uint64_t end,
+                         GError **error);
+
+void destination_notify(Destination *destination, const Role *role);
+GError *destination_peer_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
+static inline bool
+destination_flag(const bool *flag)
+{
+    return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+}
+
+static inline void
+destination_set_flag(bool *flag)
+{
+    __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+#endif

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The fault role: page faults become requests, replies on the urgent channel become pages. Also
+ * sends what the others have for the source. It never touches guest memory through the guest
+ * mapping and takes no lock that a vCPU may hold. Walk 1 to 4 and 9 to 12 of 12.
+ */
+#include "engine/destination/destination.h"
+
+#define FAULTS_BATCH  16u
+#define RECORDS_BATCH 64u
+
+static void
+fail(Destination *destination, GError *error)
+{
+    if (destination_flag(&destination->fault_failed)) {
+        g_error_free(error);
+        return;
+    }
+    destination->fault_error = error;
+    destination_set_flag(&destination->fault_failed);
+    destination_notify(destination, &destination->listen);
+}
+
+/* Links are of use: there, and nobody has given up. */
+static bool
+has_source(const Destination *destination)
+{
+    return destination->sender && !destination_flag(&destination->is_paused) &&
+           !destination_flag(&destination->fault_failed);
+}
+
+/* ---- Faults
+ * ---------------------------------------------------------------------------------------------- */
+
+static void
+request_page(Destination *destination, RamBlock *block, uint64_t page)
+{
+    const char *name = destination->asked == block ? NULL : block->is.name;
+    stream_put_request(frame_queue_writer(&destination->out), name, page * FAULTLINE_PAGE_BYTES,
+                       (uint32_t)block->is.page_size_bytes);
+    destination->asked = block;
+    progress_add(&destination->faultline->progress.postcopy_requests, 1);
+}
+
+/* Walk 2 and 3 of 12. */
+static bool
+take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GError **error)
+{
+    uint64_t page;
+    RamBlock *block = ram_blocks_locate(destination->blocks, fault->address, &page);
+    if (!block) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
+                    "resolve page fault: address 0x%" G_GINT64_MODIFIER
+                    "x lies in no RAM block; this is a defect of the library",
+                    (uint64_t)fault->address);
+        return false;
+    }
+    page = ram_block_host_page(block, page);
+    if (page_bitmap_is_set(block->received, page))
+        return destination_show_received(destination, block, page, error);
+
+    /* Marked first, then looked again: whoever brings the page marks it received and then looks at
+     * this mark, so that one of the two sides makes it visible to who came in between. */
+    bool was_requested = page_bitmap_test_and_set(block->requested, page);
+    if (page_bitmap_is_set(block->received, page))
+        return destination_show_received(destination, block, page, error);
+    if (destination->accounts)
+        account_begin(&destination->account, block->index, page, fault->thread, now_ns);
+    if (!was_requested && has_source(destination))
+        request_page(destination, block, page);
+    return true;
+}
+
+static bool
+read_faults(Destination *destination, GError **error)
+{
+    UffdFault faults[FAULTS_BATCH];
+
+    if (!destination->is_watching || !frame_queue_has_room(&destination->out) ||
+        destination_flag(&destination->is_unregistered))
+        return false;
+    unsigned count = uffd_read_faults(destination->uffd, faults, FAULTS_BATCH);
+    uint64_t now_ns = count ? clock_now_ns() : 0;
+    for (unsigned i = 0; i < count && !*error; i++)
+        take_fault(destination, &faults[i], now_ns, error);
+    return count != 0;
+}
+
+/* ---- Pages on the urgent channel
+ * ------------------------------------------------------------------------- */
+
+static StreamResult
+decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+              GError **error)
+{
+    return stream_decode_record(bytes, available, "urgent", context, ret_length, error);
+}
+
+static void
+close_urgent(Destination *destination)
+{
+    g_clear_pointer(&destination->urgent_receiver, transport_receiver_free);
+    destination->urgent_reader = (Reader){0};
+}
+
+static bool
+take_urgent_record(Destination *destination, const StreamRecord *record, GError **error)
+{
+    if (record->flag == STREAM_RAM_EOS)
+        return true; /* how older sources end this channel */
+    if (record->flag != STREAM_RAM_PAGE && record->flag != STREAM_RAM_ZERO) {
+        g_propagate_error(error, destination_peer_error("load ram: flags 0x%x have no place on the "
+                                                        "urgent channel",
+                                                        record->flag));
+        return false;
+    }
+    return destination_take_record(destination, &destination->urgent, record, error);
+}
+
+static bool
+read_urgent(Destination *destination, GError **error)
+{
+    StreamRecord record;
+    size_t length;
+
+    for (unsigned count = 0; count < RECORDS_BATCH; count++) {
+        if (!destination->urgent_receiver || !has_source(destination))
+            return count != 0;
+        switch (
+            reader_decode(&destination->urgent_reader, decode_record, &record, &length, error)) {
+        case READ_OK:
+            break;
+        case READ_WAIT:
+            return count != 0;
+        case READ_END:
+            if (__atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE))
+                g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                            "receive: the source closed the urgent channel");
+            close_urgent(destination);
+            return true;
+        default:
+            return true;
+        }
+        if (!take_urgent_record(destination, &record, error))
+            return true;
+        reader_consume(&destination->urgent_reader, length);
+    }
+    return true;
+}
+
+/* ---- Messages to the source
+ * -------------------------------------------------------------------------------- */
+
+bool
+destination_post(Destination *destination, StreamReturnType type, uint32_t value)
+{
+    g_mutex_lock(&destination->mailbox_lock);
+    bool has_room = destination->mailbox_count < MAILBOX_MAX;
+    if (has_room) {
+        destination->mailbox[destination->mailbox_count] =
+            (ReturnMessage){.type = type, .value = value};
+        __atomic_store_n(&destination->mailbox_count, destination->mailbox_count + 1,
+                         __ATOMIC_RELEASE);
+    }
+    g_mutex_unlock(&destination->mailbox_lock);
+    if (has_room)
+        destination_notify(destination, &destination->fault);
+    return has_room;
+}
+
+static void
+empty_mailbox(Destination *destination)
+{
+    StreamWriter *writer = frame_queue_writer(&destination->out);
+
+    if (!__atomic_load_n(&destination->mailbox_count, __ATOMIC_ACQUIRE) ||
+        !frame_queue_has_room(&destination->out))
+        return;
+    g_mutex_lock(&destination->mailbox_lock);
+    bool was_full = destination->mailbox_count == MAILBOX_MAX;
+    for (unsigned i = 0; i < destination->mailbox_count; i++) {
+        const ReturnMessage *message = &destination->mailbox[i];
+        stream_put_return_value(writer, message->type, message->value);
+        destination->is_sending_shut |= message->type == STREAM_RETURN_SHUT;
+    }
+    __atomic_store_n(&destination->mailbox_count, 0, __ATOMIC_RELEASE);
+    g_mutex_unlock(&destination->mailbox_lock);
+    if (was_full) {
+        destination_notify(destination, &destination->listen);
+        destination_notify(destination, &destination->package);
+    }
+}
+
+static void
+send_messages(Destination *destination, GError **error)
+{
+    if (frame_queue_flush(&destination->out, error) == FLUSH_TAKEN && !*error) {
+        empty_mailbox(destination);
+        frame_queue_flush(&destination->out, error);
+    }
+    if (*error || !destination->is_sending_shut || destination_flag(&destination->shut_sent))
+        return;
+    if (frame_queue_drain(&destination->out, error) == FLUSH_TAKEN) {
+        destination_set_flag(&destination->shut_sent);
+        destination_notify(destination, &destination->listen);
+    }
+}
+
+/* ---- The role
+ * ------------------------------------------------------------------------------------------- */
+
+static bool
+attach(Destination *destination, GError **error)
+{
+    TransportRing *ring = destination->fault.ring;
+    TransportLink *link = __atomic_load_n(&destination->fault_link, __ATOMIC_ACQUIRE);
+    TransportLink *urgent = __atomic_load_n(&destination->fault_urgent_link, __ATOMIC_ACQUIRE);
+
+    if (link && !destination->sender) {
+        destination->sender = transport_sender_new(ring, link);
+        destination->out.sender = destination->sender;
+    }
+    if (urgent && !destination->urgent.block && !destination->urgent_receiver &&
+        !destination->has_urgent) {
+        destination->has_urgent = true;
+        destination->urgent_receiver = transport_receiver_new(ring, urgent);
+        destination->urgent_reader = (Reader){.receiver = destination->urgent_receiver};
+    }
+    if (!destination->is_watching && destination_flag(&destination->is_listening)) {
+        destination->is_watching = true;
+        account_start(&destination->account, destination->faultline);
+        if (!transport_ring_watch(ring, uffd_fd(destination->uffd), error))
+            return false;
+    }
+    return true;
+}
+
+static void
+drain_placed(Destination *destination)
+{
+    uint32_t head = __atomic_load_n(&destination->placed_head, __ATOMIC_ACQUIRE);
+    for (; destination->placed_tail != head;) {
+        const PlacedPage *placed = &destination->placed[destination->placed_tail % PLACED_MAX];
+        account_end(&destination->account, placed->block, placed->page, placed->when_ns);
+        __atomic_store_n(&destination->placed_tail, destination->placed_tail + 1, __ATOMIC_RELEASE);
+    }
+}
+
+/* All is over: nothing can fault any more, and nothing is left to be said. */
+static bool
+is_over(const Destination *destination)
+{
+    return destination_flag(&destination->is_unregistered) ||
+           destination_flag(&destination->has_left);
+}
+
+StepResult
+destination_fault_step(void *self)
+{
+    Destination *destination = self;
+    GError *error = NULL;
+
+    if (destination_flag(&destination->is_stopping) || is_over(destination)) {
+        drain_placed(destination);
+        return STEP_DONE;
+    }
+    bool has_worked = false;
+    if (attach(destination, &error)) {
+        drain_placed(destination);
+        has_worked = read_faults(destination, &error);
+        if (!error && has_source(destination)) {
+            send_messages(destination, &error);
+            if (!error)
+                has_worked |= read_urgent(destination, &error);
+        }
+    }
+    if (error)
+        fail(destination, error);
+    return has_worked ? STEP_AGAIN : STEP_WAIT;
+}
+
+void
+destination_fault_close(void *self)
+{
+    Destination *destination = self;
+    close_urgent(destination);
+    g_clear_pointer(&destination->sender, transport_sender_free);
+}

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The listen role's stages that read the stream: connections, header, and element after element up
+ * to EOF. What an element does stands elsewhere: commands in command.c, ram in load.c, pages in
+ * place.c, devices in device.c. How it ends stands in destination.c.
+ */
+#include "engine/destination/destination.h"
+
+#include <string.h>
+
+StageResult
+destination_stage_of(ReadResult result, GError **error)
+{
+    switch (result) {
+    case READ_OK:
+        return STAGE_AGAIN;
+    case READ_WAIT:
+        return STAGE_STAY;
+    case READ_END:
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                    "receive: the source closed the connection before the end of the stream");
+        return STAGE_FAILED;
+    default:
+        return STAGE_FAILED;
+    }
+}
+
+StageResult
+destination_read(Destination *destination, ReadDecode decode, void *context, size_t *ret_length,
+                 GError **error)
+{
+    return destination_stage_of(
+        reader_decode(&destination->reader, decode, context, ret_length, error), error);
+}
+
+/* ---- Connections
+ * ---------------------------------------------------------------------------------------- */
+
+static StageResult
+accept_link(Destination *destination, TransportLink **ret_link, GError **error)
+{
+    g_autoptr(GError) cause = NULL;
+    switch (transport_accept(destination->listener, destination->listen.ring, ret_link, &cause)) {
+    case TRANSPORT_OK:
+        return STAGE_AGAIN;
+    case TRANSPORT_WAIT:
+        return STAGE_STAY;
+    default:
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST, "accept: %s",
+                    cause ? cause->message : "failed");
+        return STAGE_FAILED;
+    }
+}
+
+StageResult
+destination_stage_accept(Destination *destination, GError **error)
+{
+    StageResult result = accept_link(destination, &destination->link, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
+    destination->reader = (Reader){.receiver = destination->receiver};
+    __atomic_store_n(&destination->fault_link, destination->link, __ATOMIC_RELEASE);
+    destination_notify(destination, &destination->fault);
+    if (!destination->has_preempt)
+        g_clear_pointer(&destination->listener, transport_listener_free);
+    destination->stage = destination_stage_open;
+    return STAGE_AGAIN;
+}
+
+bool
+destination_accept_urgent(Destination *destination, GError **error)
+{
+    if (!destination->has_preempt || destination->urgent_link)
+        return true;
+    StageResult result = accept_link(destination, &destination->urgent_link, error);
+    if (result != STAGE_AGAIN)
+        return result != STAGE_FAILED;
+    __atomic_store_n(&destination->fault_urgent_link, destination->urgent_link, __ATOMIC_RELEASE);
+    destination_notify(destination, &destination->fault);
+    g_clear_pointer(&destination->listener, transport_listener_free);
+    return true;
+}
+
+/* ---- Header and configuration
+ * ------------------------------------------------------------------------------ */
+
+static StreamResult
+decode_header(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+              GError **error)
+{
+    (void)context;
+    return stream_decode_header(bytes, available, ret_length, error);
+}
+
+static StreamResult
+decode_configuration(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+                     GError **error)
+{
+    return stream_decode_configuration(bytes, available, context, ret_length, error);
+}
+
+static bool
+check_configuration(const Destination *destination, const StreamConfiguration *received,
+                    GError **error)
+{
+    const char *machine = destination->faultline->machine;
+    if (strcmp(received->machine, machine) != 0) {
+        g_propagate_error(error, destination_peer_error(
+                                     "load configuration: machine type received is '%s' and local "
+                                     "is '%s'; start both sides with the same machine",
+                                     received->machine, machine));
+        return false;
+    }
+    if (received->count_capabilities) {
+        g_propagate_error(
+            error, destination_peer_error("load configuration: the source has x-ignore-shared or "
+                                          "mapped-ram on, which is off here; switch it off there"));
+        return false;
+    }
+    return true;
+}
+
+StageResult
+destination_stage_open(Destination *destination, GError **error)
+{
+    StreamConfiguration configuration;
+    size_t length;
+    StageResult result;
+
+    if (!destination->has_header) {
+        result = destination_read(destination, decode_header, NULL, &length, error);
+        if (result != STAGE_AGAIN)
+            return result;
+        reader_consume(&destination->reader, length);
+        destination->has_header = true;
+        progress_set(&destination->faultline->progress.active_ns, clock_now_ns());
+        context_move(destination->faultline, FAULTLINE_STATUS_ACTIVE);
+    }
+    result = destination_read(destination, decode_configuration, &configuration, &length, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    reader_consume(&destination->reader, length);
+    if (!check_configuration(destination, &configuration, error))
+        return STAGE_FAILED;
+    destination->stage = destination_stage_element;
+    return STAGE_AGAIN;
+}
+
+/* ---- Elements
+ * ------------------------------------------------------------------------------------------------
+ */
+
+StreamResult
+destination_decode_element(void *context, const uint8_t *bytes, size_t available,
+                           size_t *ret_length, GError **error)
+{
+    return stream_decode_element(bytes, available, context, ret_length, error);
+}
+
+static bool
+begin_ram(Destination *destination, const StreamElement *element, GError **error)
+{
+    if (strcmp(element->name, "ram") != 0 || element->instance != 0) {
+        g_propagate_error(error,
+                          destination_peer_error("load section: unknown section '%s' %u; give both "
+                                                 "sides the same devices",
+                                                 element->name, element->instance));
+        return false;
+    }
+    if (element->version != STREAM_RAM_VERSION || destination->has_ram) {
+        g_propagate_error(
+            error, destination_peer_error(destination->has_ram
+                                              ? "load section: 'ram' was started twice"
+                                              : "load section: unsupported version %u for 'ram' v4",
+                                          element->version));
+        return false;
+    }
+    destination->has_ram = true;
+    destination->is_first_section = true;
+    destination->ram_section = element->section_id;
+    return true;
+}
+
+static bool
+check_section(const Destination *destination, const StreamElement *element, GError **error)
+{
+    if (destination->has_ram && element->section_id == destination->ram_section)
+        return true;
+    g_propagate_error(error, destination_peer_error("load section: section %u was never started",
+                                                    element->section_id));
+    return false;
+}
+
+static StageResult
+take_section(Destination *destination, const StreamElement *element, size_t length, GError **error)
+{
+    destination->is_first_section = false;
+    if (element->type == STREAM_START ? !begin_ram(destination, element, error)
+                                      : !check_section(destination, element, error))
+        return STAGE_FAILED;
+    destination->section = element->section_id;
+    g_strlcpy(destination->section_name, "ram", sizeof destination->section_name);
+    reader_consume(&destination->reader, length);
+    destination->stage = destination_stage_records;
+    return STAGE_AGAIN;
+}
+
+static StageResult
+take_device(Destination *destination, const StreamElement *element, size_t length, GError **error)
+{
+    if (destination->in_postcopy) {
+        g_propagate_error(error, destination_peer_error("load section: device '%s' came after the "
+                                                        "guest was handed over",
+                                                        element->name));
+        return STAGE_FAILED;
+    }
+    destination->section = element->section_id;
+    g_strlcpy(destination->section_name, element->name, sizeof destination->section_name);
+    destination_begin_device(destination, element);
+    reader_consume(&destination->reader, length);
+    destination->stage = destination_stage_device;
+    return STAGE_AGAIN;
+}
+
+static StageResult
+take_eof(Destination *destination, size_t length, GError **error)
+{
+    reader_consume(&destination->reader, length);
+    if (destination->in_postcopy) {
+        destination->stage = destination_stage_arrived;
+        return STAGE_AGAIN;
+    }
+    if (destination_postcopy(destination) == POSTCOPY_DISCARD) {
+        g_propagate_error(
+            error, destination_peer_error("load stream: EOF after DISCARD, without a package"));
+        return STAGE_FAILED;
+    }
+    destination->stage = destination_stage_run;
+    return STAGE_AGAIN;
+}
+
+StageResult
+destination_stage_element(Destination *destination, GError **error)
+{
+    StreamElement element;
+    size_t length;
+
+    if (!destination_accept_urgent(destination, error))
+        return STAGE_FAILED;
+    StageResult result =
+        destination_read(destination, destination_decode_element, &element, &length, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    switch (element.type) {
+    case STREAM_START:
+    case STREAM_PART:
+    case STREAM_END:
+        return take_section(destination, &element, length, error);
+    case STREAM_FULL:
+        return take_device(destination, &element, length, error);
+    case STREAM_COMMAND:
+        return destination_take_command(destination, &element, length, error);
+    case STREAM_EOF:
+        return take_eof(destination, length, error);
+    default:
+        g_propagate_error(
+            error,
+            destination_peer_error("load stream: element 0x%02x has no place here", element.type));
+        return STAGE_FAILED;
+    }
+}
+
+/* ---- Devices of precopy
+ * -------------------------------------------------------------------------------------- */
+
+StageResult
+destination_stage_device(Destination *destination, GError **error)
+{
+    StageResult result = destination_stage_of(
+        destination_load_device(destination, &destination->reader, error), error);
+    if (result == STAGE_AGAIN)
+        destination->stage = destination_stage_element;
+    return result;
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ram section: its block list, and its records, of which place.c takes the pages. Listen role,
+ * in precopy and postcopy.
+ */
+#include "engine/destination/destination.h"
+
+#include <string.h>
+
+#define RECORDS_BATCH 128u
+
+/* ---- The block list
+ * ---------------------------------------------------------------------------------------- */
+
+static StreamResult
+decode_block_name(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+                  GError **error)
+{
+    return stream_decode_block_name(bytes, available, context, ret_length, error);
+}
+
+typedef struct BlockDecode {
+    bool with_page_size;
+    StreamBlock entry;
+} BlockDecode;
+
+static StreamResult
+decode_block(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+             GError **error)
+{
+    BlockDecode *decode = context;
+    return stream_decode_block(bytes, available, decode->with_page_size, &decode->entry, ret_length,
+                               error);
+}
+
+static bool
+check_block(Destination *destination, const RamBlock *block, const BlockDecode *decode,
+            GError **error)
+{
+    const StreamBlock *entry = &decode->entry;
+
+    if (entry->length != block->is.length_bytes) {
+        g_propagate_error(error, destination_peer_error(
+                                     "load block list: size mismatch: %s: 0x%" G_GINT64_MODIFIER
+                                     "x != 0x%" G_GINT64_MODIFIER
+                                     "x here; give both sides the same memory",
+                                     entry->name, entry->length, block->is.length_bytes));
+        return false;
+    }
+    if (decode->with_page_size && entry->page_size != block->is.page_size_bytes) {
+        g_propagate_error(error, destination_peer_error(
+                                     "load block list: mismatched page size of '%s': "
+                                     "%" G_GUINT64_FORMAT " != %" G_GUINT64_FORMAT
+                                     " here; back both with the same kind of memory",
+                                     entry->name, entry->page_size, block->is.page_size_bytes));
+        return false;
+    }
+    if (entry->length > destination->total_bytes - destination->listed_bytes) {
+        g_propagate_error(error, destination_peer_error(
+                                     "load block list: the blocks are longer than their total"));
+        return false;
+    }
+    destination->listed_bytes += entry->length;
+    return true;
+}
+
+StageResult
+destination_stage_block_list(Destination *destination, GError **error)
+{
+    char name[STREAM_NAME_MAX + 1];
+    BlockDecode decode = {0};
+    size_t length;
+
+    StageResult result = destination_read(destination, decode_block_name, name, &length, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    RamBlock *block = ram_blocks_find(destination->blocks, name);
+    if (!block) {
+        g_propagate_error(error, destination_peer_error("load block list: unknown ramblock '%s', "
+                                                        "cannot accept migration; give both sides "
+                                                        "the same memory",
+                                                        name));
+        return STAGE_FAILED;
+    }
+    decode.with_page_size = destination->has_page_sizes && block->host_pages > 1;
+    result = destination_read(destination, decode_block, &decode, &length, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    if (!check_block(destination, block, &decode, error))
+        return STAGE_FAILED;
+    reader_consume(&destination->reader, length);
+    if (destination->listed_bytes == destination->total_bytes)
+        destination->stage = destination_stage_records;
+    return STAGE_AGAIN;
+}
+
+static bool
+begin_block_list(Destination *destination, const StreamRecord *record, GError **error)
+{
+    const char *problem = NULL;
+    if (!destination->is_first_section || destination->total_bytes)
+        problem = "the block list has no place here";
+    else if (record->offset > destination->blocks->total_bytes)
+        problem = "it announces more memory than there is here; give both sides the same memory";
+    if (problem) {
+        g_propagate_error(error, destination_peer_error("load block list: %s", problem));
+        return false;
+    }
+    destination->total_bytes = record->offset;
+    destination->stage = destination_stage_block_list;
+    return true;
+}
+
+/* ---- Records
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static StreamResult
+decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+              GError **error)
+{
+    return stream_decode_record(bytes, available, "main", context, ret_length, error);
+}
+
+static bool
+take_record(Destination *destination, const StreamRecord *record, GError **error)
+{
+    switch (record->flag) {
+    case STREAM_RAM_PAGE:
+    case STREAM_RAM_ZERO:
+        if (destination->is_first_section || !destination->total_bytes) {
+            g_propagate_error(error, destination_peer_error(
+                                         "load ram: a page came before the end of the block list"));
+            return false;
+        }
+        return destination_take_record(destination, &destination->main, record, error);
+    case STREAM_RAM_EOS:
+        destination->stage = destination_stage_footer;
+        return destination_flush_run(destination, &destination->main, error);
+    case STREAM_RAM_MEM_SIZE:
+        return begin_block_list(destination, record, error);
+    default:
+        g_propagate_error(error,
+                          destination_peer_error(
+                              "load ram: flags 0x%x need xbzrle, compress or multifd, which "
+                              "are not supported %s; switch them off at the source",
+                              record->flag, destination->in_postcopy ? "in postcopy" : "here"));
+        return false;
+    }
+}
+
+StageResult
+destination_stage_records(Destination *destination, GError **error)
+{
+    for (unsigned count = 0;
+         count < RECORDS_BATCH && destination->stage == destination_stage_records; count++) {
+        StreamRecord record;
+        size_t length;
+        StageResult result = destination_read(destination, decode_record, &record, &length, error);
+        if (result == STAGE_STAY && !destination_flush_run(destination, &destination->main, error))
+            return STAGE_FAILED;
+        if (result != STAGE_AGAIN)
+            return result;
+        if (!take_record(destination, &record, error))
+            return STAGE_FAILED;
+        reader_consume(&destination->reader, length);
+    }
+    return STAGE_AGAIN;
+}
+
+typedef struct FooterDecode {
+    uint32_t section;
+    const char *name;
+} FooterDecode;
+
+static StreamResult
+decode_footer(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+              GError **error)
+{
+    const FooterDecode *decode = context;
+    return stream_decode_footer(bytes, available, decode->section, decode->name, ret_length, error);
+}
+
+StageResult
+destination_stage_footer(Destination *destination, GError **error)
+{
+    FooterDecode decode = {destination->section, destination->section_name};
+    size_t length;
+
+    StageResult result = destination_read(destination, decode_footer, &decode, &length, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    reader_consume(&destination->reader, length);
+    destination->stage = destination_stage_element;
+    return STAGE_AGAIN;
+}

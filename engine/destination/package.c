@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The package: its bytes are taken off the wire and LISTEN is obeyed by the listen role, which then
+ * goes on reading pages; the package role loads the devices, which may touch memory that is still
+ * missing, starts the guest at RUN, and then is the mapper. At the end it gives the memory back to
+ * the kernel.
+ */
+#include "engine/destination/destination.h"
+
+#include <string.h>
+
+/* ---- Listen role: the bytes, and LISTEN
+ * ------------------------------------------------------------------- */
+
+static bool
+obey_listen(Destination *destination, GError **error)
+{
+    Reader reader = {.bytes = destination->blob->data, .length = destination->blob->len};
+    StreamElement element;
+    size_t length;
+
+    if (reader_decode(&reader, destination_decode_element, &element, &length, error) != READ_OK)
+        return false;
+    if (element.type != STREAM_COMMAND || element.command != STREAM_COMMAND_POSTCOPY_LISTEN) {
+        g_propagate_error(
+            error, destination_peer_error("load package: it does not begin with POSTCOPY_LISTEN"));
+        return false;
+    }
+    if (!destination_move(destination, POSTCOPY_LISTENING, "POSTCOPY_LISTEN", error))
+        return false;
+    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    if (!destination_register(destination, error))
+        return false;
+    reader_consume(&reader, length);
+    destination->package_reader = reader;
+    destination->in_postcopy = true;
+    destination->main.block = NULL;
+    progress_set(&destination->faultline->progress.remaining_bytes,
+                 destination->missing_pages * FAULTLINE_PAGE_BYTES);
+    destination_set_flag(&destination->is_listening);
+    destination_set_flag(&destination->package_ready);
+    destination_notify(destination, &destination->fault);
+    destination_notify(destination, &destination->package);
+    return true;
+}
+
+StageResult
+destination_stage_blob(Destination *destination, GError **error)
+{
+    GByteArray *blob = destination->blob;
+
+    while (blob->len < destination->blob_length) {
+        const uint8_t *bytes;
+        ReadResult result = reader_peek(&destination->reader, 1, &bytes);
+        if (result == READ_LINK) {
+            const GError *cause = transport_receiver_error(destination->receiver);
+            g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK, "receive package: %s",
+                        cause ? cause->message : "the link broke");
+        }
+        if (result != READ_OK)
+            return destination_stage_of(result, error);
+        size_t take =
+            MIN(reader_available(&destination->reader), destination->blob_length - blob->len);
+        g_byte_array_append(blob, bytes, (guint)take);
+        reader_consume(&destination->reader, take);
+    }
+    if (!destination_accept_urgent(destination, error))
+        return STAGE_FAILED;
+    if (destination->has_preempt && !destination->urgent_link)
+        return STAGE_STAY;
+    if (!obey_listen(destination, error))
+        return STAGE_FAILED;
+    destination->stage = destination_stage_element;
+    return STAGE_AGAIN;
+}
+
+/* ---- Package role: devices and RUN
+ * --------------------------------------------------------------------------- */
+
+static bool
+run_guest(Destination *destination, GError **error)
+{
+    Faultline *faultline = destination->faultline;
+    bool autostart = __atomic_load_n(&faultline->autostart, __ATOMIC_RELAXED);
+
+    if (destination->package_reader.length) {
+        g_propagate_error(error, destination_peer_error("load package: bytes follow POSTCOPY_RUN"));
+        return false;
+    }
+    if (!destination_move(destination, POSTCOPY_RUNNING, "POSTCOPY_RUN", error))
+        return false;
+    if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
+        context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
+        return false;
+    }
+    destination_set_flag(&destination->has_run);
+    destination_notify(destination, &destination->listen);
+    return true;
+}
+
+static bool
+take_device(Destination *destination, const StreamElement *element, GError **error)
+{
+    destination_begin_device(destination, element);
+    ReadResult result = destination_load_device(destination, &destination->package_reader, error);
+    if (result == READ_END && !*error)
+        g_propagate_error(error, destination_peer_error("load package: it ends inside device '%s'",
+                                                        element->name));
+    return result == READ_OK;
+}
+
+/* One element of the package; AGAIN, STAY while the mailbox is full, FAILED. */
+static StageResult
+take_element(Destination *destination, GError **error)
+{
+    Reader *reader = &destination->package_reader;
+    StreamElement element;
+    size_t length;
+
+    ReadResult result = reader_decode(reader, destination_decode_element, &element, &length, error);
+    if (result == READ_END)
+        g_propagate_error(error,
+                          destination_peer_error("load package: it ends before POSTCOPY_RUN"));
+    if (result != READ_OK)
+        return STAGE_FAILED;
+    if (element.type == STREAM_COMMAND && element.command == STREAM_COMMAND_PING &&
+        !destination_answer_ping(destination, stream_parse_be32(&element)))
+        return STAGE_STAY;
+    reader_consume(reader, length);
+    bool taken = true;
+    if (element.type == STREAM_FULL) {
+        taken = take_device(destination, &element, error);
+    } else if (element.type == STREAM_COMMAND && element.command == STREAM_COMMAND_POSTCOPY_RUN) {
+        taken = run_guest(destination, error);
+    } else if (element.type != STREAM_COMMAND || element.command != STREAM_COMMAND_PING) {
+        g_propagate_error(error, destination_peer_error("load package: element 0x%02x, command %u, "
+                                                        "has no place in it",
+                                                        element.type, element.command));
+        taken = false;
+    }
+    return taken ? STAGE_AGAIN : STAGE_FAILED;
+}
+
+static void
+fail(Destination *destination, GError *error)
+{
+    destination->package_error = error;
+    destination_set_flag(&destination->package_failed);
+    destination_notify(destination, &destination->listen);
+}
+
+/* ---- The mapper
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* Makes one run of precopied pages visible; false: there are no more. Errors are not fatal: a page
+ * that stays hidden is shown when it is touched. */
+static bool
+map_some(Destination *destination)
+{
+    g_autoptr(GError) ignored = NULL;
+
+    while (destination->map_block < destination->blocks->count) {
+        RamBlock *block = &destination->blocks->blocks[destination->map_block];
+        uint64_t page =
+            page_bitmap_next_set(block->precopied, destination->map_page, block->count_pages);
+        if (page < block->count_pages) {
+            uint64_t extent = uffd_memory_extent_bytes(block->memory) / FAULTLINE_PAGE_BYTES;
+            uint64_t end = MIN(page - page % extent + extent, block->count_pages);
+            destination_map_run(destination, block, &page, end, &ignored);
+            destination->map_page = page;
+            return true;
+        }
+        destination->map_block++;
+        destination->map_page = 0;
+    }
+    return false;
+}
+
+/* All pages are here. Unregistering comes first and is quick; the guest is whole then. Collapsing
+ * back to 2 MiB pages may take a while and is only for speed, so that its failure is not told. */
+static void
+finish_memory(Destination *destination)
+{
+    for (unsigned pass = 0; pass < 2; pass++) {
+        for (unsigned i = 0; i < destination->blocks->count; i++) {
+            g_autoptr(GError) failed = NULL;
+            UffdMemory *memory = destination->blocks->blocks[i].memory;
+            if (!uffd_memory_finish(memory, pass == 1, &failed) && pass == 0)
+                context_keep_error(destination->faultline, g_steal_pointer(&failed));
+        }
+        destination_set_flag(&destination->is_unregistered);
+        destination_notify(destination, &destination->listen);
+        destination_notify(destination, &destination->fault);
+    }
+}
+
+StepResult
+destination_package_step(void *self)
+{
+    Destination *destination = self;
+    GError *error = NULL;
+
+    if (destination_flag(&destination->is_stopping))
+        return STEP_DONE;
+    if (destination_flag(&destination->is_ending)) {
+        finish_memory(destination);
+        return STEP_DONE;
+    }
+    if (destination_flag(&destination->has_left))
+        return STEP_DONE;
+    if (!destination_flag(&destination->package_ready) ||
+        destination_flag(&destination->package_failed))
+        return STEP_WAIT;
+    if (destination_flag(&destination->has_run))
+        return map_some(destination) ? STEP_AGAIN : STEP_WAIT;
+    switch (take_element(destination, &error)) {
+    case STAGE_FAILED:
+        fail(destination, error);
+        return STEP_WAIT;
+    case STAGE_STAY:
+        return STEP_WAIT;
+    default:
+        return STEP_AGAIN;
+    }
+}

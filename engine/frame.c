@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Filling and sending frames: the send half of the main and of the urgent channel. Runs on the role
+ * that owns the queue; knows no phases.
+ */
+#include "engine/frame.h"
+#include "engine/zero_page.h"
+
+#define COMMAND_ROOM  600u
+#define HEADERS_BYTES (FRAME_PAGES * STREAM_RECORD_MAX + 4u * COMMAND_ROOM)
+
+static void
+frame_reset(Frame *frame)
+{
+    frame->writer.length = 0;
+    frame->piece = 0;
+    frame->count_iov = frame->count_pages = frame->count_runs = 0;
+    frame->length_bytes = 0;
+}
+
+void
+frame_queue_init(FrameQueue *queue)
+{
+    *queue = (FrameQueue){0};
+    for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
+        queue->frames[i].writer =
+            (StreamWriter){.bytes = g_malloc(HEADERS_BYTES), .capacity = HEADERS_BYTES};
+}
+
+void
+frame_queue_clear(FrameQueue *queue)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
+        g_clear_pointer(&queue->frames[i].writer.bytes, g_free);
+}
+
+static Frame *
+current(FrameQueue *queue)
+{
+    return &queue->frames[queue->next];
+}
+
+StreamWriter *
+frame_queue_writer(FrameQueue *queue)
+{
+    return &current(queue)->writer;
+}
+
+bool
+frame_queue_has_room(const FrameQueue *queue)
+{
+    const Frame *frame = &queue->frames[queue->next];
+    return !queue->is_pending && frame->count_pages < FRAME_PAGES &&
+           frame->writer.length + 2 * COMMAND_ROOM <= frame->writer.capacity;
+}
+
+bool
+frame_queue_is_empty(const FrameQueue *queue)
+{
+    const Frame *frame = &queue->frames[queue->next];
+    return !frame->count_iov && !frame->writer.length;
+}
+
+static void
+add_iov(Frame *frame, const void *bytes, size_t length_bytes)
+{
+    g_assert(frame->count_iov < G_N_ELEMENTS(frame->iov));
+    frame->iov[frame->count_iov++] =
+        (struct iovec){.iov_base = (void *)bytes, .iov_len = length_bytes};
+    frame->length_bytes += length_bytes;
+}
+
+static void
+close_piece(Frame *frame)
+{
+    if (frame->writer.length > frame->piece)
+        add_iov(frame, frame->writer.bytes + frame->piece, frame->writer.length - frame->piece);
+    frame->piece = frame->writer.length;
+}
+
+void
+frame_queue_put_memory(FrameQueue *queue, const void *bytes, size_t length_bytes)
+{
+    close_piece(current(queue));
+    if (length_bytes)
+        add_iov(current(queue), bytes, length_bytes);
+}
+
+static void
+note_page(Frame *frame, RamBlock *block, uint64_t page)
+{
+    FrameRun *last = frame->count_runs ? &frame->runs[frame->count_runs - 1] : NULL;
+    frame->count_pages++;
+    if (last && last->block == block && last->page + last->count == page)
+        last->count++;
+    else
+        frame->runs[frame->count_runs++] = (FrameRun){.block = block, .page = page, .count = 1};
+}
+
+void
+frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page)
+{
+    Frame *frame = current(queue);
+    const uint8_t *bytes = ram_block_address(block, page);
+    const char *name = queue->named == block ? NULL : block->is.name;
+    bool is_zero = zero_page_check(bytes, FAULTLINE_PAGE_BYTES);
+
+    stream_put_record(&frame->writer, is_zero ? STREAM_RAM_ZERO : STREAM_RAM_PAGE, name,
+                      page * FAULTLINE_PAGE_BYTES);
+    if (!is_zero)
+        frame_queue_put_memory(queue, bytes, FAULTLINE_PAGE_BYTES);
+    queue->named = block;
+    *(is_zero ? &queue->count_zero : &queue->count_normal) += 1;
+    note_page(frame, block, page);
+}
+
+static void
+release_pages(const Frame *frame)
+{
+    for (unsigned i = 0; i < frame->count_runs; i++) {
+        const FrameRun *run = &frame->runs[i];
+        uffd_memory_release(run->block->memory, run->page * FAULTLINE_PAGE_BYTES,
+                            run->count * FAULTLINE_PAGE_BYTES);
+    }
+}
+
+static FlushResult
+fail(FrameQueue *queue, GError **error)
+{
+    const GError *cause = transport_sender_error(queue->sender);
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK, "send: %s",
+                cause ? cause->message : "the link broke");
+    return FLUSH_FAILED;
+}
+
+/* The transport has let go of this frame. */
+static void
+finish_frame(FrameQueue *queue, Frame *frame)
+{
+    if (queue->releases)
+        release_pages(frame);
+    frame_reset(frame);
+}
+
+FlushResult
+frame_queue_flush(FrameQueue *queue, GError **error)
+{
+    Frame *frame = current(queue);
+
+    if (!queue->is_pending) {
+        if (frame_queue_is_empty(queue))
+            return FLUSH_TAKEN;
+        close_piece(frame);
+        queue->closed_bytes += frame->length_bytes;
+        queue->is_pending = true;
+    }
+    switch (transport_send(queue->sender, frame->iov, frame->count_iov)) {
+    case TRANSPORT_OK:
+        break;
+    case TRANSPORT_WAIT:
+        return FLUSH_WAIT;
+    default:
+        return fail(queue, error);
+    }
+    queue->is_pending = false;
+    /* That this one was taken means that the one before has gone. */
+    queue->next ^= 1;
+    finish_frame(queue, current(queue));
+    return FLUSH_TAKEN;
+}
+
+FlushResult
+frame_queue_drain(FrameQueue *queue, GError **error)
+{
+    FlushResult result = frame_queue_flush(queue, error);
+    if (result != FLUSH_TAKEN)
+        return result;
+    switch (transport_sender_state(queue->sender)) {
+    case TRANSPORT_OK:
+        finish_frame(queue, &queue->frames[queue->next ^ 1]);
+        return FLUSH_TAKEN;
+    case TRANSPORT_WAIT:
+        return FLUSH_WAIT;
+    default:
+        return fail(queue, error);
+    }
+}

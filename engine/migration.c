@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The commands of a migration: start it in either direction, wish for postcopy, cancel. Control
+ * thread; the roles do the rest.
+ */
+#include "engine/migration.h"
+#include "engine/destination/destination.h"
+#include "engine/source/source.h"
+
+#include <string.h>
+
+void
+migration_end(Faultline *faultline)
+{
+    if (faultline->threads) {
+        if (faultline->source)
+            source_stop(faultline->source);
+        if (faultline->destination)
+            destination_stop(faultline->destination);
+        g_clear_pointer(&faultline->threads, role_threads_join);
+    }
+    g_clear_pointer(&faultline->source, source_free);
+    g_clear_pointer(&faultline->destination, destination_free);
+}
+
+/* Joins what the last migration left (it is over, so this does not wait for the network) and
+ * forgets its figures. */
+static void
+forget_last(Faultline *faultline)
+{
+    if (faultline->threads)
+        g_clear_pointer(&faultline->threads, role_threads_join);
+    migration_end(faultline);
+    memset(&faultline->progress, 0, sizeof faultline->progress);
+    faultline->progress.expected_downtime_ms = UINT64_MAX;
+    g_mutex_lock(&faultline->lock);
+    g_clear_error(&faultline->error);
+    g_mutex_unlock(&faultline->lock);
+}
+
+static bool
+refuse(const char *verb, const char *why, GError **error)
+{
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE, "%s: %s", verb, why);
+    return false;
+}
+
+static bool
+check_idle(Faultline *faultline, const char *verb, GError **error)
+{
+    if (!context_is_busy(faultline))
+        return true;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE,
+                "%s: there's a migration process in progress (%s); wait for its end or cancel it",
+                verb, faultline_status_name(context_status(faultline)));
+    return false;
+}
+
+/* Errors of the folders below as the library's own, whose codes say what can be done. */
+static bool
+translate(GError **error)
+{
+    GError *cause = error ? *error : NULL;
+    if (!cause || cause->domain == FAULTLINE_ERROR)
+        return false;
+    int code = FAULTLINE_ERROR_HOST;
+    if (g_error_matches(cause, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED) ||
+        g_error_matches(cause, TRANSPORT_ERROR, TRANSPORT_ERROR_UNSUPPORTED))
+        code = FAULTLINE_ERROR_UNSUPPORTED;
+    else if (g_error_matches(cause, TRANSPORT_ERROR, TRANSPORT_ERROR_ADDRESS))
+        code = FAULTLINE_ERROR_ARGUMENT;
+    *error = g_error_new_literal(FAULTLINE_ERROR, code, cause->message);
+    g_error_free(cause);
+    return false;
+}
+
+static bool
+start(Faultline *faultline, Role *const *roles, unsigned count, GError **error)
+{
+    progress_set(&faultline->progress.started_ns, clock_now_ns());
+    context_move(faultline, FAULTLINE_STATUS_SETUP);
+    faultline->threads = role_threads_start(roles, count, error);
+    if (faultline->threads)
+        return true;
+    context_move(faultline, FAULTLINE_STATUS_FAILED);
+    migration_end(faultline);
+    return translate(error);
+}
+
+bool
+faultline_migrate(Faultline *faultline, const char *uri, GError **error)
+{
+    switch (faultline_run_state(faultline)) {
+    case FAULTLINE_RUN_INMIGRATE:
+        return refuse("migrate",
+                      "the guest is waiting for an incoming migration; wait until it is here",
+                      error);
+    case FAULTLINE_RUN_POSTMIGRATE:
+        return refuse("migrate",
+                      "can't migrate the guest that was given up to an earlier destination", error);
+    default:
+        break;
+    }
+    if (!check_idle(faultline, "migrate", error))
+        return false;
+    forget_last(faultline);
+    faultline->source = source_new(faultline, uri, error);
+    if (!faultline->source)
+        return translate(error);
+    Role *const roles[] = {&faultline->source->migration, &faultline->source->request};
+    return start(faultline, roles, G_N_ELEMENTS(roles), error);
+}
+
+bool
+faultline_incoming(Faultline *faultline, const char *uri, GError **error)
+{
+    FaultlineRunState state = faultline_run_state(faultline);
+    if (state != FAULTLINE_RUN_PRELAUNCH && state != FAULTLINE_RUN_INMIGRATE)
+        return refuse("migrate-incoming",
+                      "there is a guest here; start a machine of its own for it", error);
+    if (!check_idle(faultline, "migrate-incoming", error))
+        return false;
+    forget_last(faultline);
+    faultline->destination = destination_new(faultline, uri, error);
+    if (!faultline->destination)
+        return translate(error);
+    context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
+    Role *const roles[] = {&faultline->destination->listen, &faultline->destination->package,
+                           &faultline->destination->fault};
+    return start(faultline, roles, G_N_ELEMENTS(roles), error);
+}
+
+char *
+faultline_incoming_address(const Faultline *faultline)
+{
+    return faultline->destination ? g_strdup(faultline->destination->address) : NULL;
+}
+
+bool
+faultline_start_postcopy(Faultline *faultline, GError **error)
+{
+    FaultlineStatus status = context_status(faultline);
+
+    if (!options_has(&faultline->options, CAPABILITY_POSTCOPY_RAM))
+        return refuse(
+            "migrate-start-postcopy",
+            "enable postcopy-ram with migrate_set_capability before the start of migration", error);
+    if (!faultline->source || status == FAULTLINE_STATUS_COMPLETED ||
+        status == FAULTLINE_STATUS_FAILED || status == FAULTLINE_STATUS_CANCELLED)
+        return refuse("migrate-start-postcopy",
+                      "start a migration from here first: postcopy begins inside one", error);
+    __atomic_store_n(&faultline->source->wants_postcopy, true, __ATOMIC_RELEASE);
+    source_notify(faultline->source);
+    return true;
+}
+
+bool
+faultline_cancel(Faultline *faultline, GError **error)
+{
+    FaultlineStatus status = context_status(faultline);
+
+    if (status == FAULTLINE_STATUS_POSTCOPY_ACTIVE || status == FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        return refuse("migrate_cancel",
+                      "postcopy migration in progress, cannot cancel: the guest runs at the "
+                      "destination and needs the pages kept at the source",
+                      error);
+    if (!context_is_busy(faultline))
+        return true;
+    if (!faultline->source)
+        return refuse("migrate_cancel",
+                      "this is the destination; cancel at the source, or quit this process", error);
+    __atomic_store_n(&faultline->source->wants_cancel, true, __ATOMIC_RELEASE);
+    source_notify(faultline->source);
+    return true;
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* Starting and ending a migration in either direction; control thread. */
+#ifndef ENGINE_MIGRATION_H
+#define ENGINE_MIGRATION_H
+
+#include "engine/context.h"
+
+/* Stops the roles of whatever migration there is, joins them and frees both sides' state. */
+void migration_end(Faultline *faultline);
+
+#endif

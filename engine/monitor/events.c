@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The monitor as a whole: its making, its sessions, and the engine's events on their way to every
+ * session that has negotiated.
+ *
+ * MIGRATION and MIGRATION_PASS go out only while capability `events` is on, STOP and RESUME always.
+ * Control thread.
+ */
+#include "engine/monitor/monitor.h"
+
+FaultlineMonitor *
+faultline_monitor_new(Faultline *faultline, const FaultlineMonitorHost *host, void *opaque)
+{
+    FaultlineMonitor *monitor = g_new0(FaultlineMonitor, 1);
+    monitor->faultline = faultline;
+    monitor->host = *host;
+    /* The name comes from a command line and goes into JSON. */
+    monitor->name = host->name != NULL ? g_utf8_make_valid(host->name, -1) : NULL;
+    monitor->opaque = opaque;
+    monitor->sessions = g_ptr_array_new();
+    return monitor;
+}
+
+void
+faultline_monitor_free(FaultlineMonitor *monitor)
+{
+    if (monitor == NULL)
+        return;
+    g_assert(monitor->sessions->len == 0);
+    g_ptr_array_free(monitor->sessions, TRUE);
+    g_free(monitor->name);
+    g_free(monitor);
+}
+
+static const struct {
+    const char *name;
+    bool needs_capability;
+} event_kinds[] = {
+    [FAULTLINE_EVENT_STATUS] = {"MIGRATION", true},
+    [FAULTLINE_EVENT_PASS] = {"MIGRATION_PASS", true},
+    [FAULTLINE_EVENT_STOP] = {"STOP", false},
+    [FAULTLINE_EVENT_RESUME] = {"RESUME", false},
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(event_kinds) == FAULTLINE_EVENT_RESUME + 1);
+
+static JsonObject *
+event_data(const FaultlineEvent *event)
+{
+    if (event->kind != FAULTLINE_EVENT_STATUS && event->kind != FAULTLINE_EVENT_PASS)
+        return NULL;
+    JsonObject *data = json_object_new();
+    if (event->kind == FAULTLINE_EVENT_STATUS)
+        json_object_set_string_member(data, "status", faultline_status_name(event->status));
+    else
+        json_object_set_int_member(data, "pass", (int64_t)event->pass);
+    return data;
+}
+
+static JsonNode *
+event_node(const FaultlineEvent *event)
+{
+    JsonObject *timestamp = json_object_new();
+    json_object_set_int_member(timestamp, "seconds", event->time_us / G_USEC_PER_SEC);
+    json_object_set_int_member(timestamp, "microseconds", event->time_us % G_USEC_PER_SEC);
+    JsonObject *object = json_object_new();
+    json_object_set_object_member(object, "timestamp", timestamp);
+    json_object_set_string_member(object, "event", event_kinds[event->kind].name);
+    JsonObject *data = event_data(event);
+    if (data != NULL)
+        json_object_set_object_member(object, "data", data);
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    json_node_take_object(node, object);
+    return node;
+}
+
+void
+faultline_monitor_pump(FaultlineMonitor *monitor)
+{
+    FaultlineEvent event;
+    while (faultline_next_event(monitor->faultline, &event)) {
+        if (event_kinds[event.kind].needs_capability &&
+            !faultline_get_capability(monitor->faultline, "events"))
+            continue;
+        g_autoptr(JsonNode) node = event_node(&event);
+        for (unsigned i = 0; i < monitor->sessions->len; i++)
+            session_send_event(g_ptr_array_index(monitor->sessions, i), node);
+    }
+}

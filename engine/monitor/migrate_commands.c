@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Commands that start, steer and set up a migration. Each is a call of faultline.h; what is added
+ * here is QMP's promise that a list of capabilities or parameters is set wholly or not at all.
+ *
+ * Looking at a migration is in query_migrate.c. Control thread.
+ */
+#include "engine/monitor/monitor.h"
+
+JsonNode *
+migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    if (arguments_boolean(object, "resume", false)) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                    "migrate: 'resume' is not supported by this version; a migration in "
+                    "postcopy-paused keeps its pages on both sides");
+        return NULL;
+    }
+    g_autofree char *uri = channels_uri(object, error);
+    if (uri == NULL || !faultline_migrate(monitor->faultline, uri, error))
+        return NULL;
+    return command_done();
+}
+
+JsonNode *
+migrate_incoming_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    if (arguments_boolean(object, "exit-on-error", false)) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                    "migrate-incoming: 'exit-on-error' is not supported; leave it out and watch "
+                    "for status failed");
+        return NULL;
+    }
+    g_autofree char *uri = channels_uri(object, error);
+    if (uri == NULL || !faultline_incoming(monitor->faultline, uri, error))
+        return NULL;
+    return command_done();
+}
+
+JsonNode *
+migrate_start_postcopy_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object;
+    return faultline_start_postcopy(monitor->faultline, error) ? command_done() : NULL;
+}
+
+JsonNode *
+migrate_cancel_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object;
+    return faultline_cancel(monitor->faultline, error) ? command_done() : NULL;
+}
+
+/* ---- Capabilities -----------------------------------------------------------------------------
+ */
+
+typedef struct Switch {
+    const char *name; /* the table's */
+    bool on, was_on, is_done;
+} Switch;
+
+static const Argument arguments_capability[] = {
+    {"capability", ARGUMENT_STRING, false},
+    {"state", ARGUMENT_BOOLEAN, false},
+    {NULL, 0, false},
+};
+
+static bool
+read_switch(FaultlineMonitor *monitor, JsonNode *node, unsigned index, Switch *ret, GError **error)
+{
+    g_autofree char *prefix = g_strdup_printf("capabilities[%u].", index);
+    if (!JSON_NODE_HOLDS_OBJECT(node)) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "Invalid parameter type for 'capabilities[%u]', expected: object", index);
+        return false;
+    }
+    JsonObject *entry = json_node_get_object(node);
+    if (!arguments_check(arguments_capability, entry, prefix, error))
+        return false;
+    const char *name = arguments_string(entry, "capability");
+    const FaultlineCapabilityRow *row = faultline_capability_table();
+    while (row->name != NULL && !g_str_equal(row->name, name))
+        row++;
+    if (row->name == NULL) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "Parameter '%scapability' does not accept value '%s'", prefix, name);
+        return false;
+    }
+    *ret = (Switch){.name = row->name,
+                    .on = arguments_boolean(entry, "state", false),
+                    .was_on = faultline_get_capability(monitor->faultline, name)};
+    return true;
+}
+
+/* Sets those that can be set now. Returns how many; the error is the last refusal's. */
+static unsigned
+set_some(Faultline *faultline, GArray *switches, GError **error)
+{
+    unsigned count_set = 0;
+    for (unsigned i = 0; i < switches->len; i++) {
+        Switch *s = &g_array_index(switches, Switch, i);
+        if (s->is_done)
+            continue;
+        g_clear_error(error);
+        s->is_done = faultline_set_capability(faultline, s->name, s->on, error);
+        count_set += s->is_done;
+    }
+    return count_set;
+}
+
+static unsigned
+count_left(const GArray *switches)
+{
+    unsigned left = 0;
+    for (unsigned i = 0; i < switches->len; i++)
+        left += !g_array_index(switches, Switch, i).is_done;
+    return left;
+}
+
+/* The members of a list may need each other (postcopy-preempt needs postcopy-ram), and the list may
+ * name them in any order: go round until nothing moves. */
+static bool
+set_all(Faultline *faultline, GArray *switches, GError **error)
+{
+    g_autoptr(GError) refusal = NULL;
+    while (count_left(switches) > 0) {
+        if (set_some(faultline, switches, &refusal) > 0)
+            continue;
+        g_propagate_error(error, g_steal_pointer(&refusal));
+        return false;
+    }
+    return true;
+}
+
+static void
+restore_all(Faultline *faultline, GArray *switches)
+{
+    g_autoptr(GArray) back = g_array_new(FALSE, TRUE, sizeof(Switch));
+    for (unsigned i = 0; i < switches->len; i++) {
+        Switch *s = &g_array_index(switches, Switch, i);
+        if (s->is_done)
+            g_array_append_val(back, ((Switch){.name = s->name, .on = s->was_on}));
+    }
+    set_all(faultline, back, NULL);
+}
+
+JsonNode *
+migrate_set_capabilities_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    JsonArray *list = json_object_get_array_member(object, "capabilities");
+    g_autoptr(GArray) switches = g_array_new(FALSE, TRUE, sizeof(Switch));
+    for (unsigned i = 0; i < json_array_get_length(list); i++) {
+        Switch s;
+        if (!read_switch(monitor, json_array_get_element(list, i), i, &s, error))
+            return NULL;
+        g_array_append_val(switches, s);
+    }
+    if (set_all(monitor->faultline, switches, error))
+        return command_done();
+    restore_all(monitor->faultline, switches);
+    return NULL;
+}
+
+JsonNode *
+migrate_query_capabilities_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object, (void)error;
+    JsonArray *list = json_array_new();
+    for (const FaultlineCapabilityRow *row = faultline_capability_table(); row->name; row++) {
+        JsonObject *entry = json_object_new();
+        json_object_set_string_member(entry, "capability", row->name);
+        json_object_set_boolean_member(entry, "state",
+                                       faultline_get_capability(monitor->faultline, row->name));
+        json_array_add_object_element(list, entry);
+    }
+    JsonNode *node = json_node_new(JSON_NODE_ARRAY);
+    json_node_take_array(node, list);
+    return node;
+}
+
+/* ---- Parameters -------------------------------------------------------------------------------
+ */
+
+static void
+restore_parameters(Faultline *faultline, GPtrArray *names, const GArray *values)
+{
+    for (unsigned i = names->len; i-- > 0;)
+        faultline_set_parameter(faultline, g_ptr_array_index(names, i),
+                                g_array_index(values, uint64_t, i), NULL);
+}
+
+JsonNode *
+migrate_set_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+    g_autoptr(GArray) values = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *node;
+    json_object_iter_init_ordered(&iter, object);
+    while (json_object_iter_next_ordered(&iter, &name, &node)) {
+        uint64_t before = faultline_get_parameter(monitor->faultline, name);
+        uint64_t value = (uint64_t)json_node_get_int(node);
+        if (!faultline_set_parameter(monitor->faultline, name, value, error)) {
+            restore_parameters(monitor->faultline, names, values);
+            return NULL;
+        }
+        g_ptr_array_add(names, (char *)name);
+        g_array_append_val(values, before);
+    }
+    return command_done();
+}
+
+JsonNode *
+migrate_query_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object, (void)error;
+    JsonObject *parameters = json_object_new();
+    for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++)
+        json_object_set_int_member(
+            parameters, row->name,
+            (int64_t)MIN(faultline_get_parameter(monitor->faultline, row->name), INT64_MAX));
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    json_node_take_object(node, parameters);
+    return node;
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * query-migrate: a FaultlineInfo as QMP's MigrationInfo, with QEMU's units (milliseconds, bytes,
+ * pages) and its rules for which field is present when; and our own figures in "faultline".
+ *
+ * Reads one snapshot; computes nothing but means, percentiles and units. Control thread.
+ */
+#include "engine/monitor/monitor.h"
+
+#define NS_PER_US 1000u
+#define NS_PER_MS 1000000u
+
+enum {
+    HAS_TIMES = 1,       /* total-time, setup-time */
+    HAS_RAM = 2,         /* ram */
+    HAS_EXPECTATION = 4, /* expected-downtime */
+    HAS_DOWNTIME = 8,    /* downtime */
+    HAS_REMAINING = 16,  /* remaining, at the top */
+    HAS_UNDER_WAY = HAS_TIMES | HAS_RAM | HAS_EXPECTATION,
+};
+
+static const unsigned source_fields[] = {
+    [FAULTLINE_STATUS_NONE] = 0,
+    [FAULTLINE_STATUS_SETUP] = 0,
+    [FAULTLINE_STATUS_CANCELLING] = HAS_UNDER_WAY,
+    [FAULTLINE_STATUS_CANCELLED] = 0,
+    [FAULTLINE_STATUS_ACTIVE] = HAS_UNDER_WAY | HAS_REMAINING,
+    [FAULTLINE_STATUS_DEVICE] = HAS_UNDER_WAY,
+    [FAULTLINE_STATUS_POSTCOPY_ACTIVE] = HAS_UNDER_WAY | HAS_DOWNTIME,
+    [FAULTLINE_STATUS_POSTCOPY_PAUSED] = HAS_UNDER_WAY | HAS_DOWNTIME,
+    [FAULTLINE_STATUS_COMPLETED] = HAS_TIMES | HAS_RAM | HAS_DOWNTIME,
+    [FAULTLINE_STATUS_FAILED] = 0,
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(source_fields) == FAULTLINE_STATUS_COUNT);
+
+static void
+set_count(JsonObject *object, const char *name, uint64_t value)
+{
+    json_object_set_int_member(object, name, (int64_t)MIN(value, (uint64_t)INT64_MAX));
+}
+
+static uint64_t
+mean(uint64_t total, uint64_t count)
+{
+    return count == 0 ? 0 : total / count;
+}
+
+static JsonObject *
+ram_object(const FaultlineInfo *info)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } rows[] = {
+        {"transferred", info->ram_transferred_bytes},
+        {"remaining", info->status == FAULTLINE_STATUS_COMPLETED ? 0 : info->ram_remaining_bytes},
+        {"total", info->ram_total_bytes},
+        {"duplicate", info->zero_pages},
+        {"normal", info->normal_pages},
+        {"normal-bytes", info->normal_pages * FAULTLINE_PAGE_BYTES},
+        {"dirty-pages-rate", info->dirty_pages_per_s},
+        {"dirty-sync-count", info->dirty_sync_count},
+        {"postcopy-requests", info->postcopy_requests},
+        {"page-size", FAULTLINE_PAGE_BYTES},
+        {"multifd-bytes", 0},
+        {"pages-per-second", info->pages_per_s},
+        {"precopy-bytes", info->precopy_bytes},
+        {"downtime-bytes", info->downtime_bytes},
+        {"postcopy-bytes", info->postcopy_bytes},
+        {"dirty-sync-missed-zero-copy", 0},
+    };
+    JsonObject *ram = json_object_new();
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
+        set_count(ram, rows[i].name, rows[i].value);
+    json_object_set_double_member(ram, "mbps", (double)info->bandwidth_bytes_per_s * 8 / 1e6);
+    return ram;
+}
+
+static void
+add_source(JsonObject *reply, const FaultlineInfo *info, unsigned fields)
+{
+    if (fields & HAS_TIMES) {
+        set_count(reply, "total-time", info->total_time_ms);
+        set_count(reply, "setup-time", info->setup_time_ms);
+    }
+    if (fields & HAS_RAM)
+        json_object_set_object_member(reply, "ram", ram_object(info));
+    if (fields & HAS_REMAINING)
+        set_count(reply, "remaining", info->ram_remaining_bytes);
+    if (fields & HAS_EXPECTATION)
+        set_count(reply, "expected-downtime", info->expected_downtime_ms);
+    if (fields & HAS_DOWNTIME)
+        set_count(reply, "downtime", info->downtime_us / 1000);
+}
+
+void
+query_latency_distribution(const FaultlineLatency *latency,
+                           uint64_t ret_counts[QUERY_LATENCY_COUNTS])
+{
+    /* What a bucket stands for is the histogram's secret: ask one that holds that bucket alone. */
+    g_autofree FaultlineLatency *one = g_new0(FaultlineLatency, 1);
+    one->count = 1;
+    one->max_ns = UINT64_MAX;
+    for (unsigned i = 0; i < QUERY_LATENCY_COUNTS; i++)
+        ret_counts[i] = 0;
+    for (unsigned i = 0; i < FAULTLINE_LATENCY_BUCKETS; i++) {
+        if (latency->buckets[i] == 0)
+            continue;
+        one->buckets[i] = 1;
+        uint64_t value_us = faultline_latency_percentile(one, 100) / NS_PER_US;
+        one->buckets[i] = 0;
+        unsigned octave = value_us < 2 ? 0 : 63u - (unsigned)__builtin_clzll(value_us);
+        ret_counts[MIN(octave, QUERY_LATENCY_COUNTS - 1)] += latency->buckets[i];
+    }
+}
+
+static void
+set_distribution(JsonObject *object, const char *name, const FaultlineLatency *latency)
+{
+    uint64_t counts[QUERY_LATENCY_COUNTS];
+    query_latency_distribution(latency, counts);
+    JsonArray *list = json_array_sized_new(QUERY_LATENCY_COUNTS);
+    for (unsigned i = 0; i < QUERY_LATENCY_COUNTS; i++)
+        json_array_add_int_element(list, (int64_t)counts[i]);
+    json_object_set_array_member(object, name, list);
+}
+
+static void
+add_blocktime(JsonObject *reply, const FaultlineInfo *info)
+{
+    JsonArray *blocktimes = json_array_new(), *latencies = json_array_new();
+    for (unsigned i = 0; i < MIN(info->count_vcpus, FAULTLINE_VCPUS_MAX); i++) {
+        uint64_t blocktime_ns = info->vcpu_blocktime_ns[i];
+        json_array_add_int_element(blocktimes, (int64_t)(blocktime_ns / NS_PER_MS));
+        json_array_add_int_element(latencies, (int64_t)mean(blocktime_ns, info->vcpu_faults[i]));
+    }
+    set_count(reply, "postcopy-blocktime", info->blocktime_ns / NS_PER_MS);
+    json_object_set_array_member(reply, "postcopy-vcpu-blocktime", blocktimes);
+    set_count(reply, "postcopy-latency", mean(info->latency.total_ns, info->latency.count));
+    set_distribution(reply, "postcopy-latency-dist", &info->latency);
+    json_object_set_array_member(reply, "postcopy-vcpu-latency", latencies);
+    set_count(reply, "postcopy-non-vcpu-latency",
+              mean(info->non_vcpu_total_ns, info->non_vcpu_faults));
+}
+
+static JsonObject *
+faultline_object(const FaultlineInfo *info)
+{
+    const FaultlineLatency *latency = &info->latency;
+    const struct {
+        const char *name;
+        uint64_t value;
+    } rows[] = {
+        {"precopy-pages", info->precopy_pages},
+        {"pushed-pages", info->pushed_pages},
+        {"requested-pages", info->requested_pages},
+        {"zero-pages", info->zero_pages},
+        {"missing-pages", info->missing_pages},
+        {"downtime-us", info->downtime_us},
+        {"faults", latency->count},
+        {"faults-in-flight", info->faults_in_flight},
+        {"fault-mean-ns", mean(latency->total_ns, latency->count)},
+        {"fault-p50-ns", faultline_latency_percentile(latency, 50)},
+        {"fault-p90-ns", faultline_latency_percentile(latency, 90)},
+        {"fault-p99-ns", faultline_latency_percentile(latency, 99)},
+        {"fault-p999-ns", faultline_latency_percentile(latency, 99.9)},
+        {"fault-max-ns", latency->max_ns},
+    };
+    JsonObject *object = json_object_new();
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
+        set_count(object, rows[i].name, rows[i].value);
+    set_distribution(object, "fault-histogram", latency);
+    json_object_set_string_member(object, "run-state", faultline_run_state_name(info->run_state));
+    return object;
+}
+
+static void
+add_socket_address(JsonObject *reply, const char *listening)
+{
+    JsonObject *address = channels_socket_address(listening);
+    if (address == NULL)
+        return;
+    JsonArray *list = json_array_new();
+    json_array_add_object_element(list, address);
+    json_object_set_array_member(reply, "socket-address", list);
+}
+
+/* The engine cuts error texts to its field, maybe within a character, which JSON cannot hold. */
+static void
+add_error(JsonObject *reply, const FaultlineInfo *info)
+{
+    if (info->error[0] == '\0')
+        return;
+    g_autofree char *text = g_utf8_make_valid(info->error, -1);
+    json_object_set_string_member(reply, "error-desc", text);
+}
+
+JsonNode *
+query_migrate_reply(const FaultlineInfo *info, bool has_blocktime, const char *listening)
+{
+    JsonObject *reply = json_object_new();
+    if (info->status != FAULTLINE_STATUS_NONE) {
+        json_object_set_string_member(reply, "status", faultline_status_name(info->status));
+        if (!info->incoming)
+            add_source(reply, info, source_fields[info->status]);
+        else if (info->status == FAULTLINE_STATUS_COMPLETED && has_blocktime)
+            add_blocktime(reply, info);
+        add_error(reply, info);
+        json_object_set_object_member(reply, "faultline", faultline_object(info));
+    }
+    if (listening != NULL)
+        add_socket_address(reply, listening);
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    json_node_take_object(node, reply);
+    return node;
+}
+
+JsonNode *
+query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object, (void)error;
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+    faultline_query(monitor->faultline, info);
+    g_autofree char *listening = faultline_incoming_address(monitor->faultline);
+    bool has_blocktime = faultline_get_capability(monitor->faultline, "postcopy-blocktime");
+    return query_migrate_reply(info, has_blocktime, listening);
+}

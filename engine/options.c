@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The tables of capabilities and parameters, and setting them. Control thread; the migration's
+ * threads read values through options_has() and options_get().
+ */
+#include "engine/context.h"
+
+#include <string.h>
+
+static const FaultlineCapabilityRow capabilities[] = {
+#define CAPABILITY_ROW(name, text, preset, both, help) {text, preset, both, help},
+    CAPABILITY_LIST(CAPABILITY_ROW)
+#undef CAPABILITY_ROW
+        {NULL, false, false, NULL},
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(capabilities) == CAPABILITY_COUNT + 1);
+
+static const FaultlineParameterRow parameters[] = {
+#define PARAMETER_ROW(name, text, preset, least, greatest, unit, help)                             \
+    {text, preset, least, greatest, unit, help},
+    PARAMETER_LIST(PARAMETER_ROW)
+#undef PARAMETER_ROW
+        {NULL, 0, 0, 0, NULL, NULL},
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(parameters) == PARAMETER_COUNT + 1);
+
+/* What one capability needs of another. */
+static const struct {
+    Capability one, needs;
+} requirements[] = {
+    {CAPABILITY_POSTCOPY_PREEMPT, CAPABILITY_POSTCOPY_RAM},
+};
+
+void
+options_init(Options *options)
+{
+    for (unsigned i = 0; i < CAPABILITY_COUNT; i++)
+        options->capabilities[i] = capabilities[i].preset;
+    for (unsigned i = 0; i < PARAMETER_COUNT; i++)
+        options->parameters[i] = parameters[i].preset;
+}
+
+const FaultlineCapabilityRow *
+faultline_capability_table(void)
+{
+    return capabilities;
+}
+
+const FaultlineParameterRow *
+faultline_parameter_table(void)
+{
+    return parameters;
+}
+
+static int
+find_capability(const char *name)
+{
+    for (int i = 0; i < CAPABILITY_COUNT; i++)
+        if (strcmp(capabilities[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+static int
+find_parameter(const char *name)
+{
+    for (int i = 0; i < PARAMETER_COUNT; i++)
+        if (strcmp(parameters[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+static bool
+check_combination(const bool *wanted, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(requirements); i++) {
+        if (!wanted[requirements[i].one] || wanted[requirements[i].needs])
+            continue;
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "set capability: '%s' needs '%s'; switch '%s' on first, or off last",
+                    capabilities[requirements[i].one].name,
+                    capabilities[requirements[i].needs].name,
+                    capabilities[requirements[i].needs].name);
+        return false;
+    }
+    return true;
+}
+
+bool
+faultline_set_capability(Faultline *faultline, const char *name, bool on, GError **error)
+{
+    int capability = find_capability(name);
+    if (capability < 0) {
+        g_set_error(
+            error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+            "set capability: there is none named '%s'; query-migrate-capabilities lists them",
+            name);
+        return false;
+    }
+    if (context_is_busy(faultline)) {
+        g_set_error(
+            error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE,
+            "set capability '%s': a migration is under way (%s); wait for its end or cancel it",
+            name, faultline_status_name(context_status(faultline)));
+        return false;
+    }
+    bool wanted[CAPABILITY_COUNT];
+    memcpy(wanted, faultline->options.capabilities, sizeof wanted);
+    wanted[capability] = on;
+    if (!check_combination(wanted, error))
+        return false;
+    __atomic_store_n(&faultline->options.capabilities[capability], on, __ATOMIC_RELAXED);
+    return true;
+}
+
+bool
+faultline_get_capability(const Faultline *faultline, const char *name)
+{
+    int capability = find_capability(name);
+    return capability >= 0 && options_has(&faultline->options, (Capability)capability);
+}
+
+bool
+faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value, GError **error)
+{
+    int parameter = find_parameter(name);
+    if (parameter < 0) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "set parameter: there is none named '%s'; query-migrate-parameters lists them",
+                    name);
+        return false;
+    }
+    const FaultlineParameterRow *row = &parameters[parameter];
+    if (value < row->least || value > row->greatest) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "set parameter '%s': %" G_GUINT64_FORMAT
+                    " is out of range; it takes %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT " %s",
+                    name, value, row->least, row->greatest, row->unit);
+        return false;
+    }
+    __atomic_store_n(&faultline->options.parameters[parameter], value, __ATOMIC_RELAXED);
+    return true;
+}
+
+uint64_t
+faultline_get_parameter(const Faultline *faultline, const char *name)
+{
+    int parameter = find_parameter(name);
+    return parameter < 0 ? 0 : options_get(&faultline->options, (Parameter)parameter);
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Capabilities and parameters: one table each, read by QMP, HMP, checks and help. Values are
+ * atomic: the control thread sets them, the migration's threads read what may change while they
+ * run.
+ */
+#ifndef ENGINE_OPTIONS_H
+#define ENGINE_OPTIONS_H
+
+#include "engine/faultline.h"
+
+/* X(name, QMP name, preset, must be equal on both sides, help) */
+#define CAPABILITY_LIST(X)                                                                         \
+    X(EVENTS, "events", false, false, "send MIGRATION and MIGRATION_PASS events")                  \
+    X(POSTCOPY_RAM, "postcopy-ram", false, true, "allow the switch to postcopy")                   \
+    X(POSTCOPY_PREEMPT, "postcopy-preempt", false, true,                                           \
+      "requested pages on a connection of their own")                                              \
+    X(POSTCOPY_BLOCKTIME, "postcopy-blocktime", false, false,                                      \
+      "destination: account how long faults block vCPUs")                                          \
+    X(RELEASE_RAM, "release-ram", false, false,                                                    \
+      "source: free pages as they are sent in postcopy (no recovery then)")                        \
+    X(RETURN_PATH, "return-path", true, false,                                                     \
+      "source: the destination confirms; without it a failure there loses the guest")
+
+typedef enum {
+#define CAPABILITY_ENUM(name, text, preset, both, help) CAPABILITY_##name,
+    CAPABILITY_LIST(CAPABILITY_ENUM)
+#undef CAPABILITY_ENUM
+        CAPABILITY_COUNT
+} Capability;
+
+/* X(name, QMP name, preset, least, greatest, unit, help) */
+#define PARAMETER_LIST(X)                                                                          \
+    X(MAX_BANDWIDTH, "max-bandwidth", 134217728, 0, INT64_MAX, "bytes/s",                          \
+      "limit in precopy, 0: none")                                                                 \
+    X(MAX_POSTCOPY_BANDWIDTH, "max-postcopy-bandwidth", 0, 0, INT64_MAX, "bytes/s",                \
+      "limit of background pages in postcopy, 0: none")                                            \
+    X(DOWNTIME_LIMIT, "downtime-limit", 300, 0, 2000000, "ms",                                     \
+      "precopy ends when the rest can be sent in this time")
+
+typedef enum {
+#define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help) PARAMETER_##name,
+    PARAMETER_LIST(PARAMETER_ENUM)
+#undef PARAMETER_ENUM
+        PARAMETER_COUNT
+} Parameter;
+
+typedef struct Options {
+    bool capabilities[CAPABILITY_COUNT];  /* atomic */
+    uint64_t parameters[PARAMETER_COUNT]; /* atomic */
+} Options;
+
+void options_init(Options *options);
+
+static inline bool
+options_has(const Options *options, Capability capability)
+{
+    return __atomic_load_n(&options->capabilities[capability], __ATOMIC_RELAXED);
+}
+
+static inline uint64_t
+options_get(const Options *options, Parameter parameter)
+{
+    return __atomic_load_n(&options->parameters[parameter], __ATOMIC_RELAXED);
+}
+
+#endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The phases of a migration: their names, their legal moves, and the one function that moves.
+ * Called by the phase's owner (context.h); read by any thread.
+ */
+#include "engine/context.h"
+
+static const char *const status_names[] = {
+#define STATUS_NAME(name, text) text,
+    FAULTLINE_STATUS_LIST(STATUS_NAME)
+#undef STATUS_NAME
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(status_names) == FAULTLINE_STATUS_COUNT);
+
+static const char *const run_state_names[] = {
+    "prelaunch", "inmigrate", "running", "paused", "finish-migrate", "postmigrate",
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(run_state_names) == FAULTLINE_RUN_COUNT);
+
+#define TO(name) (1u << FAULTLINE_STATUS_##name)
+
+/* From each status, where it may go. Both sides: a destination goes from ACTIVE straight to
+ * POSTCOPY_ACTIVE or COMPLETED. A source leaves POSTCOPY_ACTIVE for FAILED only when a faultline
+ * peer says that the guest never ran there. */
+static const unsigned moves[FAULTLINE_STATUS_COUNT] = {
+    [FAULTLINE_STATUS_NONE] = TO(SETUP),
+    [FAULTLINE_STATUS_SETUP] = TO(ACTIVE) | TO(CANCELLING) | TO(FAILED),
+    [FAULTLINE_STATUS_ACTIVE] =
+        TO(DEVICE) | TO(POSTCOPY_ACTIVE) | TO(COMPLETED) | TO(CANCELLING) | TO(FAILED),
+    [FAULTLINE_STATUS_DEVICE] = TO(POSTCOPY_ACTIVE) | TO(COMPLETED) | TO(CANCELLING) | TO(FAILED),
+    [FAULTLINE_STATUS_POSTCOPY_ACTIVE] = TO(POSTCOPY_PAUSED) | TO(COMPLETED) | TO(FAILED),
+    [FAULTLINE_STATUS_POSTCOPY_PAUSED] = 0,
+    [FAULTLINE_STATUS_CANCELLING] = TO(CANCELLED) | TO(FAILED),
+    [FAULTLINE_STATUS_COMPLETED] = TO(SETUP),
+    [FAULTLINE_STATUS_CANCELLED] = TO(SETUP),
+    [FAULTLINE_STATUS_FAILED] = TO(SETUP),
+};
+
+#define ENDED (TO(NONE) | TO(COMPLETED) | TO(CANCELLED) | TO(FAILED) | TO(POSTCOPY_PAUSED))
+
+const char *
+faultline_status_name(FaultlineStatus status)
+{
+    return (unsigned)status < FAULTLINE_STATUS_COUNT ? status_names[status] : "unknown";
+}
+
+const char *
+faultline_run_state_name(FaultlineRunState state)
+{
+    return (unsigned)state < FAULTLINE_RUN_COUNT ? run_state_names[state] : "unknown";
+}
+
+FaultlineStatus
+context_status(const Faultline *faultline)
+{
+    return __atomic_load_n(&faultline->status, __ATOMIC_ACQUIRE);
+}
+
+bool
+context_is_busy(const Faultline *faultline)
+{
+    FaultlineStatus status = context_status(faultline);
+    return status == FAULTLINE_STATUS_POSTCOPY_PAUSED || !(ENDED & (1u << status));
+}
+
+void
+context_move(Faultline *faultline, FaultlineStatus to)
+{
+    FaultlineStatus from = context_status(faultline);
+    g_assert(moves[from] & (1u << to));
+    if (ENDED & (1u << to))
+        progress_set(&faultline->progress.ended_ns, clock_now_ns());
+
+    g_mutex_lock(&faultline->lock);
+    __atomic_store_n(&faultline->status, to, __ATOMIC_RELEASE);
+    g_cond_broadcast(&faultline->changed);
+    g_mutex_unlock(&faultline->lock);
+    context_event(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
+}
+
+FaultlineStatus
+faultline_wait(Faultline *faultline, int64_t timeout_ms)
+{
+    int64_t end_us = g_get_monotonic_time() + timeout_ms * 1000;
+
+    g_mutex_lock(&faultline->lock);
+    while (!(ENDED & (1u << context_status(faultline)))) {
+        if (timeout_ms < 0)
+            g_cond_wait(&faultline->changed, &faultline->lock);
+        else if (!g_cond_wait_until(&faultline->changed, &faultline->lock, end_us))
+            break;
+    }
+    g_mutex_unlock(&faultline->lock);
+    return context_status(faultline);
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The figures of a migration as one snapshot. Control thread; each figure is read whole while the
+ * roles go on.
+ */
+#include "engine/context.h"
+#include "engine/destination/destination.h"
+
+static uint64_t
+elapsed_ms(const Progress *progress, bool is_busy)
+{
+    uint64_t started_ns = progress_get(&progress->started_ns);
+    uint64_t ended_ns = is_busy ? clock_now_ns() : progress_get(&progress->ended_ns);
+    return started_ns && ended_ns > started_ns ? (ended_ns - started_ns) / 1000000u : 0;
+}
+
+static void
+read_times(const Faultline *faultline, FaultlineInfo *info)
+{
+    const Progress *progress = &faultline->progress;
+    uint64_t started_ns = progress_get(&progress->started_ns);
+    uint64_t active_ns = progress_get(&progress->active_ns);
+
+    info->total_time_ms = elapsed_ms(progress, context_is_busy(faultline));
+    info->setup_time_ms = active_ns > started_ns ? (active_ns - started_ns) / 1000000u : 0;
+    info->downtime_us = progress_get(&progress->downtime_ns) / 1000u;
+    info->expected_downtime_ms = progress_get(&progress->expected_downtime_ms);
+}
+
+static void
+read_pages(const Faultline *faultline, FaultlineInfo *info)
+{
+    const Progress *progress = &faultline->progress;
+    uint64_t urgent_bytes = progress_get(&progress->urgent_bytes);
+
+    info->ram_total_bytes = faultline->blocks.total_bytes;
+    info->ram_remaining_bytes = progress_get(&progress->remaining_bytes);
+    info->precopy_bytes = progress_get(&progress->precopy_bytes);
+    info->downtime_bytes = progress_get(&progress->downtime_bytes);
+    info->postcopy_bytes = progress_get(&progress->postcopy_bytes) + urgent_bytes;
+    info->ram_transferred_bytes = info->precopy_bytes + info->downtime_bytes + info->postcopy_bytes;
+    info->normal_pages =
+        progress_get(&progress->normal_pages) + progress_get(&progress->urgent_normal_pages);
+    info->zero_pages =
+        progress_get(&progress->zero_pages) + progress_get(&progress->urgent_zero_pages);
+    info->precopy_pages = progress_get(&progress->precopy_pages);
+    info->pushed_pages = progress_get(&progress->pushed_pages);
+    info->requested_pages =
+        progress_get(&progress->requested_pages) + progress_get(&progress->requested_main_pages);
+    info->postcopy_requests = progress_get(&progress->postcopy_requests);
+}
+
+static void
+read_rates(const Faultline *faultline, FaultlineInfo *info)
+{
+    const Progress *progress = &faultline->progress;
+
+    info->dirty_sync_count = progress_get(&progress->dirty_sync_count);
+    info->dirty_pages_per_s = progress_get(&progress->dirty_pages_per_s);
+    info->bandwidth_bytes_per_s = progress_get(&progress->bandwidth_bytes_per_s);
+    if (!context_is_busy(faultline) && info->total_time_ms)
+        info->bandwidth_bytes_per_s = info->ram_transferred_bytes * 1000 / info->total_time_ms;
+    if (info->total_time_ms)
+        info->pages_per_s = (info->normal_pages + info->zero_pages) * 1000 / info->total_time_ms;
+}
+
+void
+faultline_query(const Faultline *faultline, FaultlineInfo *ret_info)
+{
+    *ret_info = (FaultlineInfo){
+        .status = context_status(faultline),
+        .run_state = faultline_run_state(faultline),
+        .incoming = faultline->destination != NULL,
+    };
+    read_times(faultline, ret_info);
+    read_pages(faultline, ret_info);
+    read_rates(faultline, ret_info);
+    const Destination *destination = faultline->destination;
+    if (destination) {
+        ret_info->missing_pages = __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
+        if (destination->accounts)
+            account_read(&destination->account, ret_info);
+    }
+    Faultline *locked = (Faultline *)faultline; /* only for its lock */
+    g_mutex_lock(&locked->lock);
+    if (faultline->error)
+        g_strlcpy(ret_info->error, faultline->error->message, sizeof ret_info->error);
+    g_mutex_unlock(&locked->lock);
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Roles and what runs them.
+ *
+ * A role is one thread's part of a migration as a step function that never blocks. threads.c runs
+ * each role on a thread of its own, with a ring of its own: step until WAIT, sleep on the ring
+ * until something happened or wake_ns has come, step again, until DONE. This file and transport.h,
+ * uffd.h and guest.h are all that the engine knows of the outside; tests/sim defines the functions
+ * below itself and runs all roles of both sides under one seeded scheduler and one clock.
+ */
+#ifndef ENGINE_ROLE_H
+#define ENGINE_ROLE_H
+
+#include "transport/transport.h"
+
+typedef enum {
+    STEP_AGAIN, /* something was done, more may be possible */
+    STEP_WAIT,  /* nothing to do until the ring wakes or wake_ns comes; spurious steps are harmless
+                 */
+    STEP_DONE,  /* over; step is not called again */
+} StepResult;
+
+/* A role whose work has an order goes through stages: functions called until they name the next. */
+typedef enum {
+    STAGE_STAY,  /* wait, then call again */
+    STAGE_AGAIN, /* something was done; the role's stage says what is next */
+    STAGE_DONE,  /* the migration is over, well */
+    STAGE_FAILED,
+} StageResult;
+
+typedef struct Role {
+    /* set before the role runs */
+    const char *name; /* at most 15 bytes: it becomes the thread's name */
+    StepResult (*step)(void *self);
+    void (*close)(void *self); /* after DONE, same thread: frees what is attached to the ring */
+    void *self;
+
+    /* set by the runner before any role's first step, reset to NULL never: other roles notify it */
+    TransportRing *ring;
+
+    /* the role's own: CLOCK_MONOTONIC ns at which a WAIT ends, 0: no limit. Reset before each step.
+     */
+    uint64_t wake_ns;
+} Role;
+
+typedef struct RoleThreads RoleThreads;
+
+/* Makes a ring and a thread for each role; no role steps before all of them exist. The roles must
+ * outlive role_threads_join(). Errors: those of transport_ring_new(), HOST; then no role ran. */
+RoleThreads *role_threads_start(Role *const *roles, unsigned count, GError **error);
+
+/* Whether every role is DONE. Thread: any. */
+bool role_threads_are_done(const RoleThreads *threads);
+
+/* Waits until every role is DONE (the caller has made them stop, or they end by themselves). Rings
+ * are freed here, last, so that roles may notify each other until the end. */
+void role_threads_join(RoleThreads *threads);
+
+/* CLOCK_MONOTONIC in ns; wall clock in us since 1970. */
+uint64_t clock_now_ns(void);
+int64_t clock_wall_us(void);
+
+/* A descriptor that can be polled: readable after wakeup_signal() until wakeup_clear(). */
+int wakeup_open(GError **error);
+void wakeup_signal(int fd);
+void wakeup_clear(int fd);
+void wakeup_close(int fd);
+
+#endif

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pusher: after the switch-over, whatever nobody asked for, host page by host page, going on
+ * after the last requested one. Without an urgent channel it also sends what was asked for, first.
+ * Migration role; shares the dirty bitmaps with the request role: source_claim() decides whose a
+ * page is.
+ */
+#include "engine/source/source.h"
+
+#define HINT_BLOCK_SHIFT 48u
+
+bool
+source_claim(RamBlock *block, uint64_t page)
+{
+    page = ram_block_host_page(block, page);
+    if (!page_bitmap_test_and_clear(block->dirty, page))
+        return false;
+    if (block->host_pages > 1)
+        page_bitmap_clear_range(block->dirty, page + 1, block->host_pages - 1);
+    return true;
+}
+
+bool
+source_requests_pop(Source *source, SourceRequest *ret_request)
+{
+    uint32_t head = __atomic_load_n(&source->requests_head, __ATOMIC_ACQUIRE);
+    if (source->requests_tail == head)
+        return false;
+    *ret_request = source->requests[source->requests_tail % SOURCE_REQUESTS_MAX];
+    __atomic_store_n(&source->requests_tail, source->requests_tail + 1, __ATOMIC_RELEASE);
+    return true;
+}
+
+static void
+begin_host_page(Source *source, unsigned block, uint64_t page)
+{
+    source->cursor_block = block;
+    source->cursor_page = ram_block_host_page(&source->blocks->blocks[block], page);
+    source->end_page = source->cursor_page + source->blocks->blocks[block].host_pages;
+}
+
+/* The request role tells where it was last: what lies behind will be wanted next. */
+static void
+follow_requests(Source *source)
+{
+    uint64_t hint = __atomic_exchange_n(&source->cursor_hint, 0, __ATOMIC_ACQ_REL);
+    if (!hint)
+        return;
+    source->cursor_block = (unsigned)(hint >> HINT_BLOCK_SHIFT);
+    source->cursor_page = hint & ((1ull << HINT_BLOCK_SHIFT) - 1);
+}
+
+/* Next dirty host page from the cursor on, around all blocks once; false: none is dirty. */
+static bool
+next_dirty(Source *source)
+{
+    follow_requests(source);
+    for (unsigned tries = 0; tries <= source->blocks->count;) {
+        RamBlock *block = &source->blocks->blocks[source->cursor_block];
+        uint64_t page = page_bitmap_next_set(block->dirty, source->cursor_page, block->count_pages);
+        if (page < block->count_pages) {
+            source->cursor_page = page;
+            if (!source_claim(block, page))
+                continue; /* the request role was quicker; the bit is clear now */
+            begin_host_page(source, source->cursor_block, page);
+            return true;
+        }
+        source->cursor_block = (source->cursor_block + 1) % source->blocks->count;
+        source->cursor_page = 0;
+        tries++;
+    }
+    return false;
+}
+
+static bool
+next_requested(Source *source)
+{
+    SourceRequest request;
+    while (source_requests_pop(source, &request)) {
+        RamBlock *block = &source->blocks->blocks[request.block];
+        if (!source_claim(block, request.page))
+            continue;
+        begin_host_page(source, request.block, request.page);
+        progress_add(&source->faultline->progress.requested_main_pages, block->host_pages);
+        return true;
+    }
+    return false;
+}
+
+/* Sends on inside the host page at the cursor. */
+static void
+put_host_page(Source *source)
+{
+    RamBlock *block = &source->blocks->blocks[source->cursor_block];
+    while (source->cursor_page < source->end_page && frame_queue_has_room(&source->main))
+        source_put_page(source, block, source->cursor_page++);
+    if (source->cursor_page == source->end_page)
+        source->end_page = 0;
+}
+
+/* Fills a frame. A requested page ends it, so that it leaves at once. False: nothing is dirty. */
+static bool
+fill_frame(Source *source, bool only_requested)
+{
+    bool is_urgent = false;
+    while (frame_queue_has_room(&source->main)) {
+        if (!source->end_page) {
+            if (is_urgent)
+                break;
+            is_urgent = next_requested(source);
+            if (!is_urgent && (only_requested || !next_dirty(source)))
+                return only_requested;
+        }
+        put_host_page(source);
+    }
+    return true;
+}
+
+static void
+account(Source *source)
+{
+    Progress *progress = &source->faultline->progress;
+    uint64_t count = source->main.count_zero + source->main.count_normal;
+
+    progress_set(&progress->pushed_pages,
+                 count - progress->precopy_pages - progress->requested_main_pages);
+    progress_set(&progress->zero_pages, source->main.count_zero);
+    progress_set(&progress->normal_pages, source->main.count_normal);
+    progress_set(&progress->postcopy_bytes, transport_sender_accepted_bytes(source->main.sender) -
+                                                progress->precopy_bytes - progress->downtime_bytes);
+    progress_set(&progress->remaining_bytes, source_count_dirty(source) * FAULTLINE_PAGE_BYTES);
+}
+
+StageResult
+source_stage_push(Source *source, GError **error)
+{
+    uint64_t now_ns = clock_now_ns();
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+
+    transport_limit_set(&source->limit,
+                        options_get(&source->faultline->options, PARAMETER_MAX_POSTCOPY_BANDWIDTH));
+    uint64_t wait_ns = transport_limit_wait(&source->limit, now_ns);
+    uint64_t bytes_before = source->main.closed_bytes;
+    /* Until the device state is loaded there, the guest may still come back here. */
+    source->main.releases = source->releases_ram && source_flag(&source->has_loaded);
+    bool has_more = fill_frame(source, wait_ns != 0);
+    if (!source->end_page)
+        source_end_part(source);
+    bool is_idle = frame_queue_is_empty(&source->main);
+    if (source_flush(source, error) == STAGE_FAILED)
+        return STAGE_FAILED;
+    transport_limit_take(&source->limit, source->main.closed_bytes - bytes_before, now_ns);
+    if (!has_more) {
+        account(source);
+        source->stage = source_stage_finish;
+        return STAGE_AGAIN;
+    }
+    if (now_ns - source->window_began_ns > 50000000u) {
+        source->window_began_ns = now_ns;
+        account(source);
+    }
+    source->migration.wake_ns = wait_ns;
+    return wait_ns && is_idle ? STAGE_STAY : STAGE_AGAIN;
+}
+
+StageResult
+source_stage_finish(Source *source, GError **error)
+{
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    StreamWriter *writer = frame_queue_writer(&source->main);
+    stream_put_part(writer, STREAM_END, SOURCE_RAM_SECTION);
+    stream_put_eos(writer);
+    stream_put_footer(writer, SOURCE_RAM_SECTION);
+    stream_put_u8(writer, STREAM_EOF);
+    source->stage = source_stage_confirm;
+    return STAGE_AGAIN;
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The first stages of the migration role: connect, and open the stream up to the block list. Also
+ * the second connection, before a switch to postcopy with preempt.
+ */
+#include "engine/source/source.h"
+
+/* Drives s->connector. AGAIN: *ret_link is there. */
+static StageResult
+connect_link(Source *source, TransportLink **ret_link, GError **error)
+{
+    g_autoptr(GError) cause = NULL;
+
+    if (!source->connector)
+        source->connector = transport_connect(source->migration.ring, source->uri, &cause);
+    TransportResult result = TRANSPORT_ERROR_RESULT;
+    if (source->connector)
+        result = transport_connect_finish(source->connector, ret_link, &cause);
+    if (result == TRANSPORT_WAIT)
+        return STAGE_STAY;
+    g_clear_pointer(&source->connector, transport_connector_free);
+    if (result == TRANSPORT_OK)
+        return STAGE_AGAIN;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK, "connect: %s",
+                cause ? cause->message : "failed");
+    return STAGE_FAILED;
+}
+
+/* Gives the request role a link of its own to hold. */
+static void
+publish_link(Source *source, TransportLink **slot, TransportLink *link)
+{
+    __atomic_store_n(slot, link, __ATOMIC_RELEASE);
+    transport_ring_notify(source->request.ring);
+}
+
+StageResult
+source_stage_connect(Source *source, GError **error)
+{
+    StageResult result = connect_link(source, &source->link, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    source->main.sender = transport_sender_new(source->migration.ring, source->link);
+    publish_link(source, &source->request_link, source->link);
+    source->stage = source_stage_open;
+    return STAGE_AGAIN;
+}
+
+static void
+put_block_list(StreamWriter *writer, const RamBlocks *blocks, bool with_page_sizes)
+{
+    stream_put_mem_size(writer, blocks->total_bytes);
+    for (unsigned i = 0; i < blocks->count; i++) {
+        const RamBlock *block = &blocks->blocks[i];
+        bool with_size = with_page_sizes && block->host_pages > 1;
+        stream_put_block(writer, block->is.name, block->is.length_bytes,
+                         with_size ? block->is.page_size_bytes : 0);
+    }
+}
+
+StageResult
+source_stage_open(Source *source, GError **error)
+{
+    StreamWriter *writer = frame_queue_writer(&source->main);
+
+    stream_put_header(writer);
+    stream_put_configuration(writer, source->faultline->machine);
+    if (source->has_return_path) {
+        stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
+        stream_put_ping(writer, STREAM_HELLO | STREAM_FEATURES);
+    }
+    if (source->can_postcopy)
+        stream_put_advise(writer, source->blocks->page_sizes);
+    stream_put_start(writer, STREAM_START, SOURCE_RAM_SECTION, "ram", 0, STREAM_RAM_VERSION);
+    put_block_list(writer, source->blocks, source->can_postcopy);
+    stream_put_eos(writer);
+    stream_put_footer(writer, SOURCE_RAM_SECTION);
+
+    if (!source_start_log(source, error))
+        return STAGE_FAILED;
+    progress_set(&source->faultline->progress.active_ns, clock_now_ns());
+    context_move(source->faultline, FAULTLINE_STATUS_ACTIVE);
+    source->stage = source_stage_pass;
+    return STAGE_AGAIN;
+}
+
+StageResult
+source_stage_urgent(Source *source, GError **error)
+{
+    if (source->has_preempt) {
+        /* The destination counts connections: main is surely accepted once it has answered. */
+        if (!source_flag(&source->has_pong))
+            return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
+        StageResult result = connect_link(source, &source->urgent_link, error);
+        if (result != STAGE_AGAIN)
+            return result;
+        publish_link(source, &source->request_urgent_link, source->urgent_link);
+    }
+    source->stage = source_stage_stop;
+    return STAGE_AGAIN;
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The source as a whole: made and freed by the control thread; the migration role's step, which
+ * runs one stage after the other and decides, when a stage fails, on which side the guest is.
+ */
+#include "engine/source/source.h"
+
+static uint64_t
+largest_block_words(const RamBlocks *blocks)
+{
+    uint64_t pages = 0;
+    for (unsigned i = 0; i < blocks->count; i++)
+        pages = MAX(pages, blocks->blocks[i].count_pages);
+    return (pages + 63) / 64;
+}
+
+Source *
+source_new(Faultline *faultline, const char *uri, GError **error)
+{
+    const Options *options = &faultline->options;
+    Source *source = g_new0(Source, 1);
+    source->faultline = faultline;
+    source->blocks = &faultline->blocks;
+    source->uri = g_strdup(uri);
+    source->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
+    source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
+    source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
+    source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
+    source->stage = source_stage_connect;
+    source->migration = (Role){.name = "migration",
+                               .step = source_migration_step,
+                               .close = source_migration_close,
+                               .self = source};
+    source->request = (Role){.name = "request",
+                             .step = source_request_step,
+                             .close = source_request_close,
+                             .self = source};
+    frame_queue_init(&source->main);
+    frame_queue_init(&source->urgent);
+    source->sync_words = g_new0(uint64_t, largest_block_words(source->blocks));
+    for (unsigned i = 0; i < source->blocks->count; i++) {
+        RamBlock *block = &source->blocks->blocks[i];
+        block->dirty = page_bitmap_new(block->count_pages);
+    }
+    bool is_good = !source->releases_ram || ram_blocks_open_memory(source->blocks, error);
+    if (is_good && !faultline->guest.dirty_log_start) {
+        source->tracker = uffd_tracker_new(error);
+        is_good = source->tracker != NULL;
+    }
+    if (!is_good)
+        g_clear_pointer(&source, source_free);
+    return source;
+}
+
+void
+source_free(Source *source)
+{
+    g_clear_pointer(&source->tracker, uffd_tracker_free);
+    ram_blocks_close_memory(source->blocks);
+    for (unsigned i = 0; i < source->blocks->count; i++)
+        g_clear_pointer(&source->blocks->blocks[i].dirty, page_bitmap_free);
+    frame_queue_clear(&source->main);
+    frame_queue_clear(&source->urgent);
+    g_clear_pointer(&source->package, g_byte_array_unref);
+    if (source->description)
+        g_string_free(source->description, TRUE);
+    g_clear_error(&source->request_error);
+    g_clear_error(&source->failure);
+    g_free(source->sync_words);
+    g_free(source->uri);
+    g_free(source);
+}
+
+void
+source_stop(Source *source)
+{
+    source_set_flag(&source->is_stopping);
+    source_notify(source);
+    if (source->request.ring)
+        transport_ring_notify(source->request.ring);
+}
+
+void
+source_notify(Source *source)
+{
+    if (source->migration.ring)
+        transport_ring_notify(source->migration.ring);
+}
+
+/* ---- How it ends
+ * ---------------------------------------------------------------------------------- */
+
+/* Whether the destination can own the guest: the bytes that give it away were all accepted, and it
+ * did not say that it never ran. */
+static bool
+is_given_away(const Source *source)
+{
+    bool has_released = source->releases_ram && source_flag(&source->has_loaded);
+    bool never_ran = source_flag(&source->has_shut) && source->shut_value != 0 &&
+                     (source->features & STREAM_FEATURE_COMMIT) && !has_released;
+    return source->gave_away && !never_ran &&
+           transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes;
+}
+
+/* The guest is ours, and goes on as it was before. */
+static void
+keep_guest(Source *source)
+{
+    g_autoptr(GError) failed = NULL;
+
+    source_stop_log(source);
+    if (!source->has_guest)
+        return;
+    source->has_guest = false;
+    if (!context_settle_guest(source->faultline, source->was_running, &failed)) {
+        g_prefix_error(&failed, "after the failed migration the guest stands paused here, whole; "
+                                "try 'cont': ");
+        context_keep_error(source->faultline, g_steal_pointer(&failed));
+    }
+}
+
+static void
+close_links(Source *source)
+{
+    if (source->link)
+        transport_link_shutdown(source->link);
+    if (source->urgent_link)
+        transport_link_shutdown(source->urgent_link);
+}
+
+static void
+fail_kept(Source *source, GError *failure)
+{
+    Faultline *faultline = source->faultline;
+
+    g_prefix_error(&failure, "migrate to %s: ", source->uri);
+    g_autofree char *text =
+        g_strdup_printf("%s. The guest %s at the source, whole", failure->message,
+                        source->has_guest && !source->was_running ? "stays paused" : "goes on");
+    context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
+    g_clear_error(&failure);
+    keep_guest(source);
+    context_move(faultline, FAULTLINE_STATUS_FAILED);
+}
+
+static void
+fail_given_away(Source *source, GError *failure)
+{
+    Faultline *faultline = source->faultline;
+    bool in_postcopy = source->is_postcopy;
+
+    g_prefix_error(&failure, "migrate to %s: ", source->uri);
+    g_autofree char *text = g_strdup_printf(
+        "%s. %s", failure->message,
+        in_postcopy ? "The guest runs at the destination and waits for pages that are kept here; "
+                      "keep both processes"
+                    : "The destination had everything and may run the guest, so it stays stopped "
+                      "here; look at the destination before you do anything with it");
+    context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
+    g_clear_error(&failure);
+    context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
+    if (in_postcopy && context_status(faultline) == FAULTLINE_STATUS_DEVICE)
+        context_move(faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    context_move(faultline,
+                 in_postcopy ? FAULTLINE_STATUS_POSTCOPY_PAUSED : FAULTLINE_STATUS_FAILED);
+}
+
+static void
+cancel(Source *source)
+{
+    context_move(source->faultline, FAULTLINE_STATUS_CANCELLING);
+    close_links(source);
+    keep_guest(source);
+    context_move(source->faultline, FAULTLINE_STATUS_CANCELLED);
+}
+
+static void
+complete(Source *source)
+{
+    source_stop_log(source);
+    context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
+    context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
+}
+
+/* The links are shut; how many bytes the peer can have is known once nothing is in flight. */
+static StageResult
+stage_failing(Source *source, GError **error)
+{
+    (void)error;
+    if (source->main.sender && transport_sender_state(source->main.sender) == TRANSPORT_WAIT)
+        return STAGE_STAY;
+    /* What the destination said last may still be in the return path. */
+    bool can_hear = source->has_return_path && source->link;
+    if (can_hear && !source_flag(&source->has_shut) && !source_flag(&source->request_failed))
+        return STAGE_STAY;
+    GError *failure = g_steal_pointer(&source->failure);
+    (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
+    source->stage = NULL;
+    return STAGE_DONE;
+}
+
+/* An error that the request role met, or a SHUT that comes before its time. */
+static bool
+take_request_error(Source *source, GError **error)
+{
+    if (source->stage == stage_failing ||
+        (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
+        return false;
+    if (source_flag(&source->has_shut)) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_PEER,
+                    "the destination ended the migration early, with error %u; its log says why",
+                    source->shut_value);
+        return true;
+    }
+    if (!source_flag(&source->request_failed))
+        return false;
+    g_propagate_error(error, g_steal_pointer(&source->request_error));
+    return true;
+}
+
+static StepResult
+end(Source *source)
+{
+    source_stop(source);
+    return STEP_DONE;
+}
+
+StepResult
+source_migration_step(void *self)
+{
+    Source *source = self;
+    GError *failure = NULL;
+
+    if (source_flag(&source->is_stopping))
+        return end(source);
+    if (source_flag(&source->wants_cancel) && !source->gave_away && !source->failure) {
+        cancel(source);
+        return end(source);
+    }
+    StageResult result = STAGE_FAILED;
+    if (!take_request_error(source, &failure))
+        result = source->stage(source, &failure);
+    switch (result) {
+    case STAGE_STAY:
+        return STEP_WAIT;
+    case STAGE_AGAIN:
+        return STEP_AGAIN;
+    case STAGE_DONE:
+        if (source->stage)
+            complete(source);
+        return end(source);
+    case STAGE_FAILED:
+        break;
+    }
+    close_links(source);
+    source->failure = failure;
+    source->stage = stage_failing;
+    return STEP_AGAIN;
+}
+
+void
+source_migration_close(void *self)
+{
+    Source *source = self;
+    g_clear_pointer(&source->connector, transport_connector_free);
+    g_clear_pointer(&source->main.sender, transport_sender_free);
+    g_clear_pointer(&source->link, transport_link_unref);
+    g_clear_pointer(&source->urgent_link, transport_link_unref);
+}

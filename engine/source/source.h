@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The source of a migration.
+ *
+ * Two roles. `migration` goes through the stages below, one after the other, each a function that
+ * is called until it says that the next one may begin; it alone sends on the main channel and moves
+ * the phase. `request` reads the return path and answers page requests on the urgent channel.
+ *
+ *   connect    main channel connects; request may read the return path from here on
+ *   open       header, configuration, hello, ADVISE, ram START; dirty log on
+ *   pass       sends what is dirty; over and over, see precopy.c
+ *   urgent     postcopy with preempt: the second connection
+ *   stop       the guest is stopped, last sync
+ *   then precopy ends:                          or postcopy begins:
+ *   rest       remaining pages, ram END           discard    DISCARD for each block
+ *   devices    device sections; COMMIT ping       package    LISTEN, devices, RUN in one blob
+ *   commit     EOF: the guest is given away       push       pusher, until no page is dirty
+ *                                                 finish     ram END, EOF
+ *   confirm    waits for the destination's SHUT
+ *
+ * Ownership. `gave_away` is set immediately before the bytes that let the destination run the guest
+ * are handed to the transport, and cleared again only if the transport proves that not all of them
+ * were accepted. While it is false, every failure ends with the guest running here.
+ *
+ * What the roles share: the dirty bitmaps (who clears a host page's first bit sends that page), the
+ * queue of requests when there is no urgent channel, and the atomics below.
+ */
+#ifndef ENGINE_SOURCE_SOURCE_H
+#define ENGINE_SOURCE_SOURCE_H
+
+#include "engine/context.h"
+#include "engine/reader.h"
+#include "engine/frame.h"
+#include "uffd/uffd.h"
+
+#define SOURCE_RAM_SECTION  1u
+#define SOURCE_REQUESTS_MAX 4096u /* a power of two */
+
+/* A host page somebody asked for. */
+typedef struct SourceRequest {
+    uint32_t block;
+    uint64_t page;
+} SourceRequest;
+
+typedef StageResult (*SourceStage)(Source *source, GError **error);
+
+struct Source {
+    /* set before any thread starts */
+    Faultline *faultline;
+    RamBlocks *blocks;
+    char *uri;
+    bool has_return_path, can_postcopy, has_preempt, releases_ram;
+    Role migration, request;
+    uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
+    UffdTracker *tracker; /* when the guest has no dirty log of its own */
+
+    /* migration thread */
+    SourceStage stage;
+    TransportConnector *connector;
+    TransportLink *link, *urgent_link; /* the roles hold references of their own */
+    FrameQueue main;
+    bool is_part_open;           /* a PART has begun and not yet its EOS */
+    bool is_logging;             /* the dirty log is on */
+    bool has_guest, was_running; /* the guest was stopped by us, and whether it ran before */
+    bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
+    bool gave_away;              /* the destination may run the guest */
+    unsigned cursor_block;       /* where pass or pusher goes on */
+    uint64_t cursor_page;
+    uint64_t end_page; /* pusher: inside a host page up to here; 0: between two */
+    uint64_t pass_began_ns, window_began_ns, window_bytes;
+    TransportLimit limit;
+    GByteArray *package;  /* devices or package: being sent */
+    GString *description; /* precopy: the VMDESCRIPTION */
+    GError *failure;      /* why it is failing */
+    uint64_t give_bytes;  /* accepted bytes from which on the guest is given away */
+
+    /* request thread */
+    TransportReceiver *receiver;
+    Reader reader;
+    FrameQueue urgent;
+    RamBlock *asked;                  /* block of the last REQ_PAGES_ID */
+    RamBlock *asking;                 /* request under way: host pages [asking_page, asking_end) */
+    uint64_t asking_page, asking_end; /* next host page to claim, and the end */
+    uint64_t sending_page, sending_end; /* inside a claimed host page; equal: between two */
+
+    /* shared: set with release by the migration role, read with acquire by the request role */
+    TransportLink *request_link;        /* the main link; NULL: not yet connected */
+    TransportLink *request_urgent_link; /* the urgent link */
+    bool is_stopping;                   /* roles end */
+    bool answers_requests;              /* dirty bitmaps are final */
+
+    /* shared: set with release by the request role, read with acquire by the migration role */
+    bool has_pong, has_commit, has_loaded, has_shut, request_failed;
+    uint32_t features; /* agreed with a faultline peer */
+    uint32_t shut_value;
+    GError *request_error; /* set before request_failed */
+    uint64_t cursor_hint;  /* block << 48 | page behind the last requested one; 0: none */
+
+    /* shared: requests for the pusher when there is no urgent channel; filled by request at head,
+     * emptied by migration at tail. Full: the request is dropped, its page comes by the push. */
+    SourceRequest requests[SOURCE_REQUESTS_MAX];
+    uint32_t requests_head, requests_tail;
+
+    /* shared: set by the control thread */
+    bool wants_postcopy, wants_cancel;
+};
+
+/* Control thread. Errors: those of uffd_tracker_new() and of memory. */
+Source *source_new(Faultline *faultline, const char *uri, GError **error);
+void source_free(Source *source);
+
+/* Makes both roles end soon, without judging what that means for the guest. Thread: control. */
+void source_stop(Source *source);
+
+/* Wakes the migration role. Thread: any. */
+void source_notify(Source *source);
+
+/* ---- Between the files of this folder
+ * ------------------------------------------------------------ */
+
+StepResult source_migration_step(void *self);
+void source_migration_close(void *self);
+StepResult source_request_step(void *self);
+void source_request_close(void *self);
+
+/* Stages, in order. */
+StageResult source_stage_connect(Source *source, GError **error);
+StageResult source_stage_open(Source *source, GError **error);
+StageResult source_stage_pass(Source *source, GError **error);
+StageResult source_stage_urgent(Source *source, GError **error);
+StageResult source_stage_stop(Source *source, GError **error);
+StageResult source_stage_rest(Source *source, GError **error);
+StageResult source_stage_devices(Source *source, GError **error);
+StageResult source_stage_commit(Source *source, GError **error);
+StageResult source_stage_discard(Source *source, GError **error);
+StageResult source_stage_package(Source *source, GError **error);
+StageResult source_stage_push(Source *source, GError **error);
+StageResult source_stage_finish(Source *source, GError **error);
+StageResult source_stage_confirm(Source *source, GError **error);
+
+/* The flush of the main channel, in the terms of a stage: AGAIN: taken (drained). */
+StageResult source_flush(Source *source, GError **error);
+StageResult source_drain(Source *source, GError **error);
+/* A page record on the main channel, with a PART around it that source_end_part() closes. */
+void source_put_page(Source *source, RamBlock *block, uint64_t page);
+void source_end_part(Source *source);
+/* Sends dirty pages from the cursor on until the frame is full; false: none is left behind it. */
+bool source_put_dirty(Source *source);
+
+/* Last sync of the dirty log before `pass`; sets figures. */
+bool source_sync(Source *source, GError **error);
+bool source_start_log(Source *source, GError **error);
+void source_stop_log(Source *source);
+uint64_t source_count_dirty(const Source *source);
+
+/* Claims a host page: true for exactly one caller. Walk 6 of 12. */
+bool source_claim(RamBlock *block, uint64_t page);
+
+/* Device sections, for precopy's end and for the package. */
+bool source_put_devices(Source *source, GByteArray *bytes, GString *json, GError **error);
+
+/* Queue of requests; source_requests_pop by the migration role. */
+bool source_requests_pop(Source *source, SourceRequest *ret_request);
+
+static inline bool
+source_flag(const bool *flag)
+{
+    return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+}
+
+static inline void
+source_set_flag(bool *flag)
+{
+    __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+#endif

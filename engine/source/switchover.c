@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The switch-over: the guest is stopped, and either precopy is brought to its end or postcopy is
+ * begun. Migration role. All of it is downtime, so nothing here allocates by the page or waits
+ * without need.
+ *
+ * The guest is given away in two places only, source_stage_commit() and source_stage_package();
+ * both write down from how many accepted bytes on the destination can have it.
+ */
+#include "engine/source/source.h"
+
+#include <string.h>
+
+/* Host pages go as a whole: if one target page is dirty, all of it is. */
+static void
+round_to_host_pages(RamBlock *block)
+{
+    if (block->host_pages == 1)
+        return;
+    uint64_t page = 0;
+    while ((page = page_bitmap_next_set(block->dirty, page, block->count_pages)) <
+           block->count_pages) {
+        page = ram_block_host_page(block, page);
+        page_bitmap_set_range(block->dirty, page, block->host_pages);
+        page += block->host_pages;
+    }
+}
+
+StageResult
+source_stage_stop(Source *source, GError **error)
+{
+    Faultline *faultline = source->faultline;
+
+    if (!context_take_guest(faultline, &source->was_running, error))
+        return STAGE_FAILED;
+    source->has_guest = true;
+    progress_set(&faultline->progress.stopped_ns, clock_now_ns());
+    context_move(faultline, FAULTLINE_STATUS_DEVICE);
+    if (!source_sync(source, error))
+        return STAGE_FAILED;
+    source->cursor_block = 0;
+    source->cursor_page = 0;
+    if (source->is_postcopy)
+        for (unsigned i = 0; i < source->blocks->count; i++)
+            round_to_host_pages(&source->blocks->blocks[i]);
+    source->stage = source->is_postcopy ? source_stage_discard : source_stage_rest;
+    return STAGE_AGAIN;
+}
+
+static void
+set_downtime(Source *source)
+{
+    Progress *progress = &source->faultline->progress;
+    progress_set(&progress->downtime_ns, clock_now_ns() - progress->stopped_ns);
+    progress_set(&progress->downtime_bytes,
+                 transport_sender_accepted_bytes(source->main.sender) - progress->precopy_bytes);
+}
+
+/* ---- The end of precopy
+ * ---------------------------------------------------------------------------- */
+
+StageResult
+source_stage_rest(Source *source, GError **error)
+{
+    Progress *progress = &source->faultline->progress;
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+
+    bool has_more = source_put_dirty(source);
+    source_end_part(source);
+    uint64_t count = source->main.count_zero + source->main.count_normal - progress->zero_pages -
+                     progress->normal_pages;
+    progress_add(&progress->precopy_pages, count);
+    progress_set(&progress->zero_pages, source->main.count_zero);
+    progress_set(&progress->normal_pages, source->main.count_normal);
+    if (!has_more) {
+        if (!frame_queue_has_room(&source->main))
+            return STAGE_AGAIN;
+        StreamWriter *writer = frame_queue_writer(&source->main);
+        stream_put_part(writer, STREAM_END, SOURCE_RAM_SECTION);
+        stream_put_eos(writer);
+        stream_put_footer(writer, SOURCE_RAM_SECTION);
+        progress_set(&progress->remaining_bytes, 0);
+        source->stage = source_stage_devices;
+    }
+    return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_AGAIN;
+}
+
+StageResult
+source_stage_devices(Source *source, GError **error)
+{
+    if (source->has_return_path && !source_flag(&source->has_pong))
+        return source_drain(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
+    if (!source->package) {
+        source->package = g_byte_array_new();
+        source->description = g_string_new(NULL);
+        if (!source_put_devices(source, source->package, source->description, error))
+            return STAGE_FAILED;
+    }
+    StageResult result = source_drain(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    frame_queue_put_memory(&source->main, source->package->data, source->package->len);
+    if (source->features & STREAM_FEATURE_COMMIT)
+        stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_COMMIT);
+    if (source_flush(source, error) == STAGE_FAILED)
+        return STAGE_FAILED;
+    source->stage = source_stage_commit;
+    return STAGE_AGAIN;
+}
+
+StageResult
+source_stage_commit(Source *source, GError **error)
+{
+    StageResult result = source_drain(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    if ((source->features & STREAM_FEATURE_COMMIT) && !source_flag(&source->has_commit))
+        return STAGE_STAY;
+
+    /* The EOF is the first byte of what follows: with it the destination has everything. */
+    source->gave_away = true;
+    source->give_bytes = transport_sender_accepted_bytes(source->main.sender) + 1;
+    StreamWriter *writer = frame_queue_writer(&source->main);
+    stream_put_u8(writer, STREAM_EOF);
+    stream_put_u8(writer, STREAM_VMDESCRIPTION);
+    stream_put_be32(writer, (uint32_t)source->description->len);
+    frame_queue_put_memory(&source->main, source->description->str, source->description->len);
+    source->stage = source_stage_confirm;
+    return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_AGAIN;
+}
+
+/* The destination's own word, or without a return path the transport's, that it has everything. */
+StageResult
+source_stage_confirm(Source *source, GError **error)
+{
+    if (source_flag(&source->has_shut)) {
+        if (source->shut_value == 0) {
+            if (!source->is_postcopy)
+                set_downtime(source);
+            return STAGE_DONE;
+        }
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_PEER,
+                    "confirm: the destination ended the migration with error %u; its log says why",
+                    source->shut_value);
+        return STAGE_FAILED;
+    }
+    StageResult result = source_drain(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    if (source->has_return_path)
+        return STAGE_STAY;
+    set_downtime(source);
+    return STAGE_DONE;
+}
+
+/* ---- The beginning of postcopy
+ * ----------------------------------------------------------------------- */
+
+/* One command of up to STREAM_DISCARD_RANGES runs from the cursor on; false: the block has no more.
+ */
+static bool
+put_discard(Source *source, const RamBlock *block)
+{
+    StreamRange ranges[STREAM_DISCARD_RANGES];
+    unsigned count = 0;
+
+    while (count < STREAM_DISCARD_RANGES) {
+        uint64_t page = page_bitmap_next_set(block->dirty, source->cursor_page, block->count_pages);
+        uint64_t end = page_bitmap_next_clear(block->dirty, page, block->count_pages);
+        source->cursor_page = end;
+        if (page == block->count_pages)
+            break;
+        ranges[count++] = (StreamRange){.start = page * FAULTLINE_PAGE_BYTES,
+                                        .length = (end - page) * FAULTLINE_PAGE_BYTES};
+    }
+    if (count)
+        stream_put_discard(frame_queue_writer(&source->main), block->is.name, ranges, count);
+    return count != 0;
+}
+
+StageResult
+source_stage_discard(Source *source, GError **error)
+{
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    while (source->cursor_block < source->blocks->count && frame_queue_has_room(&source->main)) {
+        if (put_discard(source, &source->blocks->blocks[source->cursor_block]))
+            continue;
+        source->cursor_block++;
+        source->cursor_page = 0;
+    }
+    if (source->cursor_block == source->blocks->count && frame_queue_has_room(&source->main)) {
+        stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_DISCARDED);
+        source->stage = source_stage_package;
+    }
+    return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_AGAIN;
+}
+
+static void
+append_command(GByteArray *bytes, StreamCommand command)
+{
+    uint8_t memory[16];
+    StreamWriter writer = {.bytes = memory, .capacity = sizeof memory};
+    stream_put_command(&writer, command, NULL, 0);
+    g_byte_array_append(bytes, memory, (guint)writer.length);
+}
+
+static bool
+build_package(Source *source, GError **error)
+{
+    uint8_t memory[16];
+    StreamWriter ping = {.bytes = memory, .capacity = sizeof memory};
+
+    source->package = g_byte_array_new();
+    append_command(source->package, STREAM_COMMAND_POSTCOPY_LISTEN);
+    if (!source_put_devices(source, source->package, NULL, error))
+        return false;
+    stream_put_ping(&ping, STREAM_PING_LOADED);
+    g_byte_array_append(source->package, memory, (guint)ping.length);
+    append_command(source->package, STREAM_COMMAND_POSTCOPY_RUN);
+    return true;
+}
+
+/* Hands the package over; from here on requests may come. */
+static StageResult
+give_away(Source *source, GError **error)
+{
+    uint8_t length[4];
+    StreamWriter writer = {.bytes = length, .capacity = sizeof length};
+
+    stream_put_be32(&writer, source->package->len);
+    stream_put_command(frame_queue_writer(&source->main), STREAM_COMMAND_PACKAGED, length,
+                       sizeof length);
+    uint64_t head_bytes = frame_queue_writer(&source->main)->length;
+    frame_queue_put_memory(&source->main, source->package->data, source->package->len);
+    source->gave_away = true;
+    source->give_bytes =
+        transport_sender_accepted_bytes(source->main.sender) + head_bytes + source->package->len;
+    source_set_flag(&source->answers_requests);
+    return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_AGAIN;
+}
+
+StageResult
+source_stage_package(Source *source, GError **error)
+{
+    if (!source->package && !build_package(source, error))
+        return STAGE_FAILED;
+    StageResult result = source_drain(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    if (!source->gave_away)
+        return give_away(source, error);
+
+    /* All of it was accepted. The log is of no use any more, and costs the host. */
+    set_downtime(source);
+    source_stop_log(source);
+    context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
+    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_RUNNING);
+    source->main.named = NULL;
+    source->cursor_block = 0;
+    source->cursor_page = 0;
+    source->stage = source_stage_push;
+    return STAGE_AGAIN;
+}

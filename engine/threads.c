@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Threads, clocks and event descriptors: the engine's only system calls.
+ *
+ * role_threads_start() is called by the control thread; each role's loop runs on the thread made
+ * for it. A role's ring is made by its own thread, because only that thread may submit to it, and
+ * freed by the joining one after all threads are gone, because roles notify each other's rings.
+ */
+#include "engine/role.h"
+#include "engine/faultline.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct RoleThread {
+    Role *role;
+    RoleThreads *all;
+    GThread *thread;
+    GError *error;
+} RoleThread;
+
+struct RoleThreads {
+    GMutex lock; /* guards what follows */
+    GCond changed;
+    unsigned count_ready; /* threads that have tried to make their ring */
+    bool go, give_up;
+
+    unsigned count;
+    unsigned count_done; /* atomic */
+    RoleThread threads[];
+};
+
+static void
+run_role(Role *role)
+{
+    for (;;) {
+        role->wake_ns = 0;
+        StepResult result = role->step(role->self);
+        if (result == STEP_DONE)
+            break;
+        if (result == STEP_WAIT)
+            transport_ring_wait(role->ring, role->wake_ns);
+    }
+    if (role->close)
+        role->close(role->self);
+}
+
+static gpointer
+thread_main(gpointer data)
+{
+    RoleThread *self = data;
+    RoleThreads *all = self->all;
+
+    TransportRing *ring = transport_ring_new(&self->error);
+    g_mutex_lock(&all->lock);
+    self->role->ring = ring;
+    all->count_ready++;
+    g_cond_broadcast(&all->changed);
+    while (!all->go && !all->give_up)
+        g_cond_wait(&all->changed, &all->lock);
+    bool go = all->go;
+    g_mutex_unlock(&all->lock);
+
+    if (go)
+        run_role(self->role);
+    __atomic_add_fetch(&all->count_done, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* Waits for `count` threads to have a ring, and lets them go only if all of them have. */
+static bool
+release_threads(RoleThreads *all, unsigned count, GError **error)
+{
+    const GError *failed = NULL;
+
+    g_mutex_lock(&all->lock);
+    while (all->count_ready < count)
+        g_cond_wait(&all->changed, &all->lock);
+    for (unsigned i = 0; i < count && !failed; i++)
+        failed = all->threads[i].error;
+    bool go = !failed && count == all->count;
+    all->go = go;
+    all->give_up = !go;
+    g_cond_broadcast(&all->changed);
+    g_mutex_unlock(&all->lock);
+    if (failed)
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED, "%s", failed->message);
+    return go;
+}
+
+RoleThreads *
+role_threads_start(Role *const *roles, unsigned count, GError **error)
+{
+    RoleThreads *all = g_malloc0(sizeof *all + count * sizeof all->threads[0]);
+    g_mutex_init(&all->lock);
+    g_cond_init(&all->changed);
+    all->count = count;
+
+    unsigned started = 0;
+    for (; started < count; started++) {
+        RoleThread *thread = &all->threads[started];
+        *thread = (RoleThread){.role = roles[started], .all = all};
+        g_autoptr(GError) failed = NULL;
+        thread->thread = g_thread_try_new(roles[started]->name, thread_main, thread, &failed);
+        if (!thread->thread) {
+            g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
+                        "start migration: cannot make thread '%s': %s; raise the limit of threads. "
+                        "The guest is untouched",
+                        roles[started]->name, failed->message);
+            break;
+        }
+    }
+    if (!release_threads(all, started, started == count ? error : NULL)) {
+        all->count = started;
+        role_threads_join(all);
+        return NULL;
+    }
+    return all;
+}
+
+bool
+role_threads_are_done(const RoleThreads *threads)
+{
+    return __atomic_load_n(&threads->count_done, __ATOMIC_ACQUIRE) == threads->count;
+}
+
+void
+role_threads_join(RoleThreads *threads)
+{
+    for (unsigned i = 0; i < threads->count; i++)
+        g_thread_join(threads->threads[i].thread);
+    for (unsigned i = 0; i < threads->count; i++) {
+        RoleThread *thread = &threads->threads[i];
+        g_clear_pointer(&thread->role->ring, transport_ring_free);
+        g_clear_error(&thread->error);
+    }
+    g_mutex_clear(&threads->lock);
+    g_cond_clear(&threads->changed);
+    g_free(threads);
+}
+
+uint64_t
+clock_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int64_t
+clock_wall_us(void)
+{
+    return g_get_real_time();
+}
+
+int
+wakeup_open(GError **error)
+{
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fd < 0)
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
+                    "make event descriptor: eventfd: %s; raise the limit of open files",
+                    strerror(errno));
+    return fd;
+}
+
+void
+wakeup_signal(int fd)
+{
+    uint64_t one = 1;
+    ssize_t written;
+    do
+        written = write(fd, &one, sizeof one);
+    while (written < 0 && errno == EINTR);
+}
+
+void
+wakeup_clear(int fd)
+{
+    uint64_t count;
+    ssize_t taken;
+    do
+        taken = read(fd, &count, sizeof count);
+    while (taken < 0 && errno == EINTR);
+}
+
+void
+wakeup_close(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}

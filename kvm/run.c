@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * `faultline run`: makes a machine and its Faultline, opens the control sockets, and runs the GLib
+ * main loop until quit, a signal, or a failed incoming migration. Main thread; the guest's and the
+ * engine's threads are their own affair.
+ */
+#include "kvm/command.h"
+#include "kvm/machine.h"
+#include "kvm/monitor_server.h"
+#include "kvm/run_options.h"
+#include "kvm/verdict_file.h"
+
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define VERDICT_PERIOD_MS 500
+
+typedef struct Run {
+    const RunOptions *options;
+    const MachineKind *kind;
+    Machine *machine;
+    Faultline *faultline;
+    FaultlineMonitor *monitor;
+    GPtrArray *servers;
+    GMainLoop *loop;
+    bool said_address, said_bad, said_verdict_file;
+    int exit_code;
+} Run;
+
+static void
+say(const char *text)
+{
+    fprintf(stderr, "faultline run: %s\n", text);
+}
+
+static void
+quit_run(void *opaque)
+{
+    Run *run = opaque;
+    g_main_loop_quit(run->loop);
+}
+
+static gboolean
+signal_came(gpointer data)
+{
+    quit_run(data);
+    return G_SOURCE_CONTINUE;
+}
+
+/* Prints where it listens, once; also when listening began by migrate-incoming. */
+static void
+say_address(Run *run)
+{
+    if (run->said_address || !run->options->incoming)
+        return;
+    g_autofree char *address = faultline_incoming_address(run->faultline);
+    if (!address)
+        return;
+    printf("incoming: listening at %s\n", address);
+    fflush(stdout);
+    run->said_address = true;
+}
+
+static gboolean
+event_came(gint fd, GIOCondition condition, gpointer data)
+{
+    Run *run = data;
+    FaultlineInfo info;
+    (void)fd;
+    (void)condition;
+
+    faultline_monitor_pump(run->monitor);
+    say_address(run);
+    faultline_query(run->faultline, &info);
+    if (info.incoming && info.status == FAULTLINE_STATUS_FAILED && run->exit_code == EXIT_OK) {
+        g_autofree char *text = g_strdup_printf("the incoming migration failed: %s", info.error);
+        say(text);
+        run->exit_code = EXIT_FAILED;
+        g_main_loop_quit(run->loop);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean
+look_at_verdict(gpointer data)
+{
+    Run *run = data;
+    g_autoptr(GError) error = NULL;
+    const char *verdict = run->kind->verdict(run->machine);
+
+    say_address(run);
+    if (verdict && g_str_has_prefix(verdict, "bad") && !run->said_bad) {
+        g_autofree char *text = g_strdup_printf("the guest found a wrong byte: %s", verdict);
+        say(text);
+        run->said_bad = true;
+    }
+    if (run->options->verdict &&
+        !verdict_file_write(run->options->verdict, verdict ? verdict : "none", &error) &&
+        !run->said_verdict_file) {
+        say(error->message);
+        run->said_verdict_file = true;
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+static bool
+apply_settings(Run *run, GError **error)
+{
+    const RunOptions *options = run->options;
+
+    for (unsigned i = 0; i < options->count_capabilities; i++)
+        if (!faultline_set_capability(run->faultline, options->capabilities[i].name,
+                                      options->capabilities[i].value != 0, error))
+            return false;
+    for (unsigned i = 0; i < options->count_parameters; i++)
+        if (!faultline_set_parameter(run->faultline, options->parameters[i].name,
+                                     options->parameters[i].value, error))
+            return false;
+    return true;
+}
+
+static bool
+make_faultline(Run *run, GError **error)
+{
+    unsigned count;
+
+    run->machine = run->kind->make(&run->options->machine, error);
+    if (!run->machine)
+        return false;
+    const FaultlineBlock *blocks = run->kind->blocks(run->machine, &count);
+    run->faultline = faultline_new(run->kind->guest, run->machine, blocks, count, error);
+    return run->faultline && apply_settings(run, error);
+}
+
+static bool
+open_monitor(Run *run, GError **error)
+{
+    const FaultlineMonitorHost host = {.name = run->options->name, .quit = quit_run};
+
+    run->monitor = faultline_monitor_new(run->faultline, &host, run);
+    for (unsigned i = 0; run->options->qmp[i]; i++) {
+        MonitorServer *server = monitor_server_new(run->monitor, run->options->qmp[i], error);
+        if (!server)
+            return false;
+        g_ptr_array_add(run->servers, server);
+    }
+    return true;
+}
+
+/* The guest starts here, or is waited for. */
+static bool
+begin(Run *run, GError **error)
+{
+    const RunOptions *options = run->options;
+
+    faultline_set_autostart(run->faultline, !options->paused);
+    if (!options->incoming)
+        return options->paused || faultline_cont(run->faultline, error);
+    if (g_str_equal(options->incoming, "defer"))
+        return true;
+    if (!faultline_incoming(run->faultline, options->incoming, error))
+        return false;
+    say_address(run);
+    return true;
+}
+
+static void
+loop(Run *run)
+{
+    guint sources[] = {
+        g_unix_fd_add(faultline_event_fd(run->faultline), G_IO_IN, event_came, run),
+        g_timeout_add(VERDICT_PERIOD_MS, look_at_verdict, run),
+        g_unix_signal_add(SIGTERM, signal_came, run),
+        g_unix_signal_add(SIGINT, signal_came, run),
+    };
+
+    look_at_verdict(run);
+    g_main_loop_run(run->loop);
+    look_at_verdict(run);
+    for (unsigned i = 0; i < G_N_ELEMENTS(sources); i++)
+        g_source_remove(sources[i]);
+}
+
+/* A guest whose pages are partly at the other side does not survive this process, on whichever
+ * side it is. At a destination its threads wait for pages that nobody will bring and can only be
+ * ended with the process: so that one ends at once. */
+static void
+end_lost_guest(Run *run)
+{
+    FaultlineInfo info;
+
+    faultline_query(run->faultline, &info);
+    uint64_t pages =
+        info.incoming ? info.missing_pages : info.ram_remaining_bytes / FAULTLINE_PAGE_BYTES;
+    if (pages == 0 || (info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE &&
+                       info.status != FAULTLINE_STATUS_POSTCOPY_PAUSED))
+        return;
+    g_autofree char *text = g_strdup_printf(
+        "ended while %" G_GUINT64_FORMAT " pages of the guest had not moved: the guest is lost; "
+        "wait for status completed at both sides before you end one",
+        pages);
+    say(text);
+    run->exit_code = EXIT_FAILED;
+    if (!info.incoming)
+        return;
+    g_ptr_array_set_size(run->servers, 0);
+    fflush(NULL);
+    _exit(EXIT_FAILED);
+}
+
+static void
+run_clear(Run *run)
+{
+    if (run->faultline)
+        end_lost_guest(run);
+    g_ptr_array_unref(run->servers);
+    if (run->monitor)
+        faultline_monitor_free(run->monitor);
+    if (run->faultline)
+        faultline_free(run->faultline);
+    if (run->machine)
+        run->kind->free(run->machine);
+    g_main_loop_unref(run->loop);
+}
+
+static int
+run_machine(const RunOptions *options)
+{
+    g_autoptr(GError) error = NULL;
+    Run run = {
+        .options = options,
+        .kind = options->kind,
+        .servers = g_ptr_array_new_with_free_func((GDestroyNotify)monitor_server_free),
+        .loop = g_main_loop_new(NULL, FALSE),
+        .exit_code = EXIT_OK,
+    };
+
+    if (make_faultline(&run, &error) && open_monitor(&run, &error) && begin(&run, &error)) {
+        loop(&run);
+    } else {
+        say(error->message);
+        run.exit_code = g_error_matches(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT)
+                            ? EXIT_USAGE
+                            : EXIT_FAILED;
+    }
+    run_clear(&run);
+    return run.exit_code;
+}
+
+int
+run_command(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    RunOptions *options = run_options_parse(argc, argv, &error);
+
+    if (!options)
+        return usage_error("run", error->message);
+    int exit_code = run_machine(options);
+    run_options_free(options);
+    return exit_code;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The options of `faultline run`: what they are, and the checks that need no machine. Everything
+ * refused here is wrong use of the program (FAULTLINE_ERROR_ARGUMENT). Main thread only.
+ */
+#ifndef KVM_RUN_OPTIONS_H
+#define KVM_RUN_OPTIONS_H
+
+#include "kvm/machine.h"
+
+/* NAME=on|off of a capability, NAME=VALUE of a parameter. */
+typedef struct RunSetting {
+    char *name;
+    uint64_t value;
+} RunSetting;
+
+typedef struct RunOptions {
+    MachineOptions machine; /* its texts are owned by this struct */
+    const MachineKind *kind;
+    char *boot, *serial;
+    char **qmp;     /* paths, without "unix:" */
+    char *incoming; /* NULL, "defer" or a URI */
+    bool paused;
+    char *name;
+    char *verdict; /* NULL or a path */
+    RunSetting *capabilities, *parameters;
+    unsigned count_capabilities, count_parameters;
+} RunOptions;
+
+/* argv[0] is "run". --help prints and exits. NULL on wrong use. */
+RunOptions *run_options_parse(int argc, char **argv, GError **error);
+void run_options_free(RunOptions *options);
+
+/* "4096", "64K", "16M", "5G", "1T": digits and at most one suffix, powers of 1024, nothing else. */
+bool run_options_parse_size(const char *text, uint64_t *ret_bytes, GError **error);
+
+/* "NAME=on" or "NAME=off"; "NAME=SIZE". *ret_setting: free name with g_free. */
+bool run_options_parse_capability(const char *text, RunSetting *ret_setting, GError **error);
+bool run_options_parse_parameter(const char *text, RunSetting *ret_setting, GError **error);
+
+#endif

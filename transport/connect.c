@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Connectors: from a URI to a connected link, over all addresses a name has, in order.
+ *
+ * The thread of the ring. Only the resolution of a name blocks, in transport_connect(). How long
+ * to be patient is left to the caller, who frees the connector to give up.
+ */
+#include "transport/address.h"
+#include "transport/link.h"
+#include "transport/ring.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+struct TransportConnector {
+    TransportOp op;
+    TransportRing *ring;
+    TransportAddress *address;
+    GArray *endpoints; /* NULL for fd:N */
+    unsigned next;     /* of endpoints, to be tried when this one fails */
+    int fd;            /* -1: none */
+    int result;        /* of the connect that is done */
+    GString *reasons;  /* why each endpoint so far failed */
+};
+
+static TransportEndpoint *
+endpoint_at(TransportConnector *connector, unsigned index)
+{
+    return &g_array_index(connector->endpoints, TransportEndpoint, index);
+}
+
+static void
+connect_done(TransportOp *op, int result)
+{
+    ((TransportConnector *)op)->result = result;
+}
+
+static void
+close_socket(TransportConnector *connector)
+{
+    if (connector->fd >= 0)
+        close(connector->fd);
+    connector->fd = -1;
+}
+
+static void
+note_failure(TransportConnector *connector, int code)
+{
+    g_autofree char *uri = transport_endpoint_uri(endpoint_at(connector, connector->next - 1));
+
+    g_string_append_printf(connector->reasons, "%s%s: %s", connector->reasons->len ? ", " : "", uri,
+                           g_strerror(code));
+    close_socket(connector);
+}
+
+/* Begins with the next endpoint that gives a socket. false: none is left. */
+static bool
+try_next(TransportConnector *connector)
+{
+    while (connector->next < connector->endpoints->len) {
+        TransportEndpoint *endpoint = endpoint_at(connector, connector->next++);
+        const struct sockaddr *address = (const struct sockaddr *)&endpoint->storage;
+        struct io_uring_sqe *sqe;
+
+        connector->fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (connector->fd < 0) {
+            note_failure(connector, errno);
+            continue;
+        }
+        sqe = transport_ring_sqe(connector->ring);
+        io_uring_prep_connect(sqe, connector->fd, address, endpoint->length);
+        transport_ring_start(connector->ring, &connector->op, sqe);
+        return true;
+    }
+    return false;
+}
+
+static bool
+take_fd(TransportConnector *connector, GError **error)
+{
+    const TransportAddress *address = connector->address;
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+
+    if (getpeername(address->fd, (struct sockaddr *)&peer, &length) < 0) {
+        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_ADDRESS,
+                    "the address '%s' is not acceptable: the socket is not connected (%s): pass a "
+                    "connected stream socket, or use tcp:HOST:PORT or unix:PATH",
+                    address->uri, g_strerror(errno));
+        return false;
+    }
+    connector->fd = address->fd;
+    return true;
+}
+
+TransportConnector *
+transport_connect(TransportRing *ring, const char *uri, GError **error)
+{
+    g_autoptr(TransportAddress) address = transport_address_new(uri, false, error);
+    g_autoptr(GArray) endpoints = NULL;
+    TransportConnector *connector;
+
+    if (address == NULL)
+        return NULL;
+    if (address->kind != TRANSPORT_ADDRESS_FD) {
+        endpoints = transport_address_resolve(address, false, error);
+        if (endpoints == NULL)
+            return NULL;
+    }
+    connector = g_new0(TransportConnector, 1);
+    connector->op.done = connect_done;
+    connector->ring = ring;
+    connector->address = g_steal_pointer(&address);
+    connector->endpoints = g_steal_pointer(&endpoints);
+    connector->reasons = g_string_new(NULL);
+    connector->fd = -1;
+    if (connector->endpoints != NULL) {
+        try_next(connector); /* that none began is said by transport_connect_finish() */
+    } else if (!take_fd(connector, error)) {
+        transport_connector_free(connector);
+        return NULL;
+    }
+    return connector;
+}
+
+static TransportResult
+fail_all(TransportConnector *connector, GError **error)
+{
+    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK,
+                "connecting to %s failed (%s): is the destination listening there, and does no "
+                "firewall stand between?",
+                connector->address->uri, connector->reasons->str);
+    return TRANSPORT_ERROR_RESULT;
+}
+
+TransportResult
+transport_connect_finish(TransportConnector *connector, TransportLink **ret_link, GError **error)
+{
+    while (connector->fd >= 0) {
+        if (connector->op.is_in_flight)
+            transport_ring_reap(connector->ring, &connector->op);
+        if (connector->op.is_in_flight)
+            return TRANSPORT_WAIT;
+        if (connector->result == 0) {
+            *ret_link = transport_link_new(connector->fd, connector->address->uri);
+            connector->fd = -1;
+            return TRANSPORT_OK;
+        }
+        note_failure(connector, -connector->result);
+        try_next(connector);
+    }
+    return fail_all(connector, error);
+}
+
+void
+transport_connector_free(TransportConnector *connector)
+{
+    if (connector == NULL)
+        return;
+    if (!transport_ring_cancel(connector->ring, &connector->op)) {
+        g_warning("connector to %s freed by another thread while it connected: its memory is kept",
+                  connector->address->uri);
+        return;
+    }
+    close_socket(connector);
+    transport_address_free(connector->address);
+    if (connector->endpoints != NULL)
+        g_array_unref(connector->endpoints);
+    g_string_free(connector->reasons, TRUE);
+    g_free(connector);
+}

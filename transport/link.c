@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Links: a connected socket that the two threads of its halves, and whoever may end it, share.
+ *
+ * Any thread. The descriptor is closed with the last reference only, so that its number cannot come
+ * to mean another file while some thread still has an operation on it.
+ */
+#include "transport/link.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+void
+transport_link_make_blocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags >= 0 && (flags & O_NONBLOCK) != 0)
+        fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+}
+
+TransportLink *
+transport_link_new(int fd, const char *name)
+{
+    TransportLink *link = g_new0(TransportLink, 1);
+    int domain = AF_UNSPEC, one = 1;
+    socklen_t size = sizeof domain;
+
+    transport_link_make_blocking(fd);
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+    /* A requested page must not wait for the acknowledgement of the one before. */
+    if (domain == AF_INET || domain == AF_INET6)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    link->fd = fd;
+    link->name = g_strdup(name);
+    link->count_references = 1;
+    return link;
+}
+
+TransportLink *
+transport_link_ref(TransportLink *link)
+{
+    __atomic_add_fetch(&link->count_references, 1, __ATOMIC_RELAXED);
+    return link;
+}
+
+void
+transport_link_unref(TransportLink *link)
+{
+    /* Each release pairs with the acquire of the last one: all use comes before the close. */
+    if (link == NULL || __atomic_sub_fetch(&link->count_references, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    close(link->fd);
+    g_free(link->name);
+    g_free(link);
+}
+
+void
+transport_link_shutdown(TransportLink *link)
+{
+    /* ENOTCONN: the peer was first, which is as good. */
+    shutdown(link->fd, SHUT_RDWR);
+}
