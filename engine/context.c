@@ -52,9 +52,9 @@ faultline_new(const FaultlineGuest *guest, void *opaque, const FaultlineBlock *b
     faultline->blocks = table;
     faultline->event_fd = event_fd;
     faultline->autostart = true;
-    g_mutex_init(&faultline->guest_lock);
-    g_mutex_init(&faultline->lock);
-    g_cond_init(&faultline->changed);
+    pthread_mutex_init(&faultline->guest_lock, NULL);
+    pthread_mutex_init(&faultline->lock, NULL);
+    pthread_cond_init(&faultline->changed, NULL);
     g_queue_init(&faultline->events);
     options_init(&faultline->options);
     return faultline;
@@ -70,9 +70,9 @@ faultline_free(Faultline *faultline)
     g_queue_clear_full(&faultline->events, g_free);
     g_clear_error(&faultline->error);
     wakeup_close(faultline->event_fd);
-    g_mutex_clear(&faultline->guest_lock);
-    g_mutex_clear(&faultline->lock);
-    g_cond_clear(&faultline->changed);
+    pthread_mutex_destroy(&faultline->guest_lock);
+    pthread_mutex_destroy(&faultline->lock);
+    pthread_cond_destroy(&faultline->changed);
     g_free(faultline->machine);
     g_free(faultline);
 }
@@ -81,14 +81,20 @@ faultline_free(Faultline *faultline)
  */
 
 void
-context_event(Faultline *faultline, FaultlineEvent event)
+context_event_locked(Faultline *faultline, FaultlineEvent event)
 {
     event.time_us = clock_wall_us();
-    g_mutex_lock(&faultline->lock);
     if (g_queue_get_length(&faultline->events) < EVENTS_MAX)
         g_queue_push_tail(&faultline->events, g_memdup2(&event, sizeof event));
-    g_mutex_unlock(&faultline->lock);
     wakeup_signal(faultline->event_fd);
+}
+
+void
+context_event(Faultline *faultline, FaultlineEvent event)
+{
+    pthread_mutex_lock(&faultline->lock);
+    context_event_locked(faultline, event);
+    pthread_mutex_unlock(&faultline->lock);
 }
 
 int
@@ -100,11 +106,11 @@ faultline_event_fd(const Faultline *faultline)
 bool
 faultline_next_event(Faultline *faultline, FaultlineEvent *ret_event)
 {
-    g_mutex_lock(&faultline->lock);
+    pthread_mutex_lock(&faultline->lock);
     g_autofree FaultlineEvent *event = g_queue_pop_head(&faultline->events);
     if (!event)
         wakeup_clear(faultline->event_fd);
-    g_mutex_unlock(&faultline->lock);
+    pthread_mutex_unlock(&faultline->lock);
     if (event)
         *ret_event = *event;
     return event != NULL;
@@ -113,10 +119,10 @@ faultline_next_event(Faultline *faultline, FaultlineEvent *ret_event)
 void
 context_keep_error(Faultline *faultline, GError *error)
 {
-    g_mutex_lock(&faultline->lock);
+    pthread_mutex_lock(&faultline->lock);
     if (!faultline->error)
         faultline->error = g_steal_pointer(&error);
-    g_mutex_unlock(&faultline->lock);
+    pthread_mutex_unlock(&faultline->lock);
     g_clear_error(&error);
 }
 
@@ -167,24 +173,24 @@ resume_locked(Faultline *faultline, GError **error)
 bool
 context_take_guest(Faultline *faultline, bool *ret_was_running, GError **error)
 {
-    g_mutex_lock(&faultline->guest_lock);
+    pthread_mutex_lock(&faultline->guest_lock);
     *ret_was_running = faultline_run_state(faultline) == FAULTLINE_RUN_RUNNING;
     bool taken = true;
     if (*ret_was_running)
         taken = pause_locked(faultline, FAULTLINE_RUN_FINISH_MIGRATE, error);
     else
         context_set_run_state(faultline, FAULTLINE_RUN_FINISH_MIGRATE);
-    g_mutex_unlock(&faultline->guest_lock);
+    pthread_mutex_unlock(&faultline->guest_lock);
     return taken;
 }
 
 bool
 context_settle_guest(Faultline *faultline, bool run, GError **error)
 {
-    g_mutex_lock(&faultline->guest_lock);
+    pthread_mutex_lock(&faultline->guest_lock);
     context_set_run_state(faultline, FAULTLINE_RUN_PAUSED);
     bool settled = !run || resume_locked(faultline, error);
-    g_mutex_unlock(&faultline->guest_lock);
+    pthread_mutex_unlock(&faultline->guest_lock);
     return settled;
 }
 
@@ -201,7 +207,7 @@ faultline_cont(Faultline *faultline, GError **error)
 {
     bool done = false;
 
-    g_mutex_lock(&faultline->guest_lock);
+    pthread_mutex_lock(&faultline->guest_lock);
     FaultlineRunState state = faultline_run_state(faultline);
     switch (state) {
     case FAULTLINE_RUN_RUNNING:
@@ -223,7 +229,7 @@ faultline_cont(Faultline *faultline, GError **error)
                    "process once the destination has completed",
                    error);
     }
-    g_mutex_unlock(&faultline->guest_lock);
+    pthread_mutex_unlock(&faultline->guest_lock);
     return done;
 }
 
@@ -232,7 +238,7 @@ faultline_stop(Faultline *faultline, GError **error)
 {
     bool done;
 
-    g_mutex_lock(&faultline->guest_lock);
+    pthread_mutex_lock(&faultline->guest_lock);
     FaultlineRunState state = faultline_run_state(faultline);
     if (state == FAULTLINE_RUN_RUNNING)
         done = pause_locked(faultline, FAULTLINE_RUN_PAUSED, error);
@@ -241,7 +247,7 @@ faultline_stop(Faultline *faultline, GError **error)
     else
         done = refuse_run("stop", state, "the migration has its hands on it; wait for the outcome",
                           error);
-    g_mutex_unlock(&faultline->guest_lock);
+    pthread_mutex_unlock(&faultline->guest_lock);
     return done;
 }
 

@@ -13,6 +13,8 @@
 #include "engine/options.h"
 #include "engine/role.h"
 
+#include <pthread.h>
+
 typedef struct Source Source;
 typedef struct Destination Destination;
 
@@ -55,13 +57,13 @@ struct Faultline {
 
     /* Held over pause and resume, so that a monitor's stop and a switch-over come one after the
      * other; taken by control, migration, package and listen thread; before lock. */
-    GMutex guest_lock;
+    pthread_mutex_t guest_lock;
 
     /* any thread, under lock; never held while anything else is done. */
-    GMutex lock;
-    GCond changed; /* the status, for faultline_wait() */
-    GQueue events; /* FaultlineEvent */
-    GError *error; /* first failure of the current migration */
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* the status, for faultline_wait() */
+    GQueue events;          /* FaultlineEvent */
+    GError *error;          /* first failure of the current migration */
 };
 
 static inline void
@@ -90,6 +92,8 @@ FaultlineStatus context_status(const Faultline *faultline);
 bool context_is_busy(const Faultline *faultline);
 
 void context_event(Faultline *faultline, FaultlineEvent event);
+/* The same with lock held. */
+void context_event_locked(Faultline *faultline, FaultlineEvent event);
 
 /* Keeps the first error of a migration, for faultline_query(). Takes the error. Thread: any. */
 void context_keep_error(Faultline *faultline, GError *error);

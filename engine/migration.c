@@ -33,9 +33,9 @@ forget_last(Faultline *faultline)
     migration_end(faultline);
     memset(&faultline->progress, 0, sizeof faultline->progress);
     faultline->progress.expected_downtime_ms = UINT64_MAX;
-    g_mutex_lock(&faultline->lock);
+    pthread_mutex_lock(&faultline->lock);
     g_clear_error(&faultline->error);
-    g_mutex_unlock(&faultline->lock);
+    pthread_mutex_unlock(&faultline->lock);
 }
 
 static bool
@@ -103,6 +103,8 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
     }
     if (!check_idle(faultline, "migrate", error))
         return false;
+    if (!transport_check_uri(uri, false, error))
+        return translate(error);
     forget_last(faultline);
     faultline->source = source_new(faultline, uri, error);
     if (!faultline->source)
@@ -120,6 +122,8 @@ faultline_incoming(Faultline *faultline, const char *uri, GError **error)
                       "there is a guest here; start a machine of its own for it", error);
     if (!check_idle(faultline, "migrate-incoming", error))
         return false;
+    if (!transport_check_uri(uri, true, error))
+        return translate(error);
     forget_last(faultline);
     faultline->destination = destination_new(faultline, uri, error);
     if (!faultline->destination)

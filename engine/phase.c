@@ -71,25 +71,31 @@ context_move(Faultline *faultline, FaultlineStatus to)
     if (ENDED & (1u << to))
         progress_set(&faultline->progress.ended_ns, clock_now_ns());
 
-    g_mutex_lock(&faultline->lock);
+    pthread_mutex_lock(&faultline->lock);
+    /* Together: whoever sees the status finds the event, and the other way round. */
     __atomic_store_n(&faultline->status, to, __ATOMIC_RELEASE);
-    g_cond_broadcast(&faultline->changed);
-    g_mutex_unlock(&faultline->lock);
-    context_event(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
+    context_event_locked(faultline,
+                         (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
+    pthread_cond_broadcast(&faultline->changed);
+    pthread_mutex_unlock(&faultline->lock);
 }
 
 FaultlineStatus
 faultline_wait(Faultline *faultline, int64_t timeout_ms)
 {
-    int64_t end_us = g_get_monotonic_time() + timeout_ms * 1000;
+    uint64_t end_ns = clock_now_ns() + (uint64_t)MAX(timeout_ms, 0) * 1000000u;
+    struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000u),
+                           .tv_nsec = (long)(end_ns % 1000000000u)};
+    int failed = 0;
 
-    g_mutex_lock(&faultline->lock);
-    while (!(ENDED & (1u << context_status(faultline)))) {
+    pthread_mutex_lock(&faultline->lock);
+    while (!failed && !(ENDED & (1u << context_status(faultline)))) {
         if (timeout_ms < 0)
-            g_cond_wait(&faultline->changed, &faultline->lock);
-        else if (!g_cond_wait_until(&faultline->changed, &faultline->lock, end_us))
-            break;
+            failed = pthread_cond_wait(&faultline->changed, &faultline->lock);
+        else
+            failed = pthread_cond_clockwait(&faultline->changed, &faultline->lock, CLOCK_MONOTONIC,
+                                            &end);
     }
-    g_mutex_unlock(&faultline->lock);
+    pthread_mutex_unlock(&faultline->lock);
     return context_status(faultline);
 }

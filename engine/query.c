@@ -82,8 +82,8 @@ faultline_query(const Faultline *faultline, FaultlineInfo *ret_info)
             account_read(&destination->account, ret_info);
     }
     Faultline *locked = (Faultline *)faultline; /* only for its lock */
-    g_mutex_lock(&locked->lock);
+    pthread_mutex_lock(&locked->lock);
     if (faultline->error)
         g_strlcpy(ret_info->error, faultline->error->message, sizeof ret_info->error);
-    g_mutex_unlock(&locked->lock);
+    pthread_mutex_unlock(&locked->lock);
 }

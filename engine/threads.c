@@ -10,6 +10,7 @@
 #include "engine/faultline.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -23,8 +24,8 @@ typedef struct RoleThread {
 } RoleThread;
 
 struct RoleThreads {
-    GMutex lock; /* guards what follows */
-    GCond changed;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
     unsigned count_ready; /* threads that have tried to make their ring */
     bool go, give_up;
 
@@ -55,14 +56,14 @@ thread_main(gpointer data)
     RoleThreads *all = self->all;
 
     TransportRing *ring = transport_ring_new(&self->error);
-    g_mutex_lock(&all->lock);
+    pthread_mutex_lock(&all->lock);
     self->role->ring = ring;
     all->count_ready++;
-    g_cond_broadcast(&all->changed);
+    pthread_cond_broadcast(&all->changed);
     while (!all->go && !all->give_up)
-        g_cond_wait(&all->changed, &all->lock);
+        pthread_cond_wait(&all->changed, &all->lock);
     bool go = all->go;
-    g_mutex_unlock(&all->lock);
+    pthread_mutex_unlock(&all->lock);
 
     if (go)
         run_role(self->role);
@@ -76,16 +77,16 @@ release_threads(RoleThreads *all, unsigned count, GError **error)
 {
     const GError *failed = NULL;
 
-    g_mutex_lock(&all->lock);
+    pthread_mutex_lock(&all->lock);
     while (all->count_ready < count)
-        g_cond_wait(&all->changed, &all->lock);
+        pthread_cond_wait(&all->changed, &all->lock);
     for (unsigned i = 0; i < count && !failed; i++)
         failed = all->threads[i].error;
     bool go = !failed && count == all->count;
     all->go = go;
     all->give_up = !go;
-    g_cond_broadcast(&all->changed);
-    g_mutex_unlock(&all->lock);
+    pthread_cond_broadcast(&all->changed);
+    pthread_mutex_unlock(&all->lock);
     if (failed)
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED, "%s", failed->message);
     return go;
@@ -95,8 +96,8 @@ RoleThreads *
 role_threads_start(Role *const *roles, unsigned count, GError **error)
 {
     RoleThreads *all = g_malloc0(sizeof *all + count * sizeof all->threads[0]);
-    g_mutex_init(&all->lock);
-    g_cond_init(&all->changed);
+    pthread_mutex_init(&all->lock, NULL);
+    pthread_cond_init(&all->changed, NULL);
     all->count = count;
 
     unsigned started = 0;
@@ -137,8 +138,8 @@ role_threads_join(RoleThreads *threads)
         g_clear_pointer(&thread->role->ring, transport_ring_free);
         g_clear_error(&thread->error);
     }
-    g_mutex_clear(&threads->lock);
-    g_cond_clear(&threads->changed);
+    pthread_mutex_destroy(&threads->lock);
+    pthread_cond_destroy(&threads->changed);
     g_free(threads);
 }
 

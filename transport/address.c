@@ -202,3 +202,10 @@ transport_endpoint_uri(const TransportEndpoint *endpoint)
     return g_strdup_printf(address->sa_family == AF_INET6 ? "tcp:[%s]:%s" : "tcp:%s:%s", host,
                            port);
 }
+
+bool
+transport_check_uri(const char *uri, bool is_listen, GError **error)
+{
+    g_autoptr(TransportAddress) address = transport_address_new(uri, is_listen, error);
+    return address != NULL;
+}

@@ -90,6 +90,10 @@ void transport_link_shutdown(TransportLink *link);
 /* ---- Connecting and listening ------------------------------------------------------------------
  */
 
+/* Whether transport_connect() (is_listen: transport_listen()) would know the form of uri; resolves
+ * nothing. Thread: any. Errors: ADDRESS, with the forms. */
+bool transport_check_uri(const char *uri, bool is_listen, GError **error);
+
 typedef struct TransportConnector TransportConnector;
 typedef struct TransportListener TransportListener;
 

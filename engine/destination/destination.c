@@ -93,7 +93,7 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->can_run = true;
     destination->missing_pages = faultline->blocks.total_bytes / FAULTLINE_PAGE_BYTES;
     destination->stage = destination_stage_accept;
-    g_mutex_init(&destination->mailbox_lock);
+    pthread_mutex_init(&destination->mailbox_lock, NULL);
     frame_queue_init(&destination->out);
     make_bitmaps(destination->blocks);
     page_channel_init(&destination->main, "main", destination->blocks);
@@ -129,7 +129,7 @@ destination_free(Destination *destination)
     g_clear_error(&destination->failure);
     g_clear_error(&destination->package_error);
     g_clear_error(&destination->fault_error);
-    g_mutex_clear(&destination->mailbox_lock);
+    pthread_mutex_destroy(&destination->mailbox_lock);
     g_free(destination->address);
     g_free(destination);
 }
@@ -237,6 +237,7 @@ destination_stage_leave(Destination *destination, GError **error)
     if (!destination_flag(&destination->is_ending)) {
         destination_set_flag(&destination->is_ending);
         destination_notify(destination, &destination->package);
+        destination_notify(destination, &destination->fault);
     }
     if (destination->in_postcopy && !destination_flag(&destination->is_unregistered))
         return STAGE_STAY;

@@ -128,7 +128,7 @@ struct Destination {
     FaultAccount account; /* its figures are atomic */
 
     /* shared: under mailbox_lock: listen and package put, fault takes. No other lock inside. */
-    GMutex mailbox_lock;
+    pthread_mutex_t mailbox_lock;
     ReturnMessage mailbox[MAILBOX_MAX];
     unsigned mailbox_count; /* atomic, for a look without the lock */
 
@@ -150,6 +150,7 @@ struct Destination {
     bool has_left;                                 /* listen: over, in whatever way */
     bool is_paused;                                /* listen: links are gone, faults are kept */
     bool has_run;                                  /* package: RUN was obeyed */
+    bool fault_is_quiet;                           /* fault: places no more, after is_ending */
     bool is_unregistered;                          /* package */
     bool shut_sent;                                /* fault: the last message has left */
     bool package_failed, fault_failed;
@@ -230,11 +231,9 @@ bool destination_take_record(Destination *destination, PageChannel *channel,
 /* Makes visible what a channel has gathered. */
 bool destination_flush_run(Destination *destination, PageChannel *channel, GError **error);
 /* Makes visible a page that is received, and with it all precopied ones of its extent. */
-bool destination_show_received(Destination *destination, RamBlock *block, uint64_t page,
-                               GError **error);
+bool destination_show_received(RamBlock *block, uint64_t page, GError **error);
 /* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
-bool destination_map_run(Destination *destination, RamBlock *block, uint64_t *page, uint64_t end,
-                         GError **error);
+bool destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error);
 
 void destination_notify(Destination *destination, const Role *role);
 GError *destination_peer_error(const char *format, ...) G_GNUC_PRINTF(1, 2);

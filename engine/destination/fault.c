@@ -57,13 +57,13 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
     }
     page = ram_block_host_page(block, page);
     if (page_bitmap_is_set(block->received, page))
-        return destination_show_received(destination, block, page, error);
+        return destination_show_received(block, page, error);
 
     /* Marked first, then looked again: whoever brings the page marks it received and then looks at
      * this mark, so that one of the two sides makes it visible to who came in between. */
     bool was_requested = page_bitmap_test_and_set(block->requested, page);
     if (page_bitmap_is_set(block->received, page))
-        return destination_show_received(destination, block, page, error);
+        return destination_show_received(block, page, error);
     if (destination->accounts)
         account_begin(&destination->account, block->index, page, fault->thread, now_ns);
     if (!was_requested && has_source(destination))
@@ -154,7 +154,7 @@ read_urgent(Destination *destination, GError **error)
 bool
 destination_post(Destination *destination, StreamReturnType type, uint32_t value)
 {
-    g_mutex_lock(&destination->mailbox_lock);
+    pthread_mutex_lock(&destination->mailbox_lock);
     bool has_room = destination->mailbox_count < MAILBOX_MAX;
     if (has_room) {
         destination->mailbox[destination->mailbox_count] =
@@ -162,7 +162,7 @@ destination_post(Destination *destination, StreamReturnType type, uint32_t value
         __atomic_store_n(&destination->mailbox_count, destination->mailbox_count + 1,
                          __ATOMIC_RELEASE);
     }
-    g_mutex_unlock(&destination->mailbox_lock);
+    pthread_mutex_unlock(&destination->mailbox_lock);
     if (has_room)
         destination_notify(destination, &destination->fault);
     return has_room;
@@ -176,7 +176,7 @@ empty_mailbox(Destination *destination)
     if (!__atomic_load_n(&destination->mailbox_count, __ATOMIC_ACQUIRE) ||
         !frame_queue_has_room(&destination->out))
         return;
-    g_mutex_lock(&destination->mailbox_lock);
+    pthread_mutex_lock(&destination->mailbox_lock);
     bool was_full = destination->mailbox_count == MAILBOX_MAX;
     for (unsigned i = 0; i < destination->mailbox_count; i++) {
         const ReturnMessage *message = &destination->mailbox[i];
@@ -184,7 +184,7 @@ empty_mailbox(Destination *destination)
         destination->is_sending_shut |= message->type == STREAM_RETURN_SHUT;
     }
     __atomic_store_n(&destination->mailbox_count, 0, __ATOMIC_RELEASE);
-    g_mutex_unlock(&destination->mailbox_lock);
+    pthread_mutex_unlock(&destination->mailbox_lock);
     if (was_full) {
         destination_notify(destination, &destination->listen);
         destination_notify(destination, &destination->package);
@@ -254,6 +254,15 @@ is_over(const Destination *destination)
            destination_flag(&destination->has_left);
 }
 
+static void
+be_quiet(Destination *destination)
+{
+    if (destination_flag(&destination->fault_is_quiet))
+        return;
+    destination_set_flag(&destination->fault_is_quiet);
+    destination_notify(destination, &destination->package);
+}
+
 StepResult
 destination_fault_step(void *self)
 {
@@ -262,7 +271,13 @@ destination_fault_step(void *self)
 
     if (destination_flag(&destination->is_stopping) || is_over(destination)) {
         drain_placed(destination);
+        be_quiet(destination);
         return STEP_DONE;
+    }
+    if (destination_flag(&destination->is_ending)) {
+        /* Whoever waits is woken by the unregistering. */
+        be_quiet(destination);
+        return STEP_WAIT;
     }
     bool has_worked = false;
     if (attach(destination, &error)) {

@@ -167,7 +167,7 @@ map_some(Destination *destination)
         if (page < block->count_pages) {
             uint64_t extent = uffd_memory_extent_bytes(block->memory) / FAULTLINE_PAGE_BYTES;
             uint64_t end = MIN(page - page % extent + extent, block->count_pages);
-            destination_map_run(destination, block, &page, end, &ignored);
+            destination_map_run(block, &page, end, &ignored);
             destination->map_page = page;
             return true;
         }
@@ -204,6 +204,8 @@ destination_package_step(void *self)
     if (destination_flag(&destination->is_stopping))
         return STEP_DONE;
     if (destination_flag(&destination->is_ending)) {
+        if (!destination_flag(&destination->fault_is_quiet))
+            return STEP_WAIT;
         finish_memory(destination);
         return STEP_DONE;
     }

@@ -257,8 +257,7 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
  * --------------------------------------------------------- */
 
 bool
-destination_map_run(Destination *destination, RamBlock *block, uint64_t *page, uint64_t end,
-                    GError **error)
+destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error)
 {
     uint64_t first = page_bitmap_next_set(block->precopied, *page, end);
     uint64_t past = page_bitmap_next_clear(block->precopied, first, end);
@@ -270,14 +269,11 @@ destination_map_run(Destination *destination, RamBlock *block, uint64_t *page, u
         return true;
     UffdResult result = uffd_place_received(block->memory, first * FAULTLINE_PAGE_BYTES,
                                             (past - first) * FAULTLINE_PAGE_BYTES);
-    /* The end of the migration may unregister under the mapper's hands: then all is visible. */
-    if (result == UFFD_GONE && destination_flag(&destination->is_ending))
-        return true;
     return check_result(result, block, first, error);
 }
 
 bool
-destination_show_received(Destination *destination, RamBlock *block, uint64_t page, GError **error)
+destination_show_received(RamBlock *block, uint64_t page, GError **error)
 {
     uint64_t extent_pages = uffd_memory_extent_bytes(block->memory) / FAULTLINE_PAGE_BYTES;
     uint64_t at = page - page % extent_pages;
@@ -285,12 +281,10 @@ destination_show_received(Destination *destination, RamBlock *block, uint64_t pa
 
     UffdResult result = uffd_place_received(block->memory, page * FAULTLINE_PAGE_BYTES,
                                             block->host_pages * FAULTLINE_PAGE_BYTES);
-    if (result == UFFD_GONE && destination_flag(&destination->is_ending))
-        return true;
     if (!check_result(result, block, page, error))
         return false;
     while (at < end)
-        if (!destination_map_run(destination, block, &at, end, error))
+        if (!destination_map_run(block, &at, end, error))
             return false;
     return true;
 }
