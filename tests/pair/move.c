@@ -217,7 +217,7 @@ require_numbers(Vm *source, Vm *destination, const MoveCase *c)
         scene_fail(source->scene, "precopy counted postcopy bytes");
     /* The guest writes all its memory, and the push takes seconds: it must have waited for pages.
      */
-    if (c->push_mib_per_s && vm_number(destination, "faultline.requested-pages") == 0)
+    if (c->push_mib_per_s && vm_number(source, "faultline.requested-pages") == 0)
         scene_fail(source->scene, "not one page was requested");
     if (c->blocktime && c->push_mib_per_s && vm_number(destination, "postcopy-latency") <= 0)
         scene_fail(source->scene, "postcopy-blocktime is on and no latency was measured");
