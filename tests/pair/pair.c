@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <cmocka.h>
 
 /* Unless a row says otherwise: 16 MiB memfd, thread guest that writes at full speed, one vCPU, tcp,
@@ -107,6 +108,7 @@ main(int argc, char **argv)
     struct CMUnitTest tests[G_N_ELEMENTS(moves) + G_N_ELEMENTS(trouble)];
     unsigned count = 0;
 
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a case lasts for seconds: show each as it ends */
     for (; count < G_N_ELEMENTS(moves); count++)
         tests[count] = (struct CMUnitTest){.name = move_case_name(&moves[count]),
                                            .test_func = run_move,
