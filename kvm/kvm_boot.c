@@ -22,15 +22,16 @@
 typedef struct GuestParameters {
     uint32_t magic;
     uint32_t count_cpus;
-    uint64_t low_bytes, high_bytes;
+    uint64_t split, gap_bytes; /* the working set goes on gap_bytes further up from split on */
+    uint64_t high_bytes;
     uint64_t count_pages;    /* working set */
     uint64_t report_ticks;   /* TSC ticks between two reports */
     uint64_t ticks_per_page; /* 0: full speed */
 } GuestParameters;
-G_STATIC_ASSERT(sizeof(GuestParameters) == 48);
+G_STATIC_ASSERT(sizeof(GuestParameters) == 56);
 
 extern const uint8_t guest_image[] __attribute__((visibility("hidden")));
-extern const uint8_t guest_image_end[] __attribute__((visibility("hidden")));
+extern const uint32_t guest_image_bytes __attribute__((visibility("hidden")));
 
 static void
 write_memory(Machine *machine, uint64_t address, const void *bytes, size_t length_bytes)
@@ -60,6 +61,22 @@ load_file(Machine *machine, const char *path, GError **error)
     return true;
 }
 
+/* The working set begins at WORKING_SET_START; with high memory, the upper half of it (or what does
+ * not fit below) ends at the end of that, so that a small one reaches both. */
+static void
+place_working_set(const Machine *machine, uint64_t wanted_bytes, GuestParameters *parameters)
+{
+    uint64_t low = machine->blocks[0].length_bytes - WORKING_SET_START;
+    uint64_t high = machine->count_blocks > 1 ? machine->blocks[1].length_bytes : 0;
+    uint64_t bytes = MIN(wanted_bytes, low + high) & ~(uint64_t)(PAGE_BYTES - 1);
+    uint64_t below_half = (bytes / 2) & ~(uint64_t)(PAGE_BYTES - 1);
+    uint64_t upper = MIN(high, MAX(below_half, bytes > low ? bytes - low : 0));
+    parameters->high_bytes = high;
+    parameters->count_pages = bytes / PAGE_BYTES;
+    parameters->split = WORKING_SET_START + bytes - upper;
+    parameters->gap_bytes = upper ? MACHINE_HIGH_START + high - upper - parameters->split : 0;
+}
+
 static bool
 load_shipped(Machine *machine, const MachineOptions *options, GError **error)
 {
@@ -73,18 +90,15 @@ load_shipped(Machine *machine, const MachineOptions *options, GError **error)
     }
     int khz = ioctl(machine->vcpus[0].fd, KVM_GET_TSC_KHZ);
     uint64_t ticks_per_s = (khz > 0 ? (uint64_t)khz : 1000000) * 1000;
-    uint64_t wanted = options->write_bytes ? options->write_bytes : UINT64_MAX;
     GuestParameters parameters = {
         .magic = PARAMETERS_MAGIC,
         .count_cpus = machine->count_cpus,
-        .low_bytes = machine->blocks[0].length_bytes,
-        .high_bytes = machine->count_blocks > 1 ? machine->blocks[1].length_bytes : 0,
-        .count_pages = MIN(wanted, room - WORKING_SET_START) / PAGE_BYTES,
         .report_ticks = ticks_per_s / REPORTS_PER_S,
         .ticks_per_page = options->write_rate ? ticks_per_s / options->write_rate : 0,
     };
+    place_working_set(machine, options->write_bytes ? options->write_bytes : room, &parameters);
     write_memory(machine, PARAMETERS_ADDRESS, &parameters, sizeof parameters);
-    write_memory(machine, BOOT_ADDRESS, guest_image, (size_t)(guest_image_end - guest_image));
+    write_memory(machine, BOOT_ADDRESS, guest_image, guest_image_bytes);
     return true;
 }
 

@@ -25,7 +25,7 @@ struct KvmDirty {
     KvmRing *ring; /* NULL: bitmap */
 
     /* shared: one harvest at a time, by a sync or by a vCPU whose ring is full */
-    GMutex harvest_lock;
+    pthread_mutex_t harvest_lock;
 };
 
 static bool
@@ -47,7 +47,7 @@ KvmDirty *
 dirty_new(Machine *machine, const MachineOptions *options, GError **error)
 {
     KvmDirty *dirty = g_new0(KvmDirty, 1);
-    g_mutex_init(&dirty->harvest_lock);
+    pthread_mutex_init(&dirty->harvest_lock, NULL);
     dirty->count_blocks = machine->count_blocks;
     for (unsigned i = 0; i < machine->count_blocks; i++) {
         BlockLog *block = &dirty->blocks[i];
@@ -78,7 +78,7 @@ dirty_free(KvmDirty *dirty)
         g_free((void *)dirty->blocks[i].marks);
         g_free(dirty->blocks[i].log);
     }
-    g_mutex_clear(&dirty->harvest_lock);
+    pthread_mutex_destroy(&dirty->harvest_lock);
     g_free(dirty);
 }
 
@@ -110,9 +110,9 @@ dirty_mark(KvmDirty *dirty, unsigned block, uint64_t offset_bytes, uint64_t leng
 static bool
 harvest(KvmDirty *dirty, GError **error)
 {
-    g_mutex_lock(&dirty->harvest_lock);
+    pthread_mutex_lock(&dirty->harvest_lock);
     bool done = ring_harvest(dirty->ring, mark_page, dirty, error);
-    g_mutex_unlock(&dirty->harvest_lock);
+    pthread_mutex_unlock(&dirty->harvest_lock);
     return done;
 }
 

@@ -84,18 +84,21 @@ fail_part(const Vcpu *vcpu, const char *verb, const char *name, GError **error)
 
 /* ---- MSRs ------------------------------------------------------------------------------------ */
 
-typedef struct OneMsr {
-    struct kvm_msrs head;
-    struct kvm_msr_entry entry;
+/* kvm_msrs ends in an array of unknown length; this is one with room for one entry. */
+typedef union OneMsr {
+    struct kvm_msrs msrs;
+    uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
 } OneMsr;
 
 static bool
 get_msr(const Vcpu *vcpu, uint32_t index, uint64_t *ret_data)
 {
-    OneMsr one = {.head.nmsrs = 1, .entry.index = index};
+    OneMsr one = {.room = {0}};
+    one.msrs.nmsrs = 1;
+    one.msrs.entries[0].index = index;
     if (ioctl(vcpu->fd, KVM_GET_MSRS, &one) != 1)
         return false;
-    *ret_data = one.entry.data;
+    *ret_data = one.msrs.entries[0].data;
     return true;
 }
 
@@ -167,7 +170,10 @@ check_msrs(const Vcpu *vcpu, const VcpuState *state, GError **error)
 static bool
 set_msr(const Vcpu *vcpu, const struct kvm_msr_entry *entry, GError **error)
 {
-    OneMsr one = {.head.nmsrs = 1, .entry = {.index = entry->index, .data = entry->data}};
+    OneMsr one = {.room = {0}};
+    one.msrs.nmsrs = 1;
+    one.msrs.entries[0].index = entry->index;
+    one.msrs.entries[0].data = entry->data;
     uint64_t data;
     if (ioctl(vcpu->fd, KVM_SET_MSRS, &one) == 1)
         return true;

@@ -21,13 +21,13 @@ typedef enum {
 typedef struct MachineOptions {
     uint64_t memory_bytes;
     unsigned cpus;
-    const char *boot;   /* KVM: boot image file. Threads: ignored */
+    const char *boot;   /* KVM: boot image file; NULL: the shipped guest. Threads: ignored */
     const char *serial; /* "stdio", "file:PATH", "unix:PATH", "none" */
     MachineMemory memory;
     bool dirty_ring;      /* KVM: dirty ring instead of bitmap */
     bool incoming;        /* RAM will be received: do not fault it in, do not load the boot image */
-    uint64_t write_bytes; /* threads guest: working set it keeps writing; 0: all of its memory */
-    uint64_t write_rate;  /* threads guest: pages written a second and thread; 0: full speed */
+    uint64_t write_bytes; /* threads and shipped guest: working set it keeps writing; 0: all */
+    uint64_t write_rate;  /* the same two: pages written a second and thread; 0: full speed */
 } MachineOptions;
 
 typedef struct Machine Machine;

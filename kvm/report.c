@@ -11,13 +11,13 @@ void
 report_init(Report *report)
 {
     memset(report, 0, sizeof *report);
-    g_mutex_init(&report->lock);
+    pthread_mutex_init(&report->lock, NULL);
 }
 
 void
 report_clear(Report *report)
 {
-    g_mutex_clear(&report->lock);
+    pthread_mutex_destroy(&report->lock);
 }
 
 static void
@@ -37,7 +37,7 @@ judge_line(Report *report)
 void
 report_byte(Report *report, char byte)
 {
-    g_mutex_lock(&report->lock);
+    pthread_mutex_lock(&report->lock);
     if (byte == '\n') {
         judge_line(report);
         report->length = 0;
@@ -45,14 +45,14 @@ report_byte(Report *report, char byte)
         report->line[report->length++] = byte;
     }
     report->line[report->length] = '\0';
-    g_mutex_unlock(&report->lock);
+    pthread_mutex_unlock(&report->lock);
 }
 
 const char *
 report_verdict(Report *report)
 {
-    g_mutex_lock(&report->lock);
+    pthread_mutex_lock(&report->lock);
     memcpy(report->shown, report->verdict, sizeof report->shown);
-    g_mutex_unlock(&report->lock);
+    pthread_mutex_unlock(&report->lock);
     return report->shown[0] ? report->shown : NULL;
 }

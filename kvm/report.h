@@ -10,11 +10,12 @@
 #define KVM_REPORT_H
 
 #include <glib.h>
+#include <pthread.h>
 
 #define REPORT_BYTES_MAX 160
 
 typedef struct Report {
-    GMutex lock;
+    pthread_mutex_t lock;
     char line[REPORT_BYTES_MAX]; /* so far, ended by 0 */
     unsigned length;
     char verdict[REPORT_BYTES_MAX + 16]; /* "" before the first */

@@ -8,6 +8,7 @@
  */
 #include "kvm/serial.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -48,10 +49,10 @@ typedef struct SerialState {
 struct Serial {
     SerialHost host; /* set before any thread starts */
     int wake_fd;
-    GThread *input;
+    pthread_t input;
 
-    GMutex lock; /* the rest */
-    GCond stopped;
+    pthread_mutex_t lock; /* the rest */
+    pthread_cond_t stopped;
     SerialBackend backend; /* see serial_backend.h */
     SerialState state;
     bool irq, running, quit;
@@ -159,10 +160,10 @@ read_locked(Serial *serial, unsigned port)
 uint8_t
 serial_read(Serial *serial, unsigned port)
 {
-    g_mutex_lock(&serial->lock);
+    pthread_mutex_lock(&serial->lock);
     uint8_t value = read_locked(serial, port);
     update_irq_locked(serial);
-    g_mutex_unlock(&serial->lock);
+    pthread_mutex_unlock(&serial->lock);
     return value;
 }
 
@@ -211,10 +212,10 @@ write_locked(Serial *serial, unsigned port, uint8_t value)
 void
 serial_write(Serial *serial, unsigned port, uint8_t value)
 {
-    g_mutex_lock(&serial->lock);
+    pthread_mutex_lock(&serial->lock);
     write_locked(serial, port, value);
     update_irq_locked(serial);
-    g_mutex_unlock(&serial->lock);
+    pthread_mutex_unlock(&serial->lock);
 }
 
 /* Bytes may have been read when a pause comes in between: they go into the FIFO in the same
@@ -222,15 +223,15 @@ serial_write(Serial *serial, unsigned port, uint8_t value)
 static bool
 deliver(Serial *serial, const uint8_t *held, size_t count)
 {
-    g_mutex_lock(&serial->lock);
+    pthread_mutex_lock(&serial->lock);
     while (count > 0 && !serial->running && !serial->quit)
-        g_cond_wait(&serial->stopped, &serial->lock);
+        pthread_cond_wait(&serial->stopped, &serial->lock);
     for (size_t i = 0; i < count; i++)
         push_locked(serial, held[i]);
     if (count > 0)
         update_irq_locked(serial);
     bool quit = serial->quit;
-    g_mutex_unlock(&serial->lock);
+    pthread_mutex_unlock(&serial->lock);
     return !quit;
 }
 
@@ -239,10 +240,10 @@ run_input(void *opaque)
 {
     Serial *serial = opaque;
     for (;;) {
-        g_mutex_lock(&serial->lock);
+        pthread_mutex_lock(&serial->lock);
         size_t room = serial->running ? FIFO_BYTES - serial->state.count : 0;
         bool quit = serial->quit;
-        g_mutex_unlock(&serial->lock);
+        pthread_mutex_unlock(&serial->lock);
         if (quit)
             return NULL;
 
@@ -262,6 +263,15 @@ run_input(void *opaque)
     }
 }
 
+static void
+close_port(Serial *serial)
+{
+    serial_backend_close(&serial->backend);
+    close(serial->wake_fd);
+    pthread_mutex_destroy(&serial->lock);
+    pthread_cond_destroy(&serial->stopped);
+}
+
 Serial *
 serial_new(const char *where, const SerialHost *host, GError **error)
 {
@@ -276,9 +286,15 @@ serial_new(const char *where, const SerialHost *host, GError **error)
         serial_backend_close(&serial->backend);
         return NULL;
     }
-    g_mutex_init(&serial->lock);
-    g_cond_init(&serial->stopped);
-    serial->input = g_thread_new("serial", run_input, serial);
+    pthread_mutex_init(&serial->lock, NULL);
+    pthread_cond_init(&serial->stopped, NULL);
+    errno = pthread_create(&serial->input, NULL, run_input, serial);
+    if (errno != 0) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
+                    "Cannot make the serial port's thread: %m");
+        close_port(serial);
+        return NULL;
+    }
     return g_steal_pointer(&serial);
 }
 
@@ -287,26 +303,23 @@ serial_free(Serial *serial)
 {
     if (serial == NULL)
         return;
-    g_mutex_lock(&serial->lock);
+    pthread_mutex_lock(&serial->lock);
     serial->quit = true;
-    g_cond_broadcast(&serial->stopped);
-    g_mutex_unlock(&serial->lock);
+    pthread_cond_broadcast(&serial->stopped);
+    pthread_mutex_unlock(&serial->lock);
     wake_input(serial);
-    g_thread_join(serial->input);
-    serial_backend_close(&serial->backend);
-    close(serial->wake_fd);
-    g_mutex_clear(&serial->lock);
-    g_cond_clear(&serial->stopped);
+    pthread_join(serial->input, NULL);
+    close_port(serial);
     g_free(serial);
 }
 
 static void
 set_running(Serial *serial, bool running)
 {
-    g_mutex_lock(&serial->lock);
+    pthread_mutex_lock(&serial->lock);
     serial->running = running;
-    g_cond_broadcast(&serial->stopped);
-    g_mutex_unlock(&serial->lock);
+    pthread_cond_broadcast(&serial->stopped);
+    pthread_mutex_unlock(&serial->lock);
     wake_input(serial);
 }
 
@@ -325,9 +338,9 @@ serial_resume(Serial *serial)
 void
 serial_save(Serial *serial, GByteArray *bytes)
 {
-    g_mutex_lock(&serial->lock);
+    pthread_mutex_lock(&serial->lock);
     g_byte_array_append(bytes, (const guint8 *)&serial->state, sizeof serial->state);
-    g_mutex_unlock(&serial->lock);
+    pthread_mutex_unlock(&serial->lock);
 }
 
 /* The interrupt line itself is part of the interrupt controllers' state, so only our memory of its
@@ -350,9 +363,9 @@ serial_load(Serial *serial, const uint8_t *bytes, size_t length_bytes, GError **
                     state.count, FIFO_BYTES, state.overrun, state.transmit_pending);
         return false;
     }
-    g_mutex_lock(&serial->lock);
+    pthread_mutex_lock(&serial->lock);
     serial->state = state;
     serial->irq = pending_locked(&state) != IIR_NONE;
-    g_mutex_unlock(&serial->lock);
+    pthread_mutex_unlock(&serial->lock);
     return true;
 }

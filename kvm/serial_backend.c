@@ -122,31 +122,31 @@ serial_backend_poll(const SerialBackend *backend, bool want_input)
 }
 
 static void
-accept_client(SerialBackend *backend, GMutex *lock)
+accept_client(SerialBackend *backend, pthread_mutex_t *lock)
 {
     int fd = accept4(backend->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return;
-    g_mutex_lock(lock);
+    pthread_mutex_lock(lock);
     backend->in_fd = fd;
     backend->out_fd = fd;
-    g_mutex_unlock(lock);
+    pthread_mutex_unlock(lock);
 }
 
 static void
-drop_input(SerialBackend *backend, GMutex *lock)
+drop_input(SerialBackend *backend, pthread_mutex_t *lock)
 {
-    g_mutex_lock(lock);
+    pthread_mutex_lock(lock);
     if (backend->listen_fd >= 0) {
         backend->out_fd = -1;
         close(backend->in_fd);
     }
     backend->in_fd = -1;
-    g_mutex_unlock(lock);
+    pthread_mutex_unlock(lock);
 }
 
 size_t
-serial_backend_receive(SerialBackend *backend, uint8_t *bytes, size_t room, GMutex *lock)
+serial_backend_receive(SerialBackend *backend, uint8_t *bytes, size_t room, pthread_mutex_t *lock)
 {
     if (backend->in_fd < 0) {
         if (backend->listen_fd >= 0)

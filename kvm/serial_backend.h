@@ -10,6 +10,7 @@
 
 #include <glib.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -34,6 +35,7 @@ void serial_backend_send(SerialBackend *backend, uint8_t byte);
 struct pollfd serial_backend_poll(const SerialBackend *backend, bool want_input);
 
 /* After poll said so: accepts a client, or reads up to room bytes. Returns bytes read. */
-size_t serial_backend_receive(SerialBackend *backend, uint8_t *bytes, size_t room, GMutex *lock);
+size_t serial_backend_receive(SerialBackend *backend, uint8_t *bytes, size_t room,
+                              pthread_mutex_t *lock);
 
 #endif

@@ -169,9 +169,8 @@ share:
                 xor edx, edx
                 div r8
                 mov r9, rdx
-                mov rbx, [P_LOW]
-                mov rdx, 0x100000000
-                sub rdx, rbx            ; the gap in front of high memory
+                mov rbx, [P_SPLIT]
+                mov rdx, [P_GAP]
                 mov rcx, VALUE_PAGE
                 xor r11d, r11d
 .next:          call locate
@@ -202,8 +201,7 @@ sweep:
                 mov [rbp + C_NEXT_BATCH], rax
 .pass:          mov [rbp + C_LEFT], r8
                 call roll_offsets
-                mov rdx, 0x100000000
-                sub rdx, rbx
+                mov rdx, [P_GAP]
 .batch:         mov rsi, [rbp + C_LEFT]
                 cmp rsi, BATCH
                 jbe .size
