@@ -98,7 +98,7 @@ $(BUILD)/faultline: $(BUILD)/kvm/main.o $(BUILD)/libmachine.a $(BUILD)/libfaultl
 
 $(BUILD)/guest.bin: $(GUEST) $(wildcard kvm/guest/*.inc) $(BUILD)/packages.mk
 	$(call say,NASM,$<)
-	$(Q)$(NASM) -f bin -I ./ $< -o $@
+	$(Q)$(NASM) -f bin -w+all -I ./ $< -o $@
 
 # The program carries the guest as bytes.
 $(BUILD)/kvm/guest/image.o: kvm/guest/image.S $(BUILD)/guest.bin

@@ -66,12 +66,8 @@ run_arguments(QmpClient *client, char **commands)
 {
     for (unsigned i = 0; commands[i]; i++) {
         bool closed;
-        if (!send_line(client, commands[i], &closed)) {
-            if (commands[1] && !strchr(commands[i], ' '))
-                fprintf(stderr, "faultline monitor: each argument is one command; quote a command "
-                                "together with its own arguments\n");
+        if (!send_line(client, commands[i], &closed))
             return EXIT_FAILED;
-        }
         if (closed && commands[i + 1]) {
             fprintf(stderr, "faultline monitor: the machine has ended; \"%s\" was not sent\n",
                     commands[i + 1]);
@@ -79,6 +75,19 @@ run_arguments(QmpClient *client, char **commands)
         }
     }
     return EXIT_OK;
+}
+
+/* As typed in a monitor, words make one command; where an argument holds a whole command (it has a
+ * blank in it), each argument is one. */
+static int
+run_words(QmpClient *client, char **words)
+{
+    for (unsigned i = 0; words[i]; i++)
+        if (strchr(words[i], ' '))
+            return run_arguments(client, words);
+    g_autofree char *line = g_strjoinv(" ", words);
+    char *command[] = {line, NULL};
+    return run_arguments(client, command);
 }
 
 /* Lines from standard input until its end; a terminal gets a prompt. */
@@ -117,14 +126,15 @@ monitor_command(int argc, char **argv)
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
     g_option_context_set_summary(
         context, "Sends monitor commands to the machine whose QMP socket is PATH and prints the\n"
-                 "answers. Each COMMAND is one argument: quote it together with its own\n"
-                 "arguments. Without COMMAND, lines are read from standard input.");
+                 "answers. Words are one command, as typed in the monitor; several commands are\n"
+                 "given quoted, each with its own arguments, of which one has a blank in it.\n"
+                 "Without COMMAND, lines are read from standard input.");
     g_option_context_set_description(
         context, "Examples:\n"
-                 "  faultline monitor /tmp/source.qmp \"migrate_set_capability postcopy-ram on\"\n"
+                 "  faultline monitor /tmp/source.qmp migrate_set_capability postcopy-ram on\n"
                  "  faultline monitor /tmp/source.qmp \"migrate -d tcp:127.0.0.1:4444\" "
                  "migrate_start_postcopy\n"
-                 "  faultline monitor /tmp/source.qmp \"info migrate\"\n\n"
+                 "  faultline monitor /tmp/source.qmp info migrate\n\n"
                  "Exit codes: 0 all commands succeeded, 1 a command or the connection failed, 2 "
                  "wrong use.");
     g_option_context_add_main_entries(context, entries, NULL);
@@ -146,5 +156,5 @@ monitor_command(int argc, char **argv)
                 error->message);
         return EXIT_FAILED;
     }
-    return rest[1] ? run_arguments(client, rest + 1) : run_lines(client);
+    return rest[1] ? run_words(client, rest + 1) : run_lines(client);
 }

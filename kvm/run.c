@@ -11,6 +11,7 @@
 #include "kvm/verdict_file.h"
 
 #include <glib-unix.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -121,6 +122,16 @@ apply_settings(Run *run, GError **error)
     return true;
 }
 
+/* Where guest memory is, for debuggers and for tests that read it from outside. */
+static void
+say_blocks(const FaultlineBlock *blocks, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        printf("ram: %s 0x%" PRIxPTR " 0x%" PRIx64 "\n", blocks[i].name,
+               (uintptr_t)blocks[i].host_address, blocks[i].length_bytes);
+    fflush(stdout);
+}
+
 static bool
 make_faultline(Run *run, GError **error)
 {
@@ -130,6 +141,7 @@ make_faultline(Run *run, GError **error)
     if (!run->machine)
         return false;
     const FaultlineBlock *blocks = run->kind->blocks(run->machine, &count);
+    say_blocks(blocks, count);
     run->faultline = faultline_new(run->kind->guest, run->machine, blocks, count, error);
     return run->faultline && apply_settings(run, error);
 }

@@ -284,7 +284,9 @@ make_context(RawOptions *raw, RunOptions *options)
         context, "Runs a machine until it is told to quit, or waits for one that migrates here.");
     g_option_context_set_description(
         context,
-        "With --incoming the address is printed on standard output:\n"
+        "Printed on standard output: each block of guest memory, where it is mapped and its length "
+        "in bytes, and with --incoming the address:\n"
+        "  ram: ram-low 0x7f2a40000000 0x40000000\n"
         "  incoming: listening at tcp:127.0.0.1:4444\n"
         "A machine whose guest has migrated away stays, stopped, until quit.\n\n"
         "Exit codes:\n"

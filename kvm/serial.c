@@ -16,7 +16,7 @@
 #include "engine/faultline.h"
 #include "kvm/serial_backend.h"
 
-#define FIFO_BYTES 16
+#define FIFO_BYTES 16u
 
 enum { PORT_DATA, PORT_IER, PORT_IIR, PORT_LCR, PORT_MCR, PORT_LSR, PORT_MSR, PORT_SCR };
 

@@ -90,6 +90,8 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     destination->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     destination->accounts = options_has(options, CAPABILITY_POSTCOPY_BLOCKTIME);
+    destination->spin_limit_ns = options_get(options, PARAMETER_SPIN_LIMIT) * 1000;
+    destination->latency_hold = -1;
     destination->can_run = true;
     destination->missing_pages = faultline->blocks.total_bytes / FAULTLINE_PAGE_BYTES;
     destination->stage = destination_stage_accept;
@@ -404,6 +406,7 @@ void
 destination_listen_close(void *self)
 {
     Destination *destination = self;
+    cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
     g_clear_pointer(&destination->listener, transport_listener_free);
     g_clear_pointer(&destination->link, transport_link_unref);

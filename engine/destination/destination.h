@@ -89,6 +89,7 @@ struct Destination {
     RamBlocks *blocks;
     char *address; /* URI where it listens */
     bool can_postcopy, has_preempt, accounts;
+    uint64_t spin_limit_ns;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
 
@@ -110,7 +111,8 @@ struct Destination {
     GByteArray *blob; /* the package, as far as it has come */
     uint32_t blob_length;
     DeviceLoad device;
-    GError *failure; /* why it is failing or paused */
+    GError *failure;  /* why it is failing or paused */
+    int latency_hold; /* during postcopy; -1: none */
 
     /* package thread, after package_ready */
     Reader package_reader;
@@ -126,6 +128,8 @@ struct Destination {
     const RamBlock *asked; /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
     FaultAccount account; /* its figures are atomic */
+    unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
+    uint64_t asked_ns, answer_mean_ns;
 
     /* shared: under mailbox_lock: listen and package put, fault takes. No other lock inside. */
     pthread_mutex_t mailbox_lock;
@@ -234,6 +238,9 @@ bool destination_flush_run(Destination *destination, PageChannel *channel, GErro
 bool destination_show_received(RamBlock *block, uint64_t page, GError **error);
 /* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
 bool destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error);
+
+/* A page that somebody asked for has come. Thread: fault. */
+void destination_note_answer(Destination *destination, uint64_t now_ns);
 
 void destination_notify(Destination *destination, const Role *role);
 GError *destination_peer_error(const char *format, ...) G_GNUC_PRINTF(1, 2);

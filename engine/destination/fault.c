@@ -33,13 +33,26 @@ has_source(const Destination *destination)
  * ---------------------------------------------------------------------------------------------- */
 
 static void
-request_page(Destination *destination, RamBlock *block, uint64_t page)
+request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns)
 {
     const char *name = destination->asked == block ? NULL : block->is.name;
     stream_put_request(frame_queue_writer(&destination->out), name, page * FAULTLINE_PAGE_BYTES,
                        (uint32_t)block->is.page_size_bytes);
     destination->asked = block;
+    destination->asked_ns = now_ns;
+    destination->count_asked++;
     progress_add(&destination->faultline->progress.postcopy_requests, 1);
+}
+
+void
+destination_note_answer(Destination *destination, uint64_t now_ns)
+{
+    /* The time of one that was alone is a round trip; of several, nobody knows whose it is. */
+    if (destination->count_asked == 1 && now_ns > destination->asked_ns)
+        destination->answer_mean_ns =
+            spin_mean(destination->answer_mean_ns, now_ns - destination->asked_ns);
+    if (destination->count_asked)
+        destination->count_asked--;
 }
 
 /* Walk 2 and 3 of 12. */
@@ -67,7 +80,7 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
     if (destination->accounts)
         account_begin(&destination->account, block->index, page, fault->thread, now_ns);
     if (!was_requested && has_source(destination))
-        request_page(destination, block, page);
+        request_page(destination, block, page, now_ns);
     return true;
 }
 
@@ -239,9 +252,10 @@ static void
 drain_placed(Destination *destination)
 {
     uint32_t head = __atomic_load_n(&destination->placed_head, __ATOMIC_ACQUIRE);
-    for (; destination->placed_tail != head;) {
+    while (destination->placed_tail != head) {
         const PlacedPage *placed = &destination->placed[destination->placed_tail % PLACED_MAX];
         account_end(&destination->account, placed->block, placed->page, placed->when_ns);
+        destination_note_answer(destination, placed->when_ns);
         __atomic_store_n(&destination->placed_tail, destination->placed_tail + 1, __ATOMIC_RELEASE);
     }
 }
@@ -291,6 +305,9 @@ destination_fault_step(void *self)
     }
     if (error)
         fail(destination, error);
+    if (destination->count_asked)
+        destination->fault.spin_ns =
+            spin_for_answer(destination->answer_mean_ns, destination->spin_limit_ns);
     return has_worked ? STEP_AGAIN : STEP_WAIT;
 }
 

@@ -37,6 +37,8 @@ obey_listen(Destination *destination, GError **error)
     destination->main.block = NULL;
     progress_set(&destination->faultline->progress.remaining_bytes,
                  destination->missing_pages * FAULTLINE_PAGE_BYTES);
+    if (options_has(&destination->faultline->options, CAPABILITY_LOW_LATENCY))
+        destination->latency_hold = cpu_latency_hold();
     destination_set_flag(&destination->is_listening);
     destination_set_flag(&destination->package_ready);
     destination_notify(destination, &destination->fault);

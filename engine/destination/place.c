@@ -52,6 +52,7 @@ tell_account(Destination *destination, const PageChannel *channel, const RamBloc
 
     if (channel == &destination->urgent) {
         account_end(&destination->account, block->index, page, now_ns);
+        destination_note_answer(destination, now_ns);
         return;
     }
     uint32_t tail = __atomic_load_n(&destination->placed_tail, __ATOMIC_ACQUIRE);

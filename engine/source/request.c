@@ -113,6 +113,7 @@ take_request(Source *source, const StreamReturn *message)
     source->asking_page = message->start / FAULTLINE_PAGE_BYTES;
     source->asking_end = source->asking_page + message->length / FAULTLINE_PAGE_BYTES;
     if (source->urgent.sender) {
+        source->has_answered = true;
         source->asking = block;
         return NULL;
     }
@@ -208,6 +209,9 @@ source_request_step(void *self)
     case READ_OK:
         break;
     case READ_WAIT:
+        if (source->has_answered)
+            source->request.spin_ns =
+                2000 * options_get(&source->faultline->options, PARAMETER_SPIN_LIMIT);
         return STEP_WAIT;
     case READ_END:
         return fail(source, g_error_new(FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,

@@ -28,6 +28,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
+    source->latency_hold = -1;
     source->stage = source_stage_connect;
     source->migration = (Role){.name = "migration",
                                .step = source_migration_step,
@@ -307,6 +308,7 @@ void
 source_migration_close(void *self)
 {
     Source *source = self;
+    cpu_latency_release(source->latency_hold);
     g_clear_pointer(&source->connector, transport_connector_free);
     g_clear_pointer(&source->main.sender, transport_sender_free);
     g_clear_pointer(&source->link, transport_link_unref);

@@ -73,6 +73,7 @@ struct Source {
     TransportLimit limit;
     GByteArray *package;  /* devices or package: being sent */
     GString *description; /* precopy: the VMDESCRIPTION */
+    int latency_hold;     /* during postcopy; -1: none */
     GError *failure;      /* why it is failing */
     uint64_t hear_until_ns;
     uint64_t give_bytes; /* accepted bytes from which on the guest is given away */
@@ -81,6 +82,7 @@ struct Source {
     TransportReceiver *receiver;
     Reader reader;
     FrameQueue urgent;
+    bool has_answered;                /* in postcopy: the next request is likely to come soon */
     RamBlock *asked;                  /* block of the last REQ_PAGES_ID */
     RamBlock *asking;                 /* request under way: host pages [asking_page, asking_end) */
     uint64_t asking_page, asking_end; /* next host page to claim, and the end */

@@ -261,6 +261,8 @@ source_stage_package(Source *source, GError **error)
     source_stop_log(source);
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    if (options_has(&source->faultline->options, CAPABILITY_LOW_LATENCY))
+        source->latency_hold = cpu_latency_hold();
     stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_RUNNING);
     source->main.named = NULL;
     source->cursor_block = 0;

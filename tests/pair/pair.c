@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <cmocka.h>
 
 /* Unless a row says otherwise: 16 MiB memfd, thread guest that writes at full speed, one vCPU, tcp,
@@ -47,10 +48,10 @@ static const MoveCase moves[] = {
     {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true, .preempt = true, .transport = "unix"},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .cpus = 4, .preempt = true, .transport = "unix"},
-    {.when = MOVE_POSTCOPY_AFTER_ONE, .release_ram = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .release_ram = true, .memory_mib = 64},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "private", .stopped = true},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "private", .preempt = true},
-    {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "private", .release_ram = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "private", .release_ram = true, .memory_mib = 64},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "hugetlb", .stopped = true},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .backing = "hugetlb", .preempt = true},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .guest = "kvm"},
@@ -107,6 +108,7 @@ main(int argc, char **argv)
     struct CMUnitTest tests[G_N_ELEMENTS(moves) + G_N_ELEMENTS(trouble)];
     unsigned count = 0;
 
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a case lasts for seconds: show each as it ends */
     for (; count < G_N_ELEMENTS(moves); count++)
         tests[count] = (struct CMUnitTest){.name = move_case_name(&moves[count]),
                                            .test_func = run_move,

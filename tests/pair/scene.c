@@ -43,6 +43,7 @@ scene_setup(void **state)
     Scene *scene = g_new0(Scene, 1);
 
     scene->subject = *state;
+    scene->began_us = g_get_monotonic_time();
     scene->directory = g_dir_make_tmp("faultline-pair-XXXXXX", NULL);
     scene->vms = g_ptr_array_new_with_free_func((GDestroyNotify)vm_free);
     scene->huge_pages_before = -1;
@@ -109,6 +110,7 @@ scene_teardown(void **state)
     for (guint i = 0; scene->failed && i < scene->vms->len; i++)
         show(g_ptr_array_index(scene->vms, i));
     g_ptr_array_unref(scene->vms);
+    print_message("took %.1f s\n", (double)(g_get_monotonic_time() - scene->began_us) / 1e6);
     if (scene->huge_pages_before >= 0)
         write_huge_pages(scene->huge_pages_before);
     remove_directory(scene->directory);

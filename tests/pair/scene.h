@@ -23,6 +23,7 @@ typedef struct Scene {
     GPtrArray *vms;
     unsigned count_started;
     bool failed;
+    int64_t began_us;
     int64_t huge_pages_before; /* vm.nr_hugepages to restore; -1: untouched */
 } Scene;
 

@@ -75,6 +75,17 @@ clock_wall_us(void)
 }
 
 int
+cpu_latency_hold(void)
+{
+    return -1;
+}
+
+void
+cpu_latency_release(int hold G_GNUC_UNUSED)
+{
+}
+
+int
 wakeup_open(GError **error G_GNUC_UNUSED)
 {
     return 3000000 + (int)sim.side;
