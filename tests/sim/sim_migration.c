@@ -75,6 +75,8 @@ next_timed_fault(void)
 uint64_t
 sim_control_next_ns(void)
 {
+    if (sim.over) /* the sides are being freed */
+        return NEVER;
     SimFault *fault = next_timed_fault();
     return MIN(run.wish_ns, fault ? fault_ns(fault) : NEVER);
 }
