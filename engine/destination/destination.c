@@ -260,6 +260,23 @@ close_links(Destination *destination)
         transport_link_shutdown(destination->urgent_link);
 }
 
+/* Throws away what the source still sends; false: it has closed. */
+static bool
+drain_main(Destination *destination)
+{
+    const uint8_t *bytes;
+    ReadResult result;
+
+    while ((result = reader_peek(&destination->reader, 1, &bytes)) == READ_OK) {
+        size_t length = reader_available(&destination->reader);
+        destination->drained_bytes += length;
+        reader_consume(&destination->reader, length);
+        if (destination->drained_bytes > DRAIN_BYTES_MAX)
+            return false;
+    }
+    return result == READ_WAIT;
+}
+
 static void
 tell_failure(Destination *destination, const char *where_the_guest_is)
 {
@@ -282,8 +299,9 @@ destination_stage_failing(Destination *destination, GError **error)
         destination_post(destination, STREAM_RETURN_SHUT, 1);
     }
     destination->listen.wake_ns = destination->deadline_ns;
-    if (can_tell && !destination_flag(&destination->shut_sent) &&
-        clock_now_ns() < destination->deadline_ns)
+    /* A close with bytes unread is a reset, which can overtake what was said: read to the end. */
+    bool may_hear = can_tell && drain_main(destination);
+    if (may_hear && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     close_links(destination);
     tell_failure(destination, "The guest never ran here; look for it at the source");

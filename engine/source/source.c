@@ -219,7 +219,7 @@ stage_failing(Source *source, GError **error)
         return STAGE_STAY;
     /* What the destination said last may still be in the return path. */
     bool can_hear = source->has_return_path && source->link;
-    if (can_hear && !source_flag(&source->has_shut) && !source_flag(&source->request_failed))
+    if (can_hear && !source_flag(&source->has_shut) && !source_flag(&source->request_ended))
         return STAGE_STAY;
     GError *failure = g_steal_pointer(&source->failure);
     (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
@@ -234,7 +234,7 @@ stage_hearing(Source *source, GError **error)
 {
     (void)error;
     bool may_speak = source->gave_away && source->has_return_path &&
-                     !source_flag(&source->has_shut) && !source_flag(&source->request_failed);
+                     !source_flag(&source->has_shut) && !source_flag(&source->request_ended);
     if (may_speak && clock_now_ns() < source->hear_until_ns) {
         source->migration.wake_ns = source->hear_until_ns;
         return STAGE_STAY;

@@ -82,6 +82,7 @@ struct Source {
     TransportReceiver *receiver;
     Reader reader;
     FrameQueue urgent;
+    bool is_mute;                     /* the urgent channel is lost */
     bool has_answered;                /* in postcopy: the next request is likely to come soon */
     RamBlock *asked;                  /* block of the last REQ_PAGES_ID */
     RamBlock *asking;                 /* request under way: host pages [asking_page, asking_end) */
@@ -95,7 +96,7 @@ struct Source {
     bool answers_requests;              /* dirty bitmaps are final */
 
     /* shared: set with release by the request role, read with acquire by the migration role */
-    bool has_pong, has_commit, has_loaded, has_shut, request_failed;
+    bool has_pong, has_commit, has_loaded, has_shut, request_failed, request_ended;
     uint32_t features; /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
