@@ -81,14 +81,20 @@ faultline_free(Faultline *faultline)
  */
 
 void
-context_event(Faultline *faultline, FaultlineEvent event)
+context_event_locked(Faultline *faultline, FaultlineEvent event)
 {
     event.time_us = clock_wall_us();
-    pthread_mutex_lock(&faultline->lock);
     if (g_queue_get_length(&faultline->events) < EVENTS_MAX)
         g_queue_push_tail(&faultline->events, g_memdup2(&event, sizeof event));
-    pthread_mutex_unlock(&faultline->lock);
     wakeup_signal(faultline->event_fd);
+}
+
+void
+context_event(Faultline *faultline, FaultlineEvent event)
+{
+    pthread_mutex_lock(&faultline->lock);
+    context_event_locked(faultline, event);
+    pthread_mutex_unlock(&faultline->lock);
 }
 
 int

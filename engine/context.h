@@ -59,7 +59,7 @@ struct Faultline {
      * other; taken by control, migration, package and listen thread; before lock. */
     pthread_mutex_t guest_lock;
 
-    /* any thread, under lock; never held while anything else is done. */
+    /* any thread, under lock; held for nothing else but signalling event_fd. */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* the status, for faultline_wait() */
     GQueue events;          /* FaultlineEvent */
@@ -92,6 +92,8 @@ FaultlineStatus context_status(const Faultline *faultline);
 bool context_is_busy(const Faultline *faultline);
 
 void context_event(Faultline *faultline, FaultlineEvent event);
+/* The same for a caller that holds lock. */
+void context_event_locked(Faultline *faultline, FaultlineEvent event);
 
 /* Keeps the first error of a migration, for faultline_query(). Takes the error. Thread: any. */
 void context_keep_error(Faultline *faultline, GError *error);

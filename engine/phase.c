@@ -73,9 +73,10 @@ context_move(Faultline *faultline, FaultlineStatus to)
 
     pthread_mutex_lock(&faultline->lock);
     __atomic_store_n(&faultline->status, to, __ATOMIC_RELEASE);
+    /* Together, so that who was woken by the status finds its event. */
+    context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
     pthread_cond_broadcast(&faultline->changed);
     pthread_mutex_unlock(&faultline->lock);
-    context_event(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
 }
 
 FaultlineStatus
