@@ -210,6 +210,26 @@ complete(Source *source)
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
+static GError *
+early_end(const Source *source)
+{
+    return g_error_new(FAULTLINE_ERROR, FAULTLINE_ERROR_PEER,
+                       "the destination ended the migration early, with error %u; its log says why",
+                       source->shut_value);
+}
+
+/* A destination that failed says so and closes; whichever of the two is met first, its word is the
+ * better reason. */
+static void
+prefer_shut(Source *source)
+{
+    if (!source_flag(&source->has_shut) || !source->shut_value ||
+        !g_error_matches(source->failure, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK))
+        return;
+    g_clear_error(&source->failure);
+    source->failure = early_end(source);
+}
+
 /* The links are shut; how many bytes the peer can have is known once nothing is in flight. */
 static StageResult
 stage_failing(Source *source, GError **error)
@@ -221,6 +241,7 @@ stage_failing(Source *source, GError **error)
     bool can_hear = source->has_return_path && source->link;
     if (can_hear && !source_flag(&source->has_shut) && !source_flag(&source->request_ended))
         return STAGE_STAY;
+    prefer_shut(source);
     GError *failure = g_steal_pointer(&source->failure);
     (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
     source->stage = NULL;
@@ -252,9 +273,7 @@ take_request_error(Source *source, GError **error)
         (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
         return false;
     if (source_flag(&source->has_shut)) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_PEER,
-                    "the destination ended the migration early, with error %u; its log says why",
-                    source->shut_value);
+        g_propagate_error(error, early_end(source));
         return true;
     }
     if (!source_flag(&source->request_failed))
