@@ -114,6 +114,11 @@ take_urgent_record(Destination *destination, const StreamRecord *record, GError 
                                                         record->flag));
         return false;
     }
+    if (!destination_flag(&destination->is_listening)) {
+        g_propagate_error(error, destination_peer_error("load ram: a page came on the urgent "
+                                                        "channel before POSTCOPY_LISTEN"));
+        return false;
+    }
     return destination_take_record(destination, &destination->urgent, record, error);
 }
 

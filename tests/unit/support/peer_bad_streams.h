@@ -113,8 +113,7 @@
     X(device_of_4g, PRECOPY, INSTEAD, STATE, script_put_device(w, PEER_DEVICE, 0xffffffff, 9), "length of the device state is 4294967295", FAILED) \
     X(device_longest, PRECOPY, BEFORE, STATE, script_put_device(w, PEER_DEVICE, PEER_STATE_LIMIT, PEER_STATE_LIMIT), "", COMPLETED) \
     X(device_shorter, PRECOPY, INSTEAD, STATE, script_put_device(w, PEER_DEVICE, 4, 5), "decode footer of section " PEER_DEVICE, FAILED) \
-    X(device_empty, PRECOPY, BEFORE, STATE, script_put_device(w, PEER_DEVICE, 0, 0), "", COMPLETED) \
-    X(device_of_ram_section_id, PRECOPY, BEFORE, STATE, stream_put_start(w, STREAM_FULL, 1, "", 0, 1), "is empty", FAILED)
+    X(device_empty, PRECOPY, BEFORE, STATE, script_put_device(w, PEER_DEVICE, 0, 0), "", COMPLETED)
 
 #define COMMAND_LIST(X) \
     X(command_0, PRECOPY, BEFORE, START, script_put_raw_command(w, 0, 0), "decode command: number is 0", FAILED) \
