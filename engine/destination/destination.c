@@ -152,6 +152,17 @@ count_missing(const Destination *destination)
     return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
 }
 
+/* Posts SHUT, once the mailbox has room for it; true when it was sent, or cannot be. */
+static bool
+tell_end(Destination *destination, uint32_t value)
+{
+    if (!destination->has_return_path || destination_flag(&destination->fault_failed))
+        return true;
+    if (!destination->has_posted)
+        destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, value);
+    return destination_flag(&destination->shut_sent);
+}
+
 StageResult
 destination_stage_run(Destination *destination, GError **error)
 {
@@ -168,20 +179,20 @@ destination_stage_run(Destination *destination, GError **error)
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return STAGE_FAILED;
     }
-    destination->has_posted =
-        destination->has_return_path && destination_post(destination, STREAM_RETURN_SHUT, 0);
     destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;
 }
 
-/* What follows EOF is of no use here, but a source must be able to write it. */
+/* What follows EOF is of no use here, but a source must be able to write it; and it must hear the
+ * end even if it has closed its side already. */
 StageResult
 destination_stage_drain(Destination *destination, GError **error)
 {
     const uint8_t *bytes;
     (void)error;
 
+    bool is_told = tell_end(destination, 0);
     destination->listen.wake_ns = destination->deadline_ns;
     ReadResult result = reader_peek(&destination->reader, 1, &bytes);
     if (result == READ_OK) {
@@ -191,7 +202,8 @@ destination_stage_drain(Destination *destination, GError **error)
         if (destination->drained_bytes <= DRAIN_BYTES_MAX)
             return STAGE_AGAIN;
     }
-    if (result == READ_WAIT && clock_now_ns() < destination->deadline_ns)
+    bool can_wait = result == READ_WAIT || (result == READ_END && !is_told);
+    if (can_wait && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     destination->stage = destination_stage_leave;
     return STAGE_AGAIN;
@@ -215,15 +227,10 @@ destination_stage_arrived(Destination *destination, GError **error)
     }
     if (!destination_flag(&destination->has_run))
         return STAGE_STAY;
-    bool is_deaf = destination_flag(&destination->fault_failed);
-    if (!destination->has_posted && !is_deaf) {
-        destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, 0);
+    if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
-        return STAGE_STAY;
-    }
     destination->listen.wake_ns = destination->deadline_ns;
-    if (!is_deaf && !destination_flag(&destination->shut_sent) &&
-        clock_now_ns() < destination->deadline_ns)
+    if (!tell_end(destination, 0) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     destination->stage = destination_stage_leave;
     return STAGE_AGAIN;
@@ -274,14 +281,10 @@ StageResult
 destination_stage_failing(Destination *destination, GError **error)
 {
     (void)error;
-    bool can_tell = destination->has_return_path && !destination_flag(&destination->fault_failed);
-    if (can_tell && !destination->deadline_ns) {
+    if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
-        destination_post(destination, STREAM_RETURN_SHUT, 1);
-    }
     destination->listen.wake_ns = destination->deadline_ns;
-    if (can_tell && !destination_flag(&destination->shut_sent) &&
-        clock_now_ns() < destination->deadline_ns)
+    if (!tell_end(destination, 1) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     close_links(destination);
     tell_failure(destination, "The guest never ran here; look for it at the source");
