@@ -293,6 +293,29 @@ destination_stage_failing(Destination *destination, GError **error)
     return STAGE_DONE;
 }
 
+static void
+tell_pause(Destination *destination, const char *where_the_guest_is)
+{
+    if (!destination->failure)
+        return;
+    tell_failure(destination, where_the_guest_is);
+    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+}
+
+/* Loading the device state takes a moment; if it waits for a page that is not here, for ever. */
+static void
+await_run(Destination *destination)
+{
+    if (!destination->deadline_ns)
+        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+    destination->listen.wake_ns = destination->deadline_ns;
+    if (clock_now_ns() < destination->deadline_ns)
+        return;
+    destination->listen.wake_ns = 0;
+    tell_pause(destination, "The guest is here, but does not run yet: loading its devices waits "
+                            "for pages, which the source keeps; keep both processes");
+}
+
 /* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
  * missing page waits. */
 StageResult
@@ -303,18 +326,17 @@ destination_stage_paused(Destination *destination, GError **error)
         close_links(destination);
         destination_notify(destination, &destination->fault);
     }
-    if (!destination_flag(&destination->has_run))
+    (void)error;
+    if (!destination_flag(&destination->has_run)) {
+        await_run(destination);
         return STAGE_STAY;
+    }
     if (!count_missing(destination)) {
         destination->stage = destination_stage_leave;
         return STAGE_AGAIN;
     }
-    if (destination->failure) {
-        tell_failure(destination, "The guest runs here on the pages that have come and waits for "
-                                  "the others, which the source keeps; keep both processes");
-        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
-    }
-    (void)error;
+    tell_pause(destination, "The guest runs here on the pages that have come and waits for the "
+                            "others, which the source keeps; keep both processes");
     return STAGE_STAY;
 }
 

@@ -268,13 +268,29 @@ be_quiet(Destination *destination)
     destination_notify(destination, &destination->package);
 }
 
+/* The control thread wants all roles to end: a device that loads may wait for a page, and is let go
+ * so that its role can. What it reads then is lost together with the guest. */
+static void
+let_go(Destination *destination)
+{
+    if (!destination_flag(&destination->is_listening) || destination_flag(&destination->is_ending))
+        return;
+    for (unsigned i = 0; i < destination->blocks->count; i++) {
+        g_autoptr(GError) ignored = NULL;
+        uffd_memory_finish(destination->blocks->blocks[i].memory, false, &ignored);
+    }
+}
+
 StepResult
 destination_fault_step(void *self)
 {
     Destination *destination = self;
     GError *error = NULL;
 
-    if (destination_flag(&destination->is_stopping) || is_over(destination)) {
+    bool is_stopping = destination_flag(&destination->is_stopping);
+    if (is_stopping || is_over(destination)) {
+        if (is_stopping && !destination_flag(&destination->is_unregistered))
+            let_go(destination);
         drain_placed(destination);
         be_quiet(destination);
         return STEP_DONE;
