@@ -147,6 +147,7 @@ script_put_step(StreamWriter *w, ScriptStep step)
     case STEP_RUN: script_put_raw_command(w, STREAM_COMMAND_POSTCOPY_RUN, 0); break;
     case STEP_RUNNING: stream_put_ping(w, STREAM_PING_RUNNING); break;
     case STEP_PUSHED: put_pushed(w); break;
+    case STEP_PUSH_PING: stream_put_ping(w, SCRIPT_PUSH_PING); break;
     case STEP_END: put_end(w); break;
     case STEP_STATE: put_state(w); break;
     case STEP_COMMIT: stream_put_ping(w, STREAM_PING_COMMIT); break;

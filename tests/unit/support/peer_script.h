@@ -16,6 +16,8 @@
 #define SCRIPT_END       32u
 #define SCRIPT_BYTES_MAX (2u << 20)
 
+#define SCRIPT_PUSH_PING 5u /* says that everything before was taken */
+
 typedef enum { SCRIPT_PRECOPY, SCRIPT_POSTCOPY, SCRIPT_PREEMPT } ScriptShape;
 
 /* X(name, in precopy, in postcopy); those of the package stand where they are built. */
@@ -49,6 +51,7 @@ typedef enum { SCRIPT_PRECOPY, SCRIPT_POSTCOPY, SCRIPT_PREEMPT } ScriptShape;
     X(PUSHED, false, true)                                                                         \
     X(PUSH_EOS, false, true)                                                                       \
     X(PUSH_FOOTER, false, true)                                                                    \
+    X(PUSH_PING, false, true)                                                                      \
     X(END, true, true)                                                                             \
     X(STATE, true, false)                                                                          \
     X(COMMIT, true, false)                                                                         \

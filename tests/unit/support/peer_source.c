@@ -76,15 +76,14 @@ deadline_us(void)
     return g_get_monotonic_time() + PEER_WAIT_MS * (int64_t)1000;
 }
 
-/* The destination has listened when it answers the ping behind the package. */
 static bool
-has_answered_last_ping(const PeerSource *source)
+has_answered(const PeerSource *source, uint32_t ping)
 {
     uint8_t bytes[16];
     StreamWriter pong = {bytes, 0, sizeof bytes};
     const GByteArray *received = source->main->received;
 
-    stream_put_return_value(&pong, STREAM_RETURN_PONG, STREAM_PING_RUNNING);
+    stream_put_return_value(&pong, STREAM_RETURN_PONG, ping);
     return memmem(received->data, received->len, bytes, pong.length) != NULL;
 }
 
@@ -102,30 +101,33 @@ send_all(PeerSource *source, PeerLink *link, const uint8_t *bytes, size_t length
 }
 
 static void
-play_urgent(PeerSource *source, const Script *script)
+await_answer(PeerSource *source, uint32_t ping)
 {
     int64_t end_us = deadline_us();
 
-    while (!has_answered_last_ping(source) && !source->main->is_closed && !is_over(source)) {
+    while (!has_answered(source, ping) && !source->main->is_closed && !is_over(source)) {
         peer_link_pump(source->main, 2);
         check_deadline(source, end_us, "wait for the ping's answer");
     }
-    send_all(source, source->urgent, script->urgent.bytes, script->urgent.length);
 }
 
+/* The destination has listened when it answers the ping behind the package, and everything of main
+ * is in its place when it answers the one behind that. */
 void
 peer_source_play(PeerSource *source, const Script *script, size_t length)
 {
-    size_t first = length;
-
-    if (source->urgent)
-        first = MIN(length, script->offsets[STEP_RUNNING]);
-    send_all(source, source->main, script->main.bytes, first);
-    if (source->urgent) {
-        play_urgent(source, script);
-        send_all(source, source->main, script->main.bytes + first, length - first);
-        peer_link_half_close(source->urgent);
+    if (!source->urgent) {
+        send_all(source, source->main, script->main.bytes, length);
+        peer_link_half_close(source->main);
+        return;
     }
+    size_t first = script->offsets[STEP_RUNNING];
+    send_all(source, source->main, script->main.bytes, first);
+    await_answer(source, STREAM_PING_RUNNING);
+    send_all(source, source->urgent, script->urgent.bytes, script->urgent.length);
+    send_all(source, source->main, script->main.bytes + first, length - first);
+    await_answer(source, SCRIPT_PUSH_PING);
+    peer_link_half_close(source->urgent);
     peer_link_half_close(source->main);
 }
 
