@@ -113,6 +113,7 @@ void
 destination_free(Destination *destination)
 {
     g_clear_pointer(&destination->listener, transport_listener_free);
+    destination_drop_fault_links(destination);
     ram_blocks_close_memory(destination->blocks);
     g_clear_pointer(&destination->uffd, uffd_free);
     for (unsigned i = 0; i < destination->blocks->count; i++) {

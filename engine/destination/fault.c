@@ -316,9 +316,21 @@ destination_fault_step(void *self)
 }
 
 void
+destination_drop_fault_links(Destination *destination)
+{
+    TransportLink **const slots[] = {&destination->fault_link, &destination->fault_urgent_link};
+    for (unsigned i = 0; i < G_N_ELEMENTS(slots); i++) {
+        TransportLink *link = __atomic_exchange_n(slots[i], NULL, __ATOMIC_ACQ_REL);
+        if (link)
+            transport_link_unref(link);
+    }
+}
+
+void
 destination_fault_close(void *self)
 {
     Destination *destination = self;
     close_urgent(destination);
     g_clear_pointer(&destination->sender, transport_sender_free);
+    destination_drop_fault_links(destination);
 }
