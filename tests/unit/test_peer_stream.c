@@ -23,7 +23,8 @@ typedef struct BadStream {
     PeerOutcome outcome;
 } BadStream;
 
-#define ALL_LIST(X) OPENING_LIST(X) RECORD_LIST(X) COMMAND_LIST(X) PACKAGE_LIST(X) HANDED_OVER_LIST(X)
+#define ALL_LIST(X)                                                                                \
+    OPENING_LIST(X) RECORD_LIST(X) COMMAND_LIST(X) PACKAGE_LIST(X) HANDED_OVER_LIST(X)
 
 #define PUT(name, shape, how, step, statements, words, outcome)                                    \
     static void put_##name(StreamWriter *w)                                                        \
@@ -247,7 +248,10 @@ incoming_flood_of_pings_unread_does_not_grow(void **state)
     peer_source_check(source, OUTCOME_FAILED, "");
 }
 
-#define SHAPE_TEST(name, shape) {#name "_" #shape, name, NULL, NULL, &shapes[SCRIPT_##shape]}
+#define SHAPE_TEST(name, shape)                                                                    \
+    {                                                                                              \
+#name "_" #shape, name, NULL, NULL, &shapes[SCRIPT_##shape]                                \
+    }
 
 int
 main(void)

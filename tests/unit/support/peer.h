@@ -27,10 +27,10 @@ typedef struct PeerGuest {
     FaultlineBlock blocks[2];
 
     /* set by the test before the migration */
-    bool refuses_state;    /* load_state fails */
-    int64_t touches_page;  /* load_state reads this page of ram0; -1: none */
-    bool is_always_dirty;  /* every sync says that every page was written */
-    bool reads_all;        /* once it runs, a thread reads every page, last ones first */
+    bool refuses_state;   /* load_state fails */
+    int64_t touches_page; /* load_state reads this page of ram0; -1: none */
+    bool is_always_dirty; /* every sync says that every page was written */
+    bool reads_all;       /* once it runs, a thread reads every page, last ones first */
 
     /* atomic */
     unsigned count_resumes, count_pauses, count_loads;

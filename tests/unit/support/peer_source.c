@@ -166,8 +166,7 @@ peer_source_check(PeerSource *source, PeerOutcome outcome, const char *words)
 
     faultline_query(source->guest->faultline, &info);
     if (outcome == OUTCOME_PAUSED_OR_COMPLETED)
-        outcome =
-            status == FAULTLINE_STATUS_COMPLETED ? OUTCOME_COMPLETED : OUTCOME_PAUSED;
+        outcome = status == FAULTLINE_STATUS_COMPLETED ? OUTCOME_COMPLETED : OUTCOME_PAUSED;
     FaultlineStatus expected = outcome == OUTCOME_COMPLETED ? FAULTLINE_STATUS_COMPLETED
                                : outcome == OUTCOME_FAILED  ? FAULTLINE_STATUS_FAILED
                                                             : FAULTLINE_STATUS_POSTCOPY_PAUSED;
