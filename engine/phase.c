@@ -75,10 +75,6 @@ context_move(Faultline *faultline, FaultlineStatus to)
     pthread_mutex_lock(&faultline->lock);
     /* Together: whoever sees the status finds the event, and the other way round. */
     __atomic_store_n(&faultline->status, to, __ATOMIC_RELEASE);
-<<<<<<< HEAD
-=======
-    /* Together, so that who was woken by the status finds its event. */
->>>>>>> apitest
     context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
     pthread_cond_broadcast(&faultline->changed);
     pthread_mutex_unlock(&faultline->lock);

@@ -115,6 +115,7 @@ void
 destination_free(Destination *destination)
 {
     g_clear_pointer(&destination->listener, transport_listener_free);
+    destination_drop_fault_links(destination);
     ram_blocks_close_memory(destination->blocks);
     g_clear_pointer(&destination->uffd, uffd_free);
     for (unsigned i = 0; i < destination->blocks->count; i++) {
@@ -154,6 +155,17 @@ count_missing(const Destination *destination)
     return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
 }
 
+/* Posts SHUT, once the mailbox has room for it; true when it was sent, or cannot be. */
+static bool
+tell_end(Destination *destination, uint32_t value)
+{
+    if (!destination->has_return_path || destination_flag(&destination->fault_failed))
+        return true;
+    if (!destination->has_posted)
+        destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, value);
+    return destination_flag(&destination->shut_sent);
+}
+
 StageResult
 destination_stage_run(Destination *destination, GError **error)
 {
@@ -170,20 +182,20 @@ destination_stage_run(Destination *destination, GError **error)
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return STAGE_FAILED;
     }
-    destination->has_posted =
-        destination->has_return_path && destination_post(destination, STREAM_RETURN_SHUT, 0);
     destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;
 }
 
-/* What follows EOF is of no use here, but a source must be able to write it. */
+/* What follows EOF is of no use here, but a source must be able to write it; and it must hear the
+ * end even if it has closed its side already. */
 StageResult
 destination_stage_drain(Destination *destination, GError **error)
 {
     const uint8_t *bytes;
     (void)error;
 
+    bool is_told = tell_end(destination, 0);
     destination->listen.wake_ns = destination->deadline_ns;
     ReadResult result = reader_peek(&destination->reader, 1, &bytes);
     if (result == READ_OK) {
@@ -193,7 +205,8 @@ destination_stage_drain(Destination *destination, GError **error)
         if (destination->drained_bytes <= DRAIN_BYTES_MAX)
             return STAGE_AGAIN;
     }
-    if (result == READ_WAIT && clock_now_ns() < destination->deadline_ns)
+    bool can_wait = result == READ_WAIT || (result == READ_END && !is_told);
+    if (can_wait && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     destination->stage = destination_stage_leave;
     return STAGE_AGAIN;
@@ -217,15 +230,10 @@ destination_stage_arrived(Destination *destination, GError **error)
     }
     if (!destination_flag(&destination->has_run))
         return STAGE_STAY;
-    bool is_deaf = destination_flag(&destination->fault_failed);
-    if (!destination->has_posted && !is_deaf) {
-        destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, 0);
+    if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
-        return STAGE_STAY;
-    }
     destination->listen.wake_ns = destination->deadline_ns;
-    if (!is_deaf && !destination_flag(&destination->shut_sent) &&
-        clock_now_ns() < destination->deadline_ns)
+    if (!tell_end(destination, 0) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     destination->stage = destination_stage_leave;
     return STAGE_AGAIN;
@@ -293,21 +301,29 @@ StageResult
 destination_stage_failing(Destination *destination, GError **error)
 {
     (void)error;
-    bool can_tell = destination->has_return_path && !destination_flag(&destination->fault_failed);
-    if (can_tell && !destination->deadline_ns) {
+    if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
-        destination_post(destination, STREAM_RETURN_SHUT, 1);
-    }
     destination->listen.wake_ns = destination->deadline_ns;
     /* A close with bytes unread is a reset, which can overtake what was said: read to the end. */
-    bool may_hear = can_tell && drain_main(destination);
-    if (may_hear && clock_now_ns() < destination->deadline_ns)
+    bool is_told = tell_end(destination, 1);
+    bool may_hear = is_told && !destination_flag(&destination->fault_failed) &&
+                    destination->has_return_path && drain_main(destination);
+    if ((!is_told || may_hear) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     close_links(destination);
     tell_failure(destination, "The guest never ran here; look for it at the source");
     context_move(destination->faultline, FAULTLINE_STATUS_FAILED);
     destination->stage = NULL;
     return STAGE_DONE;
+}
+
+static void
+tell_pause(Destination *destination, const char *where_the_guest_is)
+{
+    if (!destination->failure)
+        return;
+    tell_failure(destination, where_the_guest_is);
+    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
 }
 
 /* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
@@ -326,14 +342,12 @@ destination_stage_paused(Destination *destination, GError **error)
         return has_run ? STAGE_AGAIN : STAGE_STAY;
     }
     /* Also when the device state is still being loaded: it may wait for a missing page for ever. */
-    if (destination->failure) {
-        tell_failure(destination,
-                     has_run ? "The guest runs here on the pages that have come and waits for the "
-                               "others, which the source keeps; keep both processes"
-                             : "The guest is this side's, and is still being loaded here; pages "
-                               "that have not come are kept at the source; keep both processes");
-        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
-    }
+    tell_pause(destination,
+               has_run
+                   ? "The guest runs here on the pages that have come and waits for the others, "
+                     "which the source keeps; keep both processes"
+                   : "The guest is this side's, and is still being loaded here; pages that have "
+                     "not come are kept at the source; keep both processes");
     (void)error;
     return STAGE_STAY;
 }

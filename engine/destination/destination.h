@@ -147,7 +147,7 @@ struct Destination {
     uint64_t stored_pages;  /* received in precopy */
 
     /* shared: set once with release by the role named, read with acquire by the others */
-    TransportLink *fault_link, *fault_urgent_link; /* listen */
+    TransportLink *fault_link, *fault_urgent_link; /* listen; references of the fault role's */
     bool is_listening;                             /* listen: memory is registered */
     bool package_ready;                            /* listen: package_reader may be used */
     bool is_ending;                                /* listen: all is here; unregister */
@@ -176,6 +176,8 @@ void destination_listen_close(void *self);
 StepResult destination_package_step(void *self);
 StepResult destination_fault_step(void *self);
 void destination_fault_close(void *self);
+/* Lets go of the references that listen put there for it; also of those it never saw. */
+void destination_drop_fault_links(Destination *destination);
 
 StageResult destination_stage_accept(Destination *destination, GError **error);
 StageResult destination_stage_open(Destination *destination, GError **error);

@@ -127,6 +127,11 @@ take_urgent_record(Destination *destination, const StreamRecord *record, GError 
                                                         record->flag));
         return false;
     }
+    if (!destination_flag(&destination->is_listening)) {
+        g_propagate_error(error, destination_peer_error("load ram: a page came on the urgent "
+                                                        "channel before POSTCOPY_LISTEN"));
+        return false;
+    }
     return destination_take_record(destination, &destination->urgent, record, error);
 }
 
@@ -277,13 +282,29 @@ be_quiet(Destination *destination)
     destination_notify(destination, &destination->package);
 }
 
+/* The control thread wants all roles to end: a device that loads may wait for a page, and is let go
+ * so that its role can. What it reads then is lost together with the guest. */
+static void
+let_go(Destination *destination)
+{
+    if (!destination_flag(&destination->is_listening) || destination_flag(&destination->is_ending))
+        return;
+    for (unsigned i = 0; i < destination->blocks->count; i++) {
+        g_autoptr(GError) ignored = NULL;
+        uffd_memory_finish(destination->blocks->blocks[i].memory, false, &ignored);
+    }
+}
+
 StepResult
 destination_fault_step(void *self)
 {
     Destination *destination = self;
     GError *error = NULL;
 
-    if (destination_flag(&destination->is_stopping) || is_over(destination)) {
+    bool is_stopping = destination_flag(&destination->is_stopping);
+    if (is_stopping || is_over(destination)) {
+        if (is_stopping && !destination_flag(&destination->is_unregistered))
+            let_go(destination);
         drain_placed(destination);
         be_quiet(destination);
         return STEP_DONE;
@@ -312,9 +333,21 @@ destination_fault_step(void *self)
 }
 
 void
+destination_drop_fault_links(Destination *destination)
+{
+    TransportLink **const slots[] = {&destination->fault_link, &destination->fault_urgent_link};
+    for (unsigned i = 0; i < G_N_ELEMENTS(slots); i++) {
+        TransportLink *link = __atomic_exchange_n(slots[i], NULL, __ATOMIC_ACQ_REL);
+        if (link)
+            transport_link_unref(link);
+    }
+}
+
+void
 destination_fault_close(void *self)
 {
     Destination *destination = self;
     close_urgent(destination);
     g_clear_pointer(&destination->sender, transport_sender_free);
+    destination_drop_fault_links(destination);
 }

@@ -250,6 +250,17 @@ source_request_step(void *self)
 }
 
 void
+source_drop_request_links(Source *source)
+{
+    TransportLink **const slots[] = {&source->request_link, &source->request_urgent_link};
+    for (unsigned i = 0; i < G_N_ELEMENTS(slots); i++) {
+        TransportLink *link = __atomic_exchange_n(slots[i], NULL, __ATOMIC_ACQ_REL);
+        if (link)
+            transport_link_unref(link);
+    }
+}
+
+void
 source_request_close(void *self)
 {
     Source *source = self;
@@ -257,4 +268,5 @@ source_request_close(void *self)
     source_notify(source);
     g_clear_pointer(&source->receiver, transport_receiver_free);
     g_clear_pointer(&source->urgent.sender, transport_sender_free);
+    source_drop_request_links(source);
 }

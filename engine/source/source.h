@@ -135,6 +135,8 @@ StepResult source_migration_step(void *self);
 void source_migration_close(void *self);
 StepResult source_request_step(void *self);
 void source_request_close(void *self);
+/* Lets go of the references that migration put there for it; also of those it never saw. */
+void source_drop_request_links(Source *source);
 
 /* From its true on the destination may own the guest; false: it was cancelled. */
 bool source_give_away(Source *source);
