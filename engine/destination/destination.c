@@ -326,6 +326,20 @@ tell_pause(Destination *destination, const char *where_the_guest_is)
     context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
 }
 
+/* Loading the device state takes a moment; if it waits for a page that is not here, for ever. */
+static void
+await_run(Destination *destination)
+{
+    if (!destination->deadline_ns)
+        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+    destination->listen.wake_ns = destination->deadline_ns;
+    if (clock_now_ns() < destination->deadline_ns)
+        return;
+    destination->listen.wake_ns = 0;
+    tell_pause(destination, "The guest is here, but does not run yet: loading its devices waits "
+                            "for pages, which the source keeps; keep both processes");
+}
+
 /* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
  * missing page waits. */
 StageResult
@@ -336,19 +350,17 @@ destination_stage_paused(Destination *destination, GError **error)
         close_links(destination);
         destination_notify(destination, &destination->fault);
     }
-    bool has_run = destination_flag(&destination->has_run);
-    if (!count_missing(destination)) {
-        destination->stage = has_run ? destination_stage_leave : destination->stage;
-        return has_run ? STAGE_AGAIN : STAGE_STAY;
-    }
-    /* Also when the device state is still being loaded: it may wait for a missing page for ever. */
-    tell_pause(destination,
-               has_run
-                   ? "The guest runs here on the pages that have come and waits for the others, "
-                     "which the source keeps; keep both processes"
-                   : "The guest is this side's, and is still being loaded here; pages that have "
-                     "not come are kept at the source; keep both processes");
     (void)error;
+    if (!destination_flag(&destination->has_run)) {
+        await_run(destination);
+        return STAGE_STAY;
+    }
+    if (!count_missing(destination)) {
+        destination->stage = destination_stage_leave;
+        return STAGE_AGAIN;
+    }
+    tell_pause(destination, "The guest runs here on the pages that have come and waits for the "
+                            "others, which the source keeps; keep both processes");
     return STAGE_STAY;
 }
 

@@ -283,11 +283,13 @@ be_quiet(Destination *destination)
 }
 
 /* The control thread wants all roles to end: a device that loads may wait for a page, and is let go
- * so that its role can. What it reads then is lost together with the guest. */
+ * so that its role can. What it reads then is lost together with the guest. A guest that runs is
+ * not let go: it would go on with pages of zeros. */
 static void
 let_go(Destination *destination)
 {
-    if (!destination_flag(&destination->is_listening) || destination_flag(&destination->is_ending))
+    if (!destination_flag(&destination->is_listening) ||
+        destination_flag(&destination->is_ending) || destination_flag(&destination->has_run))
         return;
     for (unsigned i = 0; i < destination->blocks->count; i++) {
         g_autoptr(GError) ignored = NULL;
@@ -317,6 +319,8 @@ destination_fault_step(void *self)
     bool has_worked = false;
     if (attach(destination, &error)) {
         drain_placed(destination);
+        if (has_source(destination) && !destination->out.is_pending)
+            empty_mailbox(destination);
         has_worked = read_faults(destination, &error);
         if (!error && has_source(destination)) {
             send_messages(destination, &error);
