@@ -43,7 +43,8 @@ check_block(const FaultlineBlock *block, GError **error)
         return refuse(error, block, "file offset is not aligned to its page size");
     if (block->shared && block->fd < 0)
         return refuse(error, block, "shared memory needs its file descriptor");
-    if (block->length_bytes > (uint64_t)INT64_MAX - block->guest_address)
+    if (block->guest_address > INT64_MAX ||
+        block->length_bytes > (uint64_t)INT64_MAX - block->guest_address)
         return refuse(error, block, "it does not fit into the guest's address space");
     return true;
 }
@@ -52,6 +53,12 @@ bool
 ram_blocks_init(RamBlocks *blocks, const FaultlineBlock *descriptions, unsigned count,
                 GError **error)
 {
+    if (!count) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "describe RAM: there is no block, so nothing to migrate; correct the VMM's "
+                    "block table");
+        return false;
+    }
     *blocks = (RamBlocks){.blocks = g_new0(RamBlock, count)};
     for (unsigned i = 0; i < count; i++) {
         const FaultlineBlock *is = &descriptions[i];

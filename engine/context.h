@@ -59,7 +59,7 @@ struct Faultline {
      * other; taken by control, migration, package and listen thread; before lock. */
     pthread_mutex_t guest_lock;
 
-    /* any thread, under lock; never held while anything else is done. */
+    /* any thread, under lock; held for nothing else but signalling event_fd. */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* the status, for faultline_wait() */
     GQueue events;          /* FaultlineEvent */

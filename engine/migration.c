@@ -87,6 +87,19 @@ start(Faultline *faultline, Role *const *roles, unsigned count, GError **error)
     return translate(error);
 }
 
+static bool
+check_connections(const Faultline *faultline, const char *uri, GError **error)
+{
+    if (!options_has(&faultline->options, CAPABILITY_POSTCOPY_PREEMPT) ||
+        !g_str_has_prefix(uri, "fd:"))
+        return true;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                "migrate to %s: it is one connection, and 'postcopy-preempt' needs two; switch it "
+                "off, or use tcp: or unix:",
+                uri);
+    return false;
+}
+
 bool
 faultline_migrate(Faultline *faultline, const char *uri, GError **error)
 {
@@ -105,6 +118,8 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
         return false;
     if (!transport_check_uri(uri, false, error))
         return translate(error);
+    if (!check_connections(faultline, uri, error))
+        return false;
     forget_last(faultline);
     faultline->source = source_new(faultline, uri, error);
     if (!faultline->source)
@@ -173,7 +188,11 @@ faultline_cancel(Faultline *faultline, GError **error)
     if (!faultline->source)
         return refuse("migrate_cancel",
                       "this is the destination; cancel at the source, or quit this process", error);
-    __atomic_store_n(&faultline->source->wants_cancel, true, __ATOMIC_RELEASE);
-    source_notify(faultline->source);
-    return true;
+    if (source_cancel(faultline->source))
+        return true;
+    return refuse(
+        "migrate_cancel",
+        "the guest is being handed over, and the destination may run it already; wait for "
+        "the outcome",
+        error);
 }

@@ -19,6 +19,8 @@
       "destination: account how long faults block vCPUs")                                          \
     X(RELEASE_RAM, "release-ram", false, false,                                                    \
       "source: free pages as they are sent in postcopy (no recovery then)")                        \
+    X(LOW_LATENCY, "low-latency", true, false,                                                     \
+      "hold /dev/cpu_dma_latency at 0 during postcopy, where that is permitted")                   \
     X(RETURN_PATH, "return-path", true, false,                                                     \
       "source: the destination confirms; without it a failure there loses the guest")
 
@@ -36,7 +38,9 @@ typedef enum {
     X(MAX_POSTCOPY_BANDWIDTH, "max-postcopy-bandwidth", 0, 0, INT64_MAX, "bytes/s",                \
       "limit of background pages in postcopy, 0: none")                                            \
     X(DOWNTIME_LIMIT, "downtime-limit", 300, 0, 2000000, "ms",                                     \
-      "precopy ends when the rest can be sent in this time")
+      "precopy ends when the rest can be sent in this time")                                       \
+    X(SPIN_LIMIT, "spin-limit", 100, 0, 1000, "us",                                                \
+      "longest time to wait awake for a requested page or the next request, 0: sleep at once")
 
 typedef enum {
 #define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help) PARAMETER_##name,

@@ -65,12 +65,17 @@ next_word(uint64_t page)
     return (page / WORD_BITS + 1) * WORD_BITS;
 }
 
-void
+uint64_t
 page_bitmap_set_range(PageBitmap *bitmap, uint64_t page, uint64_t count)
 {
-    uint64_t end = page + count;
-    for (; page < end; page = next_word(page))
-        __atomic_fetch_or(&bitmap->words[page / WORD_BITS], mask_of(page, end), __ATOMIC_SEQ_CST);
+    uint64_t end = page + count, count_set = 0;
+    for (; page < end; page = next_word(page)) {
+        uint64_t mask = mask_of(page, end);
+        uint64_t before =
+            __atomic_fetch_or(&bitmap->words[page / WORD_BITS], mask, __ATOMIC_SEQ_CST);
+        count_set += (uint64_t)__builtin_popcountll(~before & mask);
+    }
+    return count_set;
 }
 
 uint64_t

@@ -29,7 +29,8 @@ bool page_bitmap_test_and_clear(PageBitmap *bitmap, uint64_t page);
  */
 bool page_bitmap_is_set(const PageBitmap *bitmap, uint64_t page);
 
-void page_bitmap_set_range(PageBitmap *bitmap, uint64_t page, uint64_t count);
+/* How many of them were clear before. */
+uint64_t page_bitmap_set_range(PageBitmap *bitmap, uint64_t page, uint64_t count);
 
 /* How many of them were set before. */
 uint64_t page_bitmap_clear_range(PageBitmap *bitmap, uint64_t page, uint64_t count);

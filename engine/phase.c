@@ -21,7 +21,8 @@ G_STATIC_ASSERT(G_N_ELEMENTS(run_state_names) == FAULTLINE_RUN_COUNT);
 
 /* From each status, where it may go. Both sides: a destination goes from ACTIVE straight to
  * POSTCOPY_ACTIVE or COMPLETED. A source leaves POSTCOPY_ACTIVE for FAILED only when a faultline
- * peer says that the guest never ran there. */
+ * peer says that the guest never ran there. A destination leaves POSTCOPY_PAUSED when the last page
+ * was in another role's hands as the link broke, or when the device state could not be loaded. */
 static const unsigned moves[FAULTLINE_STATUS_COUNT] = {
     [FAULTLINE_STATUS_NONE] = TO(SETUP),
     [FAULTLINE_STATUS_SETUP] = TO(ACTIVE) | TO(CANCELLING) | TO(FAILED),
@@ -29,7 +30,7 @@ static const unsigned moves[FAULTLINE_STATUS_COUNT] = {
         TO(DEVICE) | TO(POSTCOPY_ACTIVE) | TO(COMPLETED) | TO(CANCELLING) | TO(FAILED),
     [FAULTLINE_STATUS_DEVICE] = TO(POSTCOPY_ACTIVE) | TO(COMPLETED) | TO(CANCELLING) | TO(FAILED),
     [FAULTLINE_STATUS_POSTCOPY_ACTIVE] = TO(POSTCOPY_PAUSED) | TO(COMPLETED) | TO(FAILED),
-    [FAULTLINE_STATUS_POSTCOPY_PAUSED] = 0,
+    [FAULTLINE_STATUS_POSTCOPY_PAUSED] = TO(COMPLETED) | TO(FAILED),
     [FAULTLINE_STATUS_CANCELLING] = TO(CANCELLED) | TO(FAILED),
     [FAULTLINE_STATUS_COMPLETED] = TO(SETUP),
     [FAULTLINE_STATUS_CANCELLED] = TO(SETUP),

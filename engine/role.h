@@ -11,6 +11,7 @@
 #ifndef ENGINE_ROLE_H
 #define ENGINE_ROLE_H
 
+#include "engine/spin.h"
 #include "transport/transport.h"
 
 typedef enum {
@@ -41,6 +42,10 @@ typedef struct Role {
     /* the role's own: CLOCK_MONOTONIC ns at which a WAIT ends, 0: no limit. Reset before each step.
      */
     uint64_t wake_ns;
+    /* the role's own: how long a WAIT may look for news before it sleeps, 0: not at all. Reset
+     * before each step. The runner tells in spin whether it was worth it. */
+    uint64_t spin_ns;
+    Spin spin;
 } Role;
 
 typedef struct RoleThreads RoleThreads;
@@ -55,6 +60,11 @@ bool role_threads_are_done(const RoleThreads *threads);
 /* Waits until every role is DONE (the caller has made them stop, or they end by themselves). Rings
  * are freed here, last, so that roles may notify each other until the end. */
 void role_threads_join(RoleThreads *threads);
+
+/* Keeps all CPUs out of deep sleep until released: /dev/cpu_dma_latency at 0, best effort. Returns
+ * what to release; -1 where it is not permitted. Source: the kernel's pm_qos_interface document. */
+int cpu_latency_hold(void);
+void cpu_latency_release(int hold);
 
 /* CLOCK_MONOTONIC in ns; wall clock in us since 1970. */
 uint64_t clock_now_ns(void);

@@ -10,6 +10,7 @@
 #include "engine/faultline.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -34,15 +35,29 @@ struct RoleThreads {
     RoleThread threads[];
 };
 
+/* Looks for news for as long as the role wants and experience allows; false: none came, sleep. */
+static bool
+has_spun(Role *role)
+{
+    if (g_get_num_processors() < 2)
+        return false; /* who would bring the news? */
+    uint64_t spin_ns = role->spin_ns ? spin_allow(&role->spin, role->spin_ns) : 0;
+    if (!spin_ns)
+        return false;
+    bool is_hit = transport_ring_spin(role->ring, spin_ns);
+    spin_learn(&role->spin, is_hit);
+    return is_hit;
+}
+
 static void
 run_role(Role *role)
 {
     for (;;) {
-        role->wake_ns = 0;
+        role->wake_ns = role->spin_ns = 0;
         StepResult result = role->step(role->self);
         if (result == STEP_DONE)
             break;
-        if (result == STEP_WAIT)
+        if (result == STEP_WAIT && !has_spun(role))
             transport_ring_wait(role->ring, role->wake_ns);
     }
     if (role->close)
@@ -141,6 +156,25 @@ role_threads_join(RoleThreads *threads)
     pthread_mutex_destroy(&threads->lock);
     pthread_cond_destroy(&threads->changed);
     g_free(threads);
+}
+
+int
+cpu_latency_hold(void)
+{
+    int32_t longest_us = 0;
+    int fd = open("/dev/cpu_dma_latency", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0 && write(fd, &longest_us, sizeof longest_us) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+void
+cpu_latency_release(int hold)
+{
+    if (hold >= 0)
+        close(hold);
 }
 
 uint64_t

@@ -18,6 +18,9 @@
 /* More than the operations one thread has: each channel two, each watch one. */
 #define COUNT_ENTRIES 64u
 
+/* Looks of a spin between two of the clock. */
+#define COUNT_LOOKS 32u
+
 typedef struct {
     TransportOp op;
     TransportRing *ring;
@@ -239,6 +242,37 @@ transport_ring_wait(TransportRing *ring, uint64_t deadline_ns)
         take_notification(ring);
     }
     ring->has_happened = false;
+}
+
+/* Whether a look at the ring would find something; reads shared memory only. */
+static bool
+has_news(const TransportRing *ring)
+{
+    return __atomic_load_n(&ring->is_notified, __ATOMIC_RELAXED) || ring->has_happened ||
+           io_uring_cq_ready(&ring->uring) != 0 ||
+           (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_TASKRUN) != 0;
+}
+
+bool
+transport_ring_spin(TransportRing *ring, uint64_t spin_ns)
+{
+    uint64_t end_ns = monotonic_ns() + spin_ns;
+
+    g_assert(is_own_thread(ring));
+    if (io_uring_sq_ready(&ring->uring) != 0)
+        io_uring_submit(&ring->uring);
+    do {
+        for (unsigned i = 0; i < COUNT_LOOKS; i++) {
+            if (has_news(ring)) {
+                transport_ring_reap(ring, NULL);
+                take_notification(ring);
+                ring->has_happened = false;
+                return true;
+            }
+            __builtin_ia32_pause();
+        }
+    } while (monotonic_ns() < end_ns);
+    return false;
 }
 
 /*

@@ -66,6 +66,10 @@ void transport_ring_free(TransportRing *ring);
  * the call: it is remembered once), or deadline_ns of CLOCK_MONOTONIC has passed (0: none). */
 void transport_ring_wait(TransportRing *ring, uint64_t deadline_ns);
 
+/* Looks for something to happen for up to spin_ns without sleeping and, where the kernel can show
+ * it in shared memory (Linux 6.1), without a system call. true: something has, step again. */
+bool transport_ring_spin(TransportRing *ring, uint64_t spin_ns);
+
 /* Wakes transport_ring_wait(). Thread: any. Does not allocate; safe while the ring exists. */
 void transport_ring_notify(TransportRing *ring);
 

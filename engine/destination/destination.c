@@ -90,6 +90,8 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     destination->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     destination->accounts = options_has(options, CAPABILITY_POSTCOPY_BLOCKTIME);
+    destination->spin_limit_ns = options_get(options, PARAMETER_SPIN_LIMIT) * 1000;
+    destination->latency_hold = -1;
     destination->can_run = true;
     destination->missing_pages = faultline->blocks.total_bytes / FAULTLINE_PAGE_BYTES;
     destination->stage = destination_stage_accept;
@@ -113,6 +115,7 @@ void
 destination_free(Destination *destination)
 {
     g_clear_pointer(&destination->listener, transport_listener_free);
+    destination_drop_fault_links(destination);
     ram_blocks_close_memory(destination->blocks);
     g_clear_pointer(&destination->uffd, uffd_free);
     for (unsigned i = 0; i < destination->blocks->count; i++) {
@@ -152,6 +155,17 @@ count_missing(const Destination *destination)
     return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
 }
 
+/* Posts SHUT, once the mailbox has room for it; true when it was sent, or cannot be. */
+static bool
+tell_end(Destination *destination, uint32_t value)
+{
+    if (!destination->has_return_path || destination_flag(&destination->fault_failed))
+        return true;
+    if (!destination->has_posted)
+        destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, value);
+    return destination_flag(&destination->shut_sent);
+}
+
 StageResult
 destination_stage_run(Destination *destination, GError **error)
 {
@@ -168,20 +182,20 @@ destination_stage_run(Destination *destination, GError **error)
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return STAGE_FAILED;
     }
-    destination->has_posted =
-        destination->has_return_path && destination_post(destination, STREAM_RETURN_SHUT, 0);
     destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;
 }
 
-/* What follows EOF is of no use here, but a source must be able to write it. */
+/* What follows EOF is of no use here, but a source must be able to write it; and it must hear the
+ * end even if it has closed its side already. */
 StageResult
 destination_stage_drain(Destination *destination, GError **error)
 {
     const uint8_t *bytes;
     (void)error;
 
+    bool is_told = tell_end(destination, 0);
     destination->listen.wake_ns = destination->deadline_ns;
     ReadResult result = reader_peek(&destination->reader, 1, &bytes);
     if (result == READ_OK) {
@@ -191,7 +205,8 @@ destination_stage_drain(Destination *destination, GError **error)
         if (destination->drained_bytes <= DRAIN_BYTES_MAX)
             return STAGE_AGAIN;
     }
-    if (result == READ_WAIT && clock_now_ns() < destination->deadline_ns)
+    bool can_wait = result == READ_WAIT || (result == READ_END && !is_told);
+    if (can_wait && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     destination->stage = destination_stage_leave;
     return STAGE_AGAIN;
@@ -215,15 +230,10 @@ destination_stage_arrived(Destination *destination, GError **error)
     }
     if (!destination_flag(&destination->has_run))
         return STAGE_STAY;
-    bool is_deaf = destination_flag(&destination->fault_failed);
-    if (!destination->has_posted && !is_deaf) {
-        destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, 0);
+    if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
-        return STAGE_STAY;
-    }
     destination->listen.wake_ns = destination->deadline_ns;
-    if (!is_deaf && !destination_flag(&destination->shut_sent) &&
-        clock_now_ns() < destination->deadline_ns)
+    if (!tell_end(destination, 0) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     destination->stage = destination_stage_leave;
     return STAGE_AGAIN;
@@ -258,6 +268,23 @@ close_links(Destination *destination)
         transport_link_shutdown(destination->urgent_link);
 }
 
+/* Throws away what the source still sends; false: it has closed. */
+static bool
+drain_main(Destination *destination)
+{
+    const uint8_t *bytes;
+    ReadResult result;
+
+    while ((result = reader_peek(&destination->reader, 1, &bytes)) == READ_OK) {
+        size_t length = reader_available(&destination->reader);
+        destination->drained_bytes += length;
+        reader_consume(&destination->reader, length);
+        if (destination->drained_bytes > DRAIN_BYTES_MAX)
+            return false;
+    }
+    return result == READ_WAIT;
+}
+
 static void
 tell_failure(Destination *destination, const char *where_the_guest_is)
 {
@@ -274,20 +301,29 @@ StageResult
 destination_stage_failing(Destination *destination, GError **error)
 {
     (void)error;
-    bool can_tell = destination->has_return_path && !destination_flag(&destination->fault_failed);
-    if (can_tell && !destination->deadline_ns) {
+    if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
-        destination_post(destination, STREAM_RETURN_SHUT, 1);
-    }
     destination->listen.wake_ns = destination->deadline_ns;
-    if (can_tell && !destination_flag(&destination->shut_sent) &&
-        clock_now_ns() < destination->deadline_ns)
+    /* A close with bytes unread is a reset, which can overtake what was said: read to the end. */
+    bool is_told = tell_end(destination, 1);
+    bool may_hear = is_told && !destination_flag(&destination->fault_failed) &&
+                    destination->has_return_path && drain_main(destination);
+    if ((!is_told || may_hear) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     close_links(destination);
     tell_failure(destination, "The guest never ran here; look for it at the source");
     context_move(destination->faultline, FAULTLINE_STATUS_FAILED);
     destination->stage = NULL;
     return STAGE_DONE;
+}
+
+static void
+tell_pause(Destination *destination, const char *where_the_guest_is)
+{
+    if (!destination->failure)
+        return;
+    tell_failure(destination, where_the_guest_is);
+    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
 }
 
 /* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
@@ -300,17 +336,18 @@ destination_stage_paused(Destination *destination, GError **error)
         close_links(destination);
         destination_notify(destination, &destination->fault);
     }
-    if (!destination_flag(&destination->has_run))
-        return STAGE_STAY;
+    bool has_run = destination_flag(&destination->has_run);
     if (!count_missing(destination)) {
-        destination->stage = destination_stage_leave;
-        return STAGE_AGAIN;
+        destination->stage = has_run ? destination_stage_leave : destination->stage;
+        return has_run ? STAGE_AGAIN : STAGE_STAY;
     }
-    if (destination->failure) {
-        tell_failure(destination, "The guest runs here on the pages that have come and waits for "
-                                  "the others, which the source keeps; keep both processes");
-        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
-    }
+    /* Also when the device state is still being loaded: it may wait for a missing page for ever. */
+    tell_pause(destination,
+               has_run
+                   ? "The guest runs here on the pages that have come and waits for the others, "
+                     "which the source keeps; keep both processes"
+                   : "The guest is this side's, and is still being loaded here; pages that have "
+                     "not come are kept at the source; keep both processes");
     (void)error;
     return STAGE_STAY;
 }
@@ -401,6 +438,7 @@ void
 destination_listen_close(void *self)
 {
     Destination *destination = self;
+    cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
     g_clear_pointer(&destination->listener, transport_listener_free);
     g_clear_pointer(&destination->link, transport_link_unref);

@@ -89,6 +89,7 @@ struct Destination {
     RamBlocks *blocks;
     char *address; /* URI where it listens */
     bool can_postcopy, has_preempt, accounts;
+    uint64_t spin_limit_ns;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
 
@@ -110,7 +111,8 @@ struct Destination {
     GByteArray *blob; /* the package, as far as it has come */
     uint32_t blob_length;
     DeviceLoad device;
-    GError *failure; /* why it is failing or paused */
+    GError *failure;  /* why it is failing or paused */
+    int latency_hold; /* during postcopy; -1: none */
 
     /* package thread, after package_ready */
     Reader package_reader;
@@ -126,6 +128,8 @@ struct Destination {
     const RamBlock *asked; /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
     FaultAccount account; /* its figures are atomic */
+    unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
+    uint64_t asked_ns, answer_mean_ns;
 
     /* shared: under mailbox_lock: listen and package put, fault takes. No other lock inside. */
     pthread_mutex_t mailbox_lock;
@@ -143,7 +147,7 @@ struct Destination {
     uint64_t stored_pages;  /* received in precopy */
 
     /* shared: set once with release by the role named, read with acquire by the others */
-    TransportLink *fault_link, *fault_urgent_link; /* listen */
+    TransportLink *fault_link, *fault_urgent_link; /* listen; references of the fault role's */
     bool is_listening;                             /* listen: memory is registered */
     bool package_ready;                            /* listen: package_reader may be used */
     bool is_ending;                                /* listen: all is here; unregister */
@@ -172,6 +176,8 @@ void destination_listen_close(void *self);
 StepResult destination_package_step(void *self);
 StepResult destination_fault_step(void *self);
 void destination_fault_close(void *self);
+/* Lets go of the references that listen put there for it; also of those it never saw. */
+void destination_drop_fault_links(Destination *destination);
 
 StageResult destination_stage_accept(Destination *destination, GError **error);
 StageResult destination_stage_open(Destination *destination, GError **error);
@@ -234,6 +240,9 @@ bool destination_flush_run(Destination *destination, PageChannel *channel, GErro
 bool destination_show_received(RamBlock *block, uint64_t page, GError **error);
 /* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
 bool destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error);
+
+/* A page that somebody asked for has come. Thread: fault. */
+void destination_note_answer(Destination *destination, uint64_t now_ns);
 
 void destination_notify(Destination *destination, const Role *role);
 GError *destination_peer_error(const char *format, ...) G_GNUC_PRINTF(1, 2);

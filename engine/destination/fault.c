@@ -33,13 +33,26 @@ has_source(const Destination *destination)
  * ---------------------------------------------------------------------------------------------- */
 
 static void
-request_page(Destination *destination, RamBlock *block, uint64_t page)
+request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns)
 {
     const char *name = destination->asked == block ? NULL : block->is.name;
     stream_put_request(frame_queue_writer(&destination->out), name, page * FAULTLINE_PAGE_BYTES,
                        (uint32_t)block->is.page_size_bytes);
     destination->asked = block;
+    destination->asked_ns = now_ns;
+    destination->count_asked++;
     progress_add(&destination->faultline->progress.postcopy_requests, 1);
+}
+
+void
+destination_note_answer(Destination *destination, uint64_t now_ns)
+{
+    /* The time of one that was alone is a round trip; of several, nobody knows whose it is. */
+    if (destination->count_asked == 1 && now_ns > destination->asked_ns)
+        destination->answer_mean_ns =
+            spin_mean(destination->answer_mean_ns, now_ns - destination->asked_ns);
+    if (destination->count_asked)
+        destination->count_asked--;
 }
 
 /* Walk 2 and 3 of 12. */
@@ -67,7 +80,7 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
     if (destination->accounts)
         account_begin(&destination->account, block->index, page, fault->thread, now_ns);
     if (!was_requested && has_source(destination))
-        request_page(destination, block, page);
+        request_page(destination, block, page, now_ns);
     return true;
 }
 
@@ -112,6 +125,11 @@ take_urgent_record(Destination *destination, const StreamRecord *record, GError 
         g_propagate_error(error, destination_peer_error("load ram: flags 0x%x have no place on the "
                                                         "urgent channel",
                                                         record->flag));
+        return false;
+    }
+    if (!destination_flag(&destination->is_listening)) {
+        g_propagate_error(error, destination_peer_error("load ram: a page came on the urgent "
+                                                        "channel before POSTCOPY_LISTEN"));
         return false;
     }
     return destination_take_record(destination, &destination->urgent, record, error);
@@ -239,9 +257,10 @@ static void
 drain_placed(Destination *destination)
 {
     uint32_t head = __atomic_load_n(&destination->placed_head, __ATOMIC_ACQUIRE);
-    for (; destination->placed_tail != head;) {
+    while (destination->placed_tail != head) {
         const PlacedPage *placed = &destination->placed[destination->placed_tail % PLACED_MAX];
         account_end(&destination->account, placed->block, placed->page, placed->when_ns);
+        destination_note_answer(destination, placed->when_ns);
         __atomic_store_n(&destination->placed_tail, destination->placed_tail + 1, __ATOMIC_RELEASE);
     }
 }
@@ -263,13 +282,29 @@ be_quiet(Destination *destination)
     destination_notify(destination, &destination->package);
 }
 
+/* The control thread wants all roles to end: a device that loads may wait for a page, and is let go
+ * so that its role can. What it reads then is lost together with the guest. */
+static void
+let_go(Destination *destination)
+{
+    if (!destination_flag(&destination->is_listening) || destination_flag(&destination->is_ending))
+        return;
+    for (unsigned i = 0; i < destination->blocks->count; i++) {
+        g_autoptr(GError) ignored = NULL;
+        uffd_memory_finish(destination->blocks->blocks[i].memory, false, &ignored);
+    }
+}
+
 StepResult
 destination_fault_step(void *self)
 {
     Destination *destination = self;
     GError *error = NULL;
 
-    if (destination_flag(&destination->is_stopping) || is_over(destination)) {
+    bool is_stopping = destination_flag(&destination->is_stopping);
+    if (is_stopping || is_over(destination)) {
+        if (is_stopping && !destination_flag(&destination->is_unregistered))
+            let_go(destination);
         drain_placed(destination);
         be_quiet(destination);
         return STEP_DONE;
@@ -291,7 +326,21 @@ destination_fault_step(void *self)
     }
     if (error)
         fail(destination, error);
+    if (destination->count_asked)
+        destination->fault.spin_ns =
+            spin_for_answer(destination->answer_mean_ns, destination->spin_limit_ns);
     return has_worked ? STEP_AGAIN : STEP_WAIT;
+}
+
+void
+destination_drop_fault_links(Destination *destination)
+{
+    TransportLink **const slots[] = {&destination->fault_link, &destination->fault_urgent_link};
+    for (unsigned i = 0; i < G_N_ELEMENTS(slots); i++) {
+        TransportLink *link = __atomic_exchange_n(slots[i], NULL, __ATOMIC_ACQ_REL);
+        if (link)
+            transport_link_unref(link);
+    }
 }
 
 void
@@ -300,4 +349,5 @@ destination_fault_close(void *self)
     Destination *destination = self;
     close_urgent(destination);
     g_clear_pointer(&destination->sender, transport_sender_free);
+    destination_drop_fault_links(destination);
 }

@@ -60,7 +60,8 @@ destination_stage_accept(Destination *destination, GError **error)
         return result;
     destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
     destination->reader = (Reader){.receiver = destination->receiver};
-    __atomic_store_n(&destination->fault_link, destination->link, __ATOMIC_RELEASE);
+    __atomic_store_n(&destination->fault_link, transport_link_ref(destination->link),
+                     __ATOMIC_RELEASE);
     destination_notify(destination, &destination->fault);
     if (!destination->has_preempt)
         g_clear_pointer(&destination->listener, transport_listener_free);
@@ -76,7 +77,8 @@ destination_accept_urgent(Destination *destination, GError **error)
     StageResult result = accept_link(destination, &destination->urgent_link, error);
     if (result != STAGE_AGAIN)
         return result != STAGE_FAILED;
-    __atomic_store_n(&destination->fault_urgent_link, destination->urgent_link, __ATOMIC_RELEASE);
+    __atomic_store_n(&destination->fault_urgent_link, transport_link_ref(destination->urgent_link),
+                     __ATOMIC_RELEASE);
     destination_notify(destination, &destination->fault);
     g_clear_pointer(&destination->listener, transport_listener_free);
     return true;

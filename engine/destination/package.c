@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#define URGENT_NS 5000000000ull /* how long the guest stands for a connection that may not come */
+
 /* ---- Listen role: the bytes, and LISTEN
  * ------------------------------------------------------------------- */
 
@@ -37,11 +39,35 @@ obey_listen(Destination *destination, GError **error)
     destination->main.block = NULL;
     progress_set(&destination->faultline->progress.remaining_bytes,
                  destination->missing_pages * FAULTLINE_PAGE_BYTES);
+    if (options_has(&destination->faultline->options, CAPABILITY_LOW_LATENCY))
+        destination->latency_hold = cpu_latency_hold();
     destination_set_flag(&destination->is_listening);
     destination_set_flag(&destination->package_ready);
     destination_notify(destination, &destination->fault);
     destination_notify(destination, &destination->package);
     return true;
+}
+
+/* A source opens the second connection before it stops its guest, so that it is there by now. */
+static StageResult
+await_urgent(Destination *destination, GError **error)
+{
+    if (!destination_accept_urgent(destination, error))
+        return STAGE_FAILED;
+    if (!destination->has_preempt || destination->urgent_link) {
+        destination->deadline_ns = 0;
+        return STAGE_AGAIN;
+    }
+    if (!destination->deadline_ns)
+        destination->deadline_ns = clock_now_ns() + URGENT_NS;
+    destination->listen.wake_ns = destination->deadline_ns;
+    if (clock_now_ns() < destination->deadline_ns)
+        return STAGE_STAY;
+    g_propagate_error(error, destination_peer_error(
+                                 "load package: the source made no second connection for requested "
+                                 "pages; set capability postcopy-preempt to the same on both "
+                                 "sides"));
+    return STAGE_FAILED;
 }
 
 StageResult
@@ -64,10 +90,9 @@ destination_stage_blob(Destination *destination, GError **error)
         g_byte_array_append(blob, bytes, (guint)take);
         reader_consume(&destination->reader, take);
     }
-    if (!destination_accept_urgent(destination, error))
-        return STAGE_FAILED;
-    if (destination->has_preempt && !destination->urgent_link)
-        return STAGE_STAY;
+    StageResult awaited = await_urgent(destination, error);
+    if (awaited != STAGE_AGAIN)
+        return awaited;
     if (!obey_listen(destination, error))
         return STAGE_FAILED;
     destination->stage = destination_stage_element;

@@ -52,6 +52,7 @@ tell_account(Destination *destination, const PageChannel *channel, const RamBloc
 
     if (channel == &destination->urgent) {
         account_end(&destination->account, block->index, page, now_ns);
+        destination_note_answer(destination, now_ns);
         return;
     }
     uint32_t tail = __atomic_load_n(&destination->placed_tail, __ATOMIC_ACQUIRE);
@@ -76,6 +77,16 @@ serve_requested(Destination *destination, const PageChannel *channel, RamBlock *
     return check_result(result, block, page, error);
 }
 
+static bool
+refuse_again(const PageChannel *channel, const RamBlock *block, uint64_t page, GError **error)
+{
+    g_propagate_error(error, destination_peer_error("load ram: page 0x%" G_GINT64_MODIFIER
+                                                    "x of block '%s' came again on channel %s "
+                                                    "after the guest was handed over",
+                                                    page, block->is.name, channel->name));
+    return false;
+}
+
 /* Whole host pages whose bytes are in place. */
 static bool
 mark_received(Destination *destination, const PageChannel *channel, RamBlock *block, uint64_t page,
@@ -83,16 +94,17 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
 {
     Progress *progress = &destination->faultline->progress;
 
-    page_bitmap_set_range(block->received, page, count);
+    uint64_t count_new = page_bitmap_set_range(block->received, page, count);
     progress_add(channel == &destination->urgent ? &progress->requested_pages
                                                  : &progress->pushed_pages,
                  count);
     for (uint64_t i = page; i < page + count; i += block->host_pages)
         if (!serve_requested(destination, channel, block, i, error))
             return false;
-    if (!__atomic_sub_fetch(&destination->missing_pages, count, __ATOMIC_ACQ_REL))
+    if (!__atomic_sub_fetch(&destination->missing_pages, count_new, __ATOMIC_ACQ_REL))
         destination_notify(destination, &destination->listen);
-    return true;
+    /* Both channels brought it at once, so that neither saw the other's mark before it wrote. */
+    return count_new == count || refuse_again(channel, block, page, error);
 }
 
 /* ---- Placing
@@ -238,14 +250,8 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
         progress_add(bytes ? &progress->normal_pages : &progress->zero_pages, 1);
     if (!is_urgent && !destination->in_postcopy)
         return store_page(destination, block, page, bytes);
-    if (page_bitmap_is_set(block->received, page)) {
-        g_propagate_error(error, destination_peer_error(
-                                     "load ram: page 0x%" G_GINT64_MODIFIER
-                                     "x of block '%s' came again on channel %s after the guest "
-                                     "was handed over",
-                                     page, block->is.name, channel->name));
-        return false;
-    }
+    if (page_bitmap_is_set(block->received, page))
+        return refuse_again(channel, block, page, error);
     if (block->host_pages > 1)
         return stage_page(destination, channel, block, page, bytes, error);
     if (is_urgent)

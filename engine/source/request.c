@@ -10,13 +10,34 @@
 
 #define HINT_BLOCK_SHIFT 48u
 
-static StepResult
-fail(Source *source, GError *error)
+/* The first error is the one that the migration role takes up. */
+static void
+tell_failure(Source *source, GError *error)
 {
+    if (source_flag(&source->request_failed)) {
+        g_error_free(error);
+        return;
+    }
     source->request_error = error;
     source_set_flag(&source->request_failed);
     source_notify(source);
+}
+
+static StepResult
+fail(Source *source, GError *error)
+{
+    tell_failure(source, error);
     return STEP_DONE;
+}
+
+/* No page can be answered any more, but what the destination says last is still to be heard. */
+static StepResult
+lose_urgent(Source *source, GError *error)
+{
+    tell_failure(source, error);
+    source->is_mute = true;
+    source->asking = NULL;
+    return STEP_AGAIN;
 }
 
 G_GNUC_PRINTF(1, 2)
@@ -112,7 +133,10 @@ take_request(Source *source, const StreamReturn *message)
     progress_add(&source->faultline->progress.postcopy_requests, 1);
     source->asking_page = message->start / FAULTLINE_PAGE_BYTES;
     source->asking_end = source->asking_page + message->length / FAULTLINE_PAGE_BYTES;
+    if (source->is_mute)
+        return NULL;
     if (source->urgent.sender) {
+        source->has_answered = true;
         source->asking = block;
         return NULL;
     }
@@ -202,12 +226,15 @@ source_request_step(void *self)
     if (source->asking) {
         FlushResult result = answer(source, &error);
         if (result != FLUSH_TAKEN)
-            return result == FLUSH_WAIT ? STEP_WAIT : fail(source, error);
+            return result == FLUSH_WAIT ? STEP_WAIT : lose_urgent(source, error);
     }
     switch (reader_decode(&source->reader, decode_return, &message, &length, &error)) {
     case READ_OK:
         break;
     case READ_WAIT:
+        if (source->has_answered)
+            source->request.spin_ns =
+                2000 * options_get(&source->faultline->options, PARAMETER_SPIN_LIMIT);
         return STEP_WAIT;
     case READ_END:
         return fail(source, g_error_new(FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
@@ -223,9 +250,23 @@ source_request_step(void *self)
 }
 
 void
+source_drop_request_links(Source *source)
+{
+    TransportLink **const slots[] = {&source->request_link, &source->request_urgent_link};
+    for (unsigned i = 0; i < G_N_ELEMENTS(slots); i++) {
+        TransportLink *link = __atomic_exchange_n(slots[i], NULL, __ATOMIC_ACQ_REL);
+        if (link)
+            transport_link_unref(link);
+    }
+}
+
+void
 source_request_close(void *self)
 {
     Source *source = self;
+    source_set_flag(&source->request_ended);
+    source_notify(source);
     g_clear_pointer(&source->receiver, transport_receiver_free);
     g_clear_pointer(&source->urgent.sender, transport_sender_free);
+    source_drop_request_links(source);
 }

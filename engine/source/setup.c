@@ -30,7 +30,7 @@ connect_link(Source *source, TransportLink **ret_link, GError **error)
 static void
 publish_link(Source *source, TransportLink **slot, TransportLink *link)
 {
-    __atomic_store_n(slot, link, __ATOMIC_RELEASE);
+    __atomic_store_n(slot, transport_link_ref(link), __ATOMIC_RELEASE);
     transport_ring_notify(source->request.ring);
 }
 

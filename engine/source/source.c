@@ -5,6 +5,8 @@
  */
 #include "engine/source/source.h"
 
+#define HEAR_NS 2000000000ull /* how long a destination may take for its last word */
+
 static uint64_t
 largest_block_words(const RamBlocks *blocks)
 {
@@ -26,6 +28,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
+    source->latency_hold = -1;
     source->stage = source_stage_connect;
     source->migration = (Role){.name = "migration",
                                .step = source_migration_step,
@@ -59,6 +62,7 @@ source_free(Source *source)
     ram_blocks_close_memory(source->blocks);
     for (unsigned i = 0; i < source->blocks->count; i++)
         g_clear_pointer(&source->blocks->blocks[i].dirty, page_bitmap_free);
+    source_drop_request_links(source);
     frame_queue_clear(&source->main);
     frame_queue_clear(&source->urgent);
     g_clear_pointer(&source->package, g_byte_array_unref);
@@ -78,6 +82,31 @@ source_stop(Source *source)
     source_notify(source);
     if (source->request.ring)
         transport_ring_notify(source->request.ring);
+}
+
+/* Whether the fate is `fate` now. */
+static bool
+decide(Source *source, unsigned fate)
+{
+    unsigned found = FATE_OPEN;
+    return __atomic_compare_exchange_n(&source->fate, &found, fate, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE) ||
+           found == fate;
+}
+
+bool
+source_cancel(Source *source)
+{
+    bool is_cancelled = decide(source, FATE_CANCELLED);
+    source_notify(source);
+    return is_cancelled;
+}
+
+bool
+source_give_away(Source *source)
+{
+    source->gave_away = decide(source, FATE_GIVEN);
+    return source->gave_away;
 }
 
 void
@@ -182,6 +211,26 @@ complete(Source *source)
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
+static GError *
+early_end(const Source *source)
+{
+    return g_error_new(FAULTLINE_ERROR, FAULTLINE_ERROR_PEER,
+                       "the destination ended the migration early, with error %u; its log says why",
+                       source->shut_value);
+}
+
+/* A destination that failed says so and closes; whichever of the two is met first, its word is the
+ * better reason. */
+static void
+prefer_shut(Source *source)
+{
+    if (!source_flag(&source->has_shut) || !source->shut_value ||
+        !g_error_matches(source->failure, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK))
+        return;
+    g_clear_error(&source->failure);
+    source->failure = early_end(source);
+}
+
 /* The links are shut; how many bytes the peer can have is known once nothing is in flight. */
 static StageResult
 stage_failing(Source *source, GError **error)
@@ -191,25 +240,41 @@ stage_failing(Source *source, GError **error)
         return STAGE_STAY;
     /* What the destination said last may still be in the return path. */
     bool can_hear = source->has_return_path && source->link;
-    if (can_hear && !source_flag(&source->has_shut) && !source_flag(&source->request_failed))
+    if (can_hear && !source_flag(&source->has_shut) && !source_flag(&source->request_ended))
         return STAGE_STAY;
+    prefer_shut(source);
     GError *failure = g_steal_pointer(&source->failure);
     (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
     source->stage = NULL;
     return STAGE_DONE;
 }
 
+/* What the destination said last may still be on its way, for instance that the guest never ran
+ * there: links that may have given the guest away stay open until it has spoken, or is gone. */
+static StageResult
+stage_hearing(Source *source, GError **error)
+{
+    (void)error;
+    bool may_speak = source->gave_away && source->has_return_path &&
+                     !source_flag(&source->has_shut) && !source_flag(&source->request_ended);
+    if (may_speak && clock_now_ns() < source->hear_until_ns) {
+        source->migration.wake_ns = source->hear_until_ns;
+        return STAGE_STAY;
+    }
+    close_links(source);
+    source->stage = stage_failing;
+    return STAGE_AGAIN;
+}
+
 /* An error that the request role met, or a SHUT that comes before its time. */
 static bool
 take_request_error(Source *source, GError **error)
 {
-    if (source->stage == stage_failing ||
+    if (source->failure ||
         (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
         return false;
     if (source_flag(&source->has_shut)) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_PEER,
-                    "the destination ended the migration early, with error %u; its log says why",
-                    source->shut_value);
+        g_propagate_error(error, early_end(source));
         return true;
     }
     if (!source_flag(&source->request_failed))
@@ -233,7 +298,8 @@ source_migration_step(void *self)
 
     if (source_flag(&source->is_stopping))
         return end(source);
-    if (source_flag(&source->wants_cancel) && !source->gave_away && !source->failure) {
+    bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
+    if (is_cancelled && !source->failure) {
         cancel(source);
         return end(source);
     }
@@ -252,9 +318,9 @@ source_migration_step(void *self)
     case STAGE_FAILED:
         break;
     }
-    close_links(source);
     source->failure = failure;
-    source->stage = stage_failing;
+    source->stage = stage_hearing;
+    source->hear_until_ns = clock_now_ns() + HEAR_NS;
     return STEP_AGAIN;
 }
 
@@ -262,6 +328,7 @@ void
 source_migration_close(void *self)
 {
     Source *source = self;
+    cpu_latency_release(source->latency_hold);
     g_clear_pointer(&source->connector, transport_connector_free);
     g_clear_pointer(&source->main.sender, transport_sender_free);
     g_clear_pointer(&source->link, transport_link_unref);

@@ -42,6 +42,8 @@ typedef struct SourceRequest {
     uint64_t page;
 } SourceRequest;
 
+typedef enum { FATE_OPEN, FATE_CANCELLED, FATE_GIVEN } SourceFate;
+
 typedef StageResult (*SourceStage)(Source *source, GError **error);
 
 struct Source {
@@ -63,7 +65,7 @@ struct Source {
     bool is_logging;             /* the dirty log is on */
     bool has_guest, was_running; /* the guest was stopped by us, and whether it ran before */
     bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
-    bool gave_away;              /* the destination may run the guest */
+    bool gave_away;              /* the destination may run the guest: fate is GIVEN */
     unsigned cursor_block;       /* where pass or pusher goes on */
     uint64_t cursor_page;
     uint64_t end_page; /* pusher: inside a host page up to here; 0: between two */
@@ -71,13 +73,17 @@ struct Source {
     TransportLimit limit;
     GByteArray *package;  /* devices or package: being sent */
     GString *description; /* precopy: the VMDESCRIPTION */
+    int latency_hold;     /* during postcopy; -1: none */
     GError *failure;      /* why it is failing */
-    uint64_t give_bytes;  /* accepted bytes from which on the guest is given away */
+    uint64_t hear_until_ns;
+    uint64_t give_bytes; /* accepted bytes from which on the guest is given away */
 
     /* request thread */
     TransportReceiver *receiver;
     Reader reader;
     FrameQueue urgent;
+    bool is_mute;                     /* the urgent channel is lost */
+    bool has_answered;                /* in postcopy: the next request is likely to come soon */
     RamBlock *asked;                  /* block of the last REQ_PAGES_ID */
     RamBlock *asking;                 /* request under way: host pages [asking_page, asking_end) */
     uint64_t asking_page, asking_end; /* next host page to claim, and the end */
@@ -90,7 +96,7 @@ struct Source {
     bool answers_requests;              /* dirty bitmaps are final */
 
     /* shared: set with release by the request role, read with acquire by the migration role */
-    bool has_pong, has_commit, has_loaded, has_shut, request_failed;
+    bool has_pong, has_commit, has_loaded, has_shut, request_failed, request_ended;
     uint32_t features; /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
@@ -102,7 +108,11 @@ struct Source {
     uint32_t requests_head, requests_tail;
 
     /* shared: set by the control thread */
-    bool wants_postcopy, wants_cancel;
+    bool wants_postcopy;
+
+    /* shared: SourceFate, left OPEN once, by compare and exchange: control cancels or migration
+     * gives the guest away, so that a cancel that was agreed to holds */
+    unsigned fate;
 };
 
 /* Control thread. Errors: those of uffd_tracker_new() and of memory. */
@@ -111,6 +121,9 @@ void source_free(Source *source);
 
 /* Makes both roles end soon, without judging what that means for the guest. Thread: control. */
 void source_stop(Source *source);
+
+/* The guest will stay here; false: the destination may own it. Thread: control. */
+bool source_cancel(Source *source);
 
 /* Wakes the migration role. Thread: any. */
 void source_notify(Source *source);
@@ -122,6 +135,11 @@ StepResult source_migration_step(void *self);
 void source_migration_close(void *self);
 StepResult source_request_step(void *self);
 void source_request_close(void *self);
+/* Lets go of the references that migration put there for it; also of those it never saw. */
+void source_drop_request_links(Source *source);
+
+/* From its true on the destination may own the guest; false: it was cancelled. */
+bool source_give_away(Source *source);
 
 /* Stages, in order. */
 StageResult source_stage_connect(Source *source, GError **error);

@@ -120,7 +120,8 @@ source_stage_commit(Source *source, GError **error)
         return STAGE_STAY;
 
     /* The EOF is the first byte of what follows: with it the destination has everything. */
-    source->gave_away = true;
+    if (!source_give_away(source))
+        return STAGE_AGAIN;
     source->give_bytes = transport_sender_accepted_bytes(source->main.sender) + 1;
     StreamWriter *writer = frame_queue_writer(&source->main);
     stream_put_u8(writer, STREAM_EOF);
@@ -231,12 +232,13 @@ give_away(Source *source, GError **error)
     uint8_t length[4];
     StreamWriter writer = {.bytes = length, .capacity = sizeof length};
 
+    if (!source_give_away(source))
+        return STAGE_AGAIN;
     stream_put_be32(&writer, source->package->len);
     stream_put_command(frame_queue_writer(&source->main), STREAM_COMMAND_PACKAGED, length,
                        sizeof length);
     uint64_t head_bytes = frame_queue_writer(&source->main)->length;
     frame_queue_put_memory(&source->main, source->package->data, source->package->len);
-    source->gave_away = true;
     source->give_bytes =
         transport_sender_accepted_bytes(source->main.sender) + head_bytes + source->package->len;
     source_set_flag(&source->answers_requests);
@@ -259,6 +261,8 @@ source_stage_package(Source *source, GError **error)
     source_stop_log(source);
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    if (options_has(&source->faultline->options, CAPABILITY_LOW_LATENCY))
+        source->latency_hold = cpu_latency_hold();
     stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_RUNNING);
     source->main.named = NULL;
     source->cursor_block = 0;

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One seed's migration: two Faultlines, what their control threads do, and what must hold at the
+ * end.
+ *
+ * The end is when nothing will happen any more. Then the guest runs at one side that has all of it,
+ * or is paused with every page at one side or the other; both statuses say so; and if nothing was
+ * made to fail, the migration has completed.
+ */
+#include "tests/sim/sim_schedule.h"
+
+#include <string.h>
+
+SimRun run;
+static FaultlineInfo info[SIM_SIDES];
+
+static bool
+status_is_final(FaultlineStatus status)
+{
+    return status == FAULTLINE_STATUS_COMPLETED || status == FAULTLINE_STATUS_FAILED ||
+           status == FAULTLINE_STATUS_CANCELLED || status == FAULTLINE_STATUS_POSTCOPY_PAUSED;
+}
+
+/* ---- The control thread's wishes ---------------------------------------------------------------
+ */
+
+static void
+wish_postcopy(void)
+{
+    g_autoptr(GError) error = NULL;
+    sim.side = SIM_SOURCE;
+    bool ok = faultline_start_postcopy(run.sides[SIM_SOURCE], &error);
+    sim_trace("control: start postcopy: %s", ok ? "yes" : error->message);
+    run.wish_ns =
+        ++run.count_wishes < 2 && sim.plan.two_wishes ? sim.now_ns + sim_below(1000000) : NEVER;
+}
+
+static void
+do_fault(SimFault *fault)
+{
+    g_autoptr(GError) error = NULL;
+    sim.side = SIM_SOURCE;
+    sim_count(fault->point);
+    fault->fired = true;
+    if (fault->point == SIM_POINT_CUT_TIME) {
+        sim_network_cut(fault->way == 0 ? UINT_MAX : fault->way / 2);
+        return;
+    }
+    faultline_query(run.sides[SIM_SOURCE], &info[SIM_SOURCE]);
+    bool ok = faultline_cancel(run.sides[SIM_SOURCE], &error);
+    run.cancelled |= ok && !status_is_final(info[SIM_SOURCE].status);
+    sim_trace("control: cancel: %s", ok ? "yes" : error->message);
+}
+
+static uint64_t
+fault_ns(const SimFault *fault)
+{
+    uint64_t began_ns = sim.phase_ns[fault->phase];
+    return began_ns == NEVER ? NEVER : began_ns + fault->at;
+}
+
+static SimFault *
+next_timed_fault(void)
+{
+    SimFault *next = NULL;
+    for (unsigned i = 0; i < sim.plan.count_faults; i++) {
+        SimFault *fault = &sim.plan.faults[i];
+        bool timed = fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_CANCEL;
+        if (timed && !fault->fired && (!next || fault_ns(fault) < fault_ns(next)))
+            next = fault;
+    }
+    return next;
+}
+
+uint64_t
+sim_control_next_ns(void)
+{
+    if (sim.over) /* the sides are being freed */
+        return NEVER;
+    SimFault *fault = next_timed_fault();
+    return MIN(run.wish_ns, fault ? fault_ns(fault) : NEVER);
+}
+
+void
+sim_control_step(void)
+{
+    SimFault *fault = next_timed_fault();
+    if (fault && fault_ns(fault) <= sim.now_ns)
+        do_fault(fault);
+    else
+        wish_postcopy();
+}
+
+/* ---- What must hold at the end -----------------------------------------------------------------
+ */
+
+static void
+describe_roles(GString *text)
+{
+    for (unsigned side = 0; side < SIM_SIDES; side++)
+        for (unsigned i = 0; run.used[side] && i < run.threads[side].count; i++) {
+            const Task *task = &run.threads[side].tasks[i];
+            g_string_append_printf(text, " %s:%s", task->role->name,
+                                   task->done        ? "done"
+                                   : task->in_kernel ? "in kernel"
+                                                     : "waits");
+        }
+}
+
+static char *
+describe_end(void)
+{
+    GString *text = g_string_new(NULL);
+    for (unsigned side = 0; side < SIM_SIDES; side++)
+        g_string_append_printf(text, "%s: %s, guest %s%s, error '%s'; ",
+                               side == SIM_SOURCE ? "source" : "destination",
+                               faultline_status_name(info[side].status),
+                               faultline_run_state_name(info[side].run_state),
+                               sim_guest_running((SimSide)side) ? " (runs)" : "", info[side].error);
+    describe_roles(text);
+    return g_string_free(text, FALSE);
+}
+
+static void
+check_completed(void)
+{
+    bool source_runs = sim_guest_running(SIM_SOURCE);
+    if (info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED)
+        sim_check(!source_runs, "completed, and the guest runs at the source");
+    if (info[SIM_DESTINATION].status == FAULTLINE_STATUS_COMPLETED)
+        sim_check(sim_guest_whole() && sim_guest_loaded() &&
+                      (sim_guest_ever_ran(SIM_DESTINATION) || sim.plan.start_paused ||
+                       sim_fault_fired(SIM_POINT_RESUME)),
+                  "destination says completed, and has not the whole guest: %s", describe_end());
+}
+
+/* Nobody runs the guest: is there a reason? */
+static void
+check_nobody_runs(void)
+{
+    FaultlineStatus source = info[SIM_SOURCE].status;
+    bool paused = source == FAULTLINE_STATUS_POSTCOPY_PAUSED;
+    bool given_up = info[SIM_SOURCE].run_state == FAULTLINE_RUN_POSTMIGRATE;
+    bool excused = sim.plan.start_paused || sim_fault_fired(SIM_POINT_RESUME) ||
+                   sim_fault_fired(SIM_POINT_PAUSE);
+    bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME);
+    /* A destination that fails says SHUT 1. It cannot when its fault role is gone or it closed the
+     * links before, for a page that could not be placed; and a source
+     * whose urgent channel breaks first has stopped to listen. */
+    bool could_tell = sim.plan.return_path && !sim.plan.preempt && !was_cut && !sim.plan.release &&
+                      !sim_fault_fired(SIM_POINT_WATCH) && !sim_fault_fired(SIM_POINT_PLACE) &&
+                      !sim_network_has_reset();
+    if (sim_network_met() && !sim_guest_ever_ran(SIM_DESTINATION) && could_tell && !excused)
+        sim_check(info[SIM_DESTINATION].status != FAULTLINE_STATUS_FAILED,
+                  "the destination failed and could say so, and the guest runs nowhere: %s",
+                  describe_end());
+    sim_check(excused || paused || given_up, "the guest runs nowhere without a reason: %s",
+              describe_end());
+}
+
+static void
+count_outcome(void)
+{
+    SimOutcome outcome = SIM_OUTCOME_REFUSED;
+    switch (info[SIM_SOURCE].status) {
+    case FAULTLINE_STATUS_COMPLETED:
+        outcome = info[SIM_DESTINATION].postcopy_requests || info[SIM_SOURCE].pushed_pages
+                      ? SIM_OUTCOME_POSTCOPY
+                      : SIM_OUTCOME_PRECOPY;
+        break;
+    case FAULTLINE_STATUS_POSTCOPY_PAUSED:
+        outcome = SIM_OUTCOME_PAUSED;
+        break;
+    case FAULTLINE_STATUS_CANCELLED:
+        outcome = SIM_OUTCOME_CANCELLED;
+        break;
+    default:
+        outcome = SIM_OUTCOME_FAILED;
+    }
+    sim.outcomes[outcome]++;
+    sim.outcomes[SIM_OUTCOME_REQUESTS] += info[SIM_DESTINATION].postcopy_requests;
+}
+
+void
+sim_check_end(void)
+{
+    for (unsigned side = 0; side < SIM_SIDES; side++)
+        faultline_query(run.sides[side], &info[side]);
+    if (sim.trace) {
+        g_autofree char *text = describe_end();
+        sim_trace("end: %s", text);
+    }
+    bool started = run.used[SIM_SOURCE];
+    sim_check(!started || status_is_final(info[SIM_SOURCE].status), "stuck: %s", describe_end());
+    sim_check(!started || !sim_network_met() || status_is_final(info[SIM_DESTINATION].status),
+              "stuck: %s", describe_end());
+    sim_guest_check_end();
+    check_completed();
+    if (!sim_guest_running(SIM_SOURCE) && !sim_guest_running(SIM_DESTINATION))
+        check_nobody_runs();
+    sim_check(!run.cancelled || !sim_guest_ever_ran(SIM_DESTINATION),
+              "cancel was agreed to, and the guest ran at the destination: %s", describe_end());
+    if (!sim_any_fault_fired())
+        sim_check(info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED &&
+                      info[SIM_DESTINATION].status == FAULTLINE_STATUS_COMPLETED,
+                  "nothing failed, and the migration did not complete: %s", describe_end());
+    count_outcome();
+    sim.over = true;
+}
+
+/* ---- One seed ----------------------------------------------------------------------------------
+ */
+
+static void
+set_capability(SimSide side, const char *name, bool on)
+{
+    g_autoptr(GError) error = NULL;
+    sim_check(faultline_set_capability(run.sides[side], name, on, &error), "%s: %s", name,
+              error ? error->message : "");
+}
+
+static void
+set_parameter(SimSide side, const char *name, uint64_t value)
+{
+    g_autoptr(GError) error = NULL;
+    sim_check(faultline_set_parameter(run.sides[side], name, value, &error), "%s: %s", name,
+              error ? error->message : "");
+}
+
+static void
+make_side(SimSide side)
+{
+    g_autoptr(GError) error = NULL;
+    const SimPlan *plan = &sim.plan;
+
+    sim.side = side;
+    run.sides[side] = faultline_new(sim_guest_callbacks(side), sim_guest_opaque(side),
+                                    sim_guest_blocks(side), plan->count_blocks, &error);
+    sim_check(run.sides[side], "faultline_new: %s", error ? error->message : "no error is set");
+    set_capability(side, "postcopy-ram", plan->postcopy);
+    set_capability(side, "postcopy-preempt", plan->preempt);
+    set_capability(side, "return-path", plan->return_path);
+    if (side == SIM_SOURCE)
+        set_capability(side, "release-ram", plan->release);
+    else
+        set_capability(side, "postcopy-blocktime", plan->blocktime);
+    set_parameter(side, "downtime-limit", plan->downtime_ms);
+    set_parameter(side, "max-bandwidth", plan->bandwidth_bytes_per_s);
+}
+
+/* What the control threads do at first. false: something was refused, so nothing goes on. */
+static bool
+start(void)
+{
+    g_autoptr(GError) error = NULL;
+
+    sim.side = SIM_SOURCE;
+    if (!sim.plan.start_paused && !faultline_cont(run.sides[SIM_SOURCE], &error)) {
+        sim_trace("cont: %s", error->message);
+        return false;
+    }
+    sim.side = SIM_DESTINATION;
+    if (!faultline_incoming(run.sides[SIM_DESTINATION], SIM_URI, &error)) {
+        sim_trace("incoming: %s", error->message);
+        sim_check(sim_any_fault_fired(), "incoming: %s", error->message);
+        g_clear_error(&error);
+    }
+    sim.side = SIM_SOURCE;
+    if (!faultline_migrate(run.sides[SIM_SOURCE], SIM_URI, &error)) {
+        sim_trace("migrate: %s", error->message);
+        sim_check(sim_any_fault_fired(), "migrate: %s", error->message);
+        return false;
+    }
+    return true;
+}
+
+static void
+finish(void)
+{
+    unsigned first = (unsigned)sim_below(SIM_SIDES);
+    sim.over = true;
+    for (unsigned i = 0; i < SIM_SIDES; i++) {
+        sim.side = (SimSide)((first + i) % SIM_SIDES);
+        faultline_free(run.sides[sim.side]);
+    }
+    sim_transport_check_freed();
+    sim_uffd_check_freed();
+}
+
+void
+sim_run(uint64_t seed)
+{
+    sim.now_ns = 1000000;
+    sim.steps = 0;
+    sim.over = false;
+    sim.side = SIM_SOURCE;
+    sim.thread = NULL;
+    memset(sim.phase_ns, 0xff, sizeof sim.phase_ns);
+    sim_enter(SIM_PHASE_SETUP);
+    memset(&run, 0, sizeof run);
+    sim_plan_make(seed);
+    sim.plan.idle_ns += sim.now_ns;
+    sim_transport_reset();
+    sim_uffd_reset();
+    sim_guest_reset();
+    run.wish_ns = sim.plan.want_postcopy ? sim.now_ns + sim.plan.postcopy_ns : NEVER;
+    make_side(SIM_SOURCE);
+    make_side(SIM_DESTINATION);
+    if (!start())
+        sim.outcomes[SIM_OUTCOME_REFUSED]++;
+    else
+        while (!sim.over)
+            if (!sim_schedule_once())
+                sim_check_end();
+    finish();
+}

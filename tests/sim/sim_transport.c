@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * transport.h without sockets: links are pairs of byte pipes with a bound, a delay and a place
+ * where they break.
+ *
+ * What a kernel may do, the network does here at random: takes any part of a send, from the
+ * caller's memory as it is at that moment; delivers any part of what is on the way; reports a
+ * broken link to both ends at different times, after any part of what was on the way. What the
+ * header forbids a caller is checked: a ring used by a foreign thread, pieces of a send changed in
+ * flight, things freed in the wrong order or not at all.
+ */
+#include "tests/sim/sim_pipe.h"
+
+#include <string.h>
+
+/* ---- Links -------------------------------------------------------------------------------------
+ */
+
+TransportLink *
+transport_link_ref(TransportLink *link)
+{
+    sim_check(link->references > 0, "transport_link_ref: link is freed");
+    link->references++;
+    return link;
+}
+
+void
+transport_link_unref(TransportLink *link)
+{
+    sim_check(link->references > 0, "transport_link_unref: link is freed");
+    if (--link->references == 0) {
+        sim_trace("link %u is closed", link->number);
+        sim_link_close(link);
+    }
+}
+
+void
+transport_link_shutdown(TransportLink *link)
+{
+    sim_check(link->references > 0, "transport_link_shutdown: link is freed");
+    sim_trace("link %u is shut down", link->number);
+    sim_link_close(link);
+    Pipe *out = sim_pipe_out(link), *in = sim_pipe_in(link);
+    if (out->sender && out->sender->alive)
+        transport_ring_notify(out->sender->ring);
+    if (in->receiver && in->receiver->alive)
+        transport_ring_notify(in->receiver->ring);
+}
+
+/* ---- Connecting and listening ------------------------------------------------------------------
+ */
+
+TransportConnector *
+transport_connect(TransportRing *ring, const char *uri, GError **error)
+{
+    sim_ring_check(ring);
+    sim_check(strcmp(uri, SIM_URI) == 0, "transport_connect: to '%s'", uri);
+    if (sim_inject(SIM_POINT_CONNECT)) {
+        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: no socket");
+        return NULL;
+    }
+    for (unsigned i = 0; i < LINKS_MAX; i++) {
+        TransportConnector *connector = &net.connectors[i];
+        if (connector->alive)
+            continue;
+        *connector = (TransportConnector){.ring = ring, .alive = true};
+        connector->due_ns = sim.now_ns + sim_below(sim.plan.delay_ns + 1);
+        connector->refused = sim_inject(SIM_POINT_REFUSED);
+        ring->count_users++;
+        return connector;
+    }
+    sim_fail("too many connectors");
+}
+
+TransportResult
+transport_connect_finish(TransportConnector *connector, TransportLink **ret_link, GError **error)
+{
+    sim_ring_check(connector->ring);
+    sim_check(connector->alive, "transport_connect_finish: connector is freed");
+    if (sim.now_ns < connector->due_ns)
+        return TRANSPORT_WAIT;
+    if (connector->refused || !net.listener.alive) {
+        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK, "simulated: refused");
+        return TRANSPORT_ERROR_RESULT;
+    }
+    *ret_link = &sim_connection_new()->ends[0];
+    return TRANSPORT_OK;
+}
+
+void
+transport_connector_free(TransportConnector *connector)
+{
+    if (!connector)
+        return;
+    sim_check(connector->alive, "transport_connector_free: twice");
+    connector->alive = false;
+    connector->ring->count_users--;
+}
+
+TransportListener *
+transport_listen(const char *uri, GError **error)
+{
+    sim_check(strcmp(uri, SIM_URI) == 0, "transport_listen: at '%s'", uri);
+    sim_check(!net.listener.alive, "transport_listen: twice");
+    if (sim_inject(SIM_POINT_LISTEN)) {
+        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: address in use");
+        return NULL;
+    }
+    net.listener = (TransportListener){.alive = true};
+    return &net.listener;
+}
+
+const char *
+transport_listener_address(const TransportListener *listener G_GNUC_UNUSED)
+{
+    return SIM_URI;
+}
+
+TransportResult
+transport_accept(TransportListener *listener, TransportRing *ring, TransportLink **ret_link,
+                 GError **error)
+{
+    sim_ring_check(ring);
+    sim_check(listener && listener->alive, "transport_accept: listener is freed");
+    sim_check(!listener->ring || listener->ring == ring, "transport_accept: on another ring");
+    listener->ring = ring;
+    Connection *connection = sim_connection_waiting();
+    listener->armed = !connection;
+    if (!connection)
+        return TRANSPORT_WAIT;
+    if (sim_inject(SIM_POINT_ACCEPT)) {
+        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: no descriptors");
+        return TRANSPORT_ERROR_RESULT;
+    }
+    connection->accepted = connection->met = true;
+    *ret_link = &connection->ends[1];
+    sim_trace("link %u is accepted", connection->ends[1].number);
+    return TRANSPORT_OK;
+}
+
+void
+transport_listener_free(TransportListener *listener)
+{
+    if (!listener)
+        return;
+    sim_check(listener->alive, "transport_listener_free: twice");
+    listener->alive = false;
+    for (unsigned i = 0; i < net.count_connections; i++) {
+        Connection *connection = &net.connections[i];
+        if (!connection->accepted) {
+            connection->accepted = true; /* the kernel resets who was not accepted */
+            connection->ends[1].references = 0;
+            sim_link_close(&connection->ends[1]);
+        }
+    }
+}
+
+/* ---- Sending -----------------------------------------------------------------------------------
+ */
+
+/* Of the array, and of all pieces that are not guest memory: those may not change in flight. */
+uint64_t
+sim_sender_hash(const TransportSender *sender)
+{
+    uint64_t hash = sender->count_iov;
+    for (unsigned i = 0; i < sender->count_iov; i++) {
+        const struct iovec *iov = &sender->iov[i];
+        SimSide side;
+        unsigned block;
+        uint64_t offset;
+        hash = hash * 31 + (uintptr_t)iov->iov_base + iov->iov_len;
+        if (sim_guest_find(iov->iov_base, &side, &block, &offset))
+            continue;
+        const uint8_t *bytes = iov->iov_base;
+        for (size_t j = 0; j < iov->iov_len; j++)
+            hash = hash * 0x100000001b3u + bytes[j];
+    }
+    return hash;
+}
+
+TransportSender *
+transport_sender_new(TransportRing *ring, TransportLink *link)
+{
+    sim_ring_check(ring);
+    TransportSender *sender = &net.senders[link->number * 2 + link->end];
+    sim_check(!sender->alive, "transport_sender_new: the link's half has a sender");
+    *sender = (TransportSender){0};
+    sender->ring = ring;
+    sender->link = transport_link_ref(link);
+    sender->pipe = sim_pipe_out(link);
+    sender->alive = true;
+    sender->pipe->sender = sender;
+    ring->count_users++;
+    return sender;
+}
+
+void
+transport_sender_free(TransportSender *sender)
+{
+    if (!sender)
+        return;
+    sim_ring_check(sender->ring);
+    sim_check(sender->alive, "transport_sender_free: twice");
+    sender->alive = false;
+    sender->busy = false;
+    sender->ring->count_users--;
+    sender->pipe->sender = NULL;
+    g_clear_error(&sender->error);
+    transport_link_unref(sender->link);
+}
+
+static void
+fail_sender(TransportSender *sender)
+{
+    if (!sender->error)
+        sender->error =
+            g_error_new(TRANSPORT_ERROR, TRANSPORT_ERROR_LINK, "simulated: link broke (send)");
+    sender->busy = false;
+}
+
+static bool
+sender_is_broken(TransportSender *sender)
+{
+    Pipe *pipe = sender->pipe;
+    /* As with a socket, who has nothing in flight does not notice. */
+    if (sender->busy && pipe->sender_outcome != OUTCOME_OPEN &&
+        pipe->sender_outcome_ns <= sim.now_ns)
+        fail_sender(sender);
+    return sender->error != NULL;
+}
+
+TransportResult
+transport_send(TransportSender *sender, const struct iovec *iov, unsigned count_iov)
+{
+    sim_ring_check(sender->ring);
+    sim_check(sender->alive, "transport_send: sender is freed");
+    sim_check(count_iov > 0 && count_iov <= TRANSPORT_IOV_MAX, "transport_send: %u pieces",
+              count_iov);
+    if (sender_is_broken(sender))
+        return TRANSPORT_ERROR_RESULT;
+    if (sender->busy)
+        return TRANSPORT_WAIT;
+    sim_preempt();
+    sender->iov = iov;
+    sender->count_iov = count_iov;
+    sender->piece = 0;
+    sender->offset = 0;
+    sender->busy = true;
+    sender->hash = sim_sender_hash(sender);
+    sim_trace("link %u: send of %u pieces begins", sender->link->number, count_iov);
+    sender->pipe->take_ns = sim.now_ns;
+    sender->pipe->sender_outcome_told = false;
+    return TRANSPORT_OK;
+}
+
+TransportResult
+transport_sender_state(TransportSender *sender)
+{
+    sim_ring_check(sender->ring);
+    sim_check(sender->alive, "transport_sender_state: sender is freed");
+    sim_preempt();
+    if (sender_is_broken(sender))
+        return TRANSPORT_ERROR_RESULT;
+    return sender->busy ? TRANSPORT_WAIT : TRANSPORT_OK;
+}
+
+uint64_t
+transport_sender_accepted_bytes(const TransportSender *sender)
+{
+    return sender->accepted_bytes;
+}
+
+const GError *
+transport_sender_error(const TransportSender *sender)
+{
+    return sender->error;
+}
+
+/* ---- Receiving ---------------------------------------------------------------------------------
+ */
+
+TransportReceiver *
+transport_receiver_new(TransportRing *ring, TransportLink *link)
+{
+    sim_ring_check(ring);
+    TransportReceiver *receiver = &net.receivers[link->number * 2 + link->end];
+    sim_check(!receiver->alive, "transport_receiver_new: the link's half has a receiver");
+    memset(receiver, 0, offsetof(TransportReceiver, bytes));
+    receiver->ring = ring;
+    receiver->link = transport_link_ref(link);
+    receiver->pipe = sim_pipe_in(link);
+    receiver->alive = true;
+    receiver->pipe->receiver = receiver;
+    ring->count_users++;
+    return receiver;
+}
+
+void
+transport_receiver_free(TransportReceiver *receiver)
+{
+    if (!receiver)
+        return;
+    sim_ring_check(receiver->ring);
+    sim_check(receiver->alive, "transport_receiver_free: twice");
+    receiver->ring->count_users--;
+    transport_link_unref(receiver->link);
+    receiver->alive = false;
+    receiver->pipe->receiver = NULL;
+    g_clear_error(&receiver->error);
+}
+
+void
+sim_receiver_pull(TransportReceiver *receiver)
+{
+    Pipe *pipe = receiver->pipe;
+    uint64_t ready = pipe->arrived - pipe->pulled;
+    if (!ready)
+        return;
+    if (receiver->end + ready > RECEIVER_BYTES) {
+        memmove(receiver->bytes, receiver->bytes + receiver->begin,
+                receiver->end - receiver->begin);
+        receiver->end -= receiver->begin;
+        receiver->begin = 0;
+    }
+    uint64_t room = RECEIVER_BYTES - receiver->end;
+    uint64_t count = sim_chance(60) ? ready : 1 + sim_below(ready);
+    count = MIN(count, room);
+    for (uint64_t left = count; left > 0;) {
+        size_t at = pipe->pulled % PIPE_BYTES;
+        size_t part = MIN(left, PIPE_BYTES - at);
+        memcpy(receiver->bytes + receiver->end, pipe->bytes + at, part);
+        receiver->end += part;
+        pipe->pulled += part;
+        left -= part;
+    }
+    receiver->count_bytes += count;
+}
+
+/* What a receiver without enough bytes is told. */
+static TransportResult
+receiver_outcome(TransportReceiver *receiver)
+{
+    Pipe *pipe = receiver->pipe;
+    bool drained = pipe->pulled == pipe->arrived && pipe->arrived == pipe->accepted;
+
+    if (pipe->receiver_outcome == OUTCOME_OPEN || pipe->receiver_outcome_ns > sim.now_ns ||
+        !drained)
+        return TRANSPORT_WAIT;
+    if (pipe->receiver_outcome == OUTCOME_END && receiver->begin == receiver->end)
+        return TRANSPORT_END;
+    if (!receiver->error)
+        receiver->error =
+            g_error_new(TRANSPORT_ERROR, TRANSPORT_ERROR_LINK, "simulated: link broke (receive)");
+    return TRANSPORT_ERROR_RESULT;
+}
+
+TransportResult
+transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_bytes)
+{
+    sim_ring_check(receiver->ring);
+    sim_check(receiver->alive, "transport_peek: receiver is freed");
+    sim_preempt();
+    sim_check(length > 0 && length <= TRANSPORT_PEEK_MAX, "transport_peek: %zu bytes", length);
+    if (receiver->end - receiver->begin < length && sim_chance(50))
+        sim_receiver_pull(receiver);
+    if (receiver->end - receiver->begin >= length) {
+        *ret_bytes = receiver->bytes + receiver->begin;
+        return TRANSPORT_OK;
+    }
+    TransportResult result = receiver_outcome(receiver);
+    if (result == TRANSPORT_WAIT)
+        receiver->armed = true;
+    return result;
+}
+
+size_t
+transport_available(const TransportReceiver *receiver)
+{
+    sim_check(receiver->alive, "transport_available: receiver is freed");
+    return receiver->end - receiver->begin;
+}
+
+void
+transport_consume(TransportReceiver *receiver, size_t length)
+{
+    sim_ring_check(receiver->ring);
+    sim_check(length <= receiver->end - receiver->begin, "transport_consume: more than was shown");
+    if (sim.plan.poison)
+        memset(receiver->bytes + receiver->begin, 0xee, length);
+    receiver->begin += length;
+    if (receiver->begin == receiver->end)
+        receiver->begin = receiver->end = 0;
+}
+
+uint64_t
+transport_receiver_count_bytes(const TransportReceiver *receiver)
+{
+    return receiver->count_bytes;
+}
+
+const GError *
+transport_receiver_error(const TransportReceiver *receiver)
+{
+    return receiver->error;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What two real Faultlines say to each other is QEMU's stream: whole migrations are recorded
+ * between them and read by an independent parser, every byte, every channel, both directions. The
+ * test's own reader (walk.h) reads them too, also where there is no python3.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "tests/unit/support/peer_recording.h"
+#include "tests/unit/support/walk.h"
+
+static ScriptShape shapes[] = {SCRIPT_PRECOPY, SCRIPT_POSTCOPY, SCRIPT_PREEMPT};
+
+static void
+join_reader(PeerGuest *guest)
+{
+    assert_true(guest->has_reader);
+    pthread_join(guest->reader, NULL);
+    guest->has_reader = false;
+}
+
+static void
+check_recording(const PeerRecording *recording, ScriptShape shape)
+{
+    FaultlineInfo source, destination;
+
+    join_reader(recording->destination);
+    assert_true(peer_guest_is_filled(recording->destination));
+    assert_int_equal(recording->count_channels, shape == SCRIPT_PREEMPT ? 2 : 1);
+    assert_int_equal(peer_count(&recording->destination->count_resumes), 1);
+    assert_int_equal(peer_count(&recording->source->count_resumes), 1);
+    assert_int_equal(peer_count(&recording->source->count_pauses), 1);
+    faultline_query(recording->source->faultline, &source);
+    faultline_query(recording->destination->faultline, &destination);
+    assert_int_equal(source.run_state, FAULTLINE_RUN_POSTMIGRATE);
+    assert_int_equal(destination.run_state, FAULTLINE_RUN_RUNNING);
+    assert_true(source.zero_pages > 0 && source.normal_pages > 0);
+    assert_true((source.postcopy_requests > 0) == (shape != SCRIPT_PRECOPY));
+    assert_int_equal(source.postcopy_requests, destination.postcopy_requests);
+}
+
+static void
+check_walk(bool is_good, const char *what, const GError *error)
+{
+    if (!is_good)
+        fail_msg("%s: %s", what, error ? error->message : "no error set");
+}
+
+static void
+walk_recording(const PeerRecording *recording, ScriptShape shape)
+{
+    const GByteArray *main = recording->sources[0]->received;
+    const GByteArray *back = recording->destinations[0]->received;
+    g_autoptr(Walk) walk = walk_new();
+    g_autoptr(GError) error = NULL;
+
+    check_walk(walk_main(walk, main->data, main->len, &error), "main", error);
+    if (shape == SCRIPT_PREEMPT) {
+        const GByteArray *urgent = recording->sources[1]->received;
+        check_walk(walk_urgent(walk, urgent->data, urgent->len, &error), "urgent", error);
+        assert_true(walk->count_urgent > 0);
+        assert_int_equal(recording->destinations[1]->received->len, 0);
+    }
+    /* a faultline's answer to the hello is its own; the walk knows a QEMU's, which is the ping */
+    g_autofree uint8_t *answers = g_memdup2(back->data, back->len);
+    StreamWriter hello = {answers, 0, back->len};
+    assert_memory_equal(answers, "\0\2\0\4\xfa\x18\0\1", 8);
+    stream_put_return_value(&hello, STREAM_RETURN_PONG, STREAM_HELLO | STREAM_FEATURES);
+    check_walk(walk_return(walk, answers, back->len, &error), "return path", error);
+    assert_true(walk_is_whole(walk));
+    assert_true(walk->has_shut && walk->was_running);
+    assert_int_equal(walk->count_pongs, walk->count_pings);
+    assert_int_equal(walk->count_blocks, 2);
+    assert_true(walk->count_zero > 0 && walk->count_page > 0);
+    if (shape != SCRIPT_PRECOPY)
+        assert_int_equal(walk->count_discarded, PEER_RAM0_PAGES + PEER_RAM1_PAGES);
+}
+
+static void
+migrate_recorded_is_walked_to_the_end(void **state)
+{
+    ScriptShape shape = *(ScriptShape *)*state;
+    g_autoptr(PeerRecording) recording = peer_recording_new(shape);
+
+    peer_recording_run(recording);
+    check_recording(recording, shape);
+    walk_recording(recording, shape);
+}
+
+static void
+migrate_recorded_passes_an_independent_parser(void **state)
+{
+    ScriptShape shape = *(ScriptShape *)*state;
+    const char *parser = peer_parser_find();
+    if (!parser)
+        skip();
+    g_autoptr(PeerRecording) recording = peer_recording_new(shape);
+
+    peer_recording_run(recording);
+    check_recording(recording, shape);
+    g_autofree char *main = peer_recording_save(recording, "main", recording->sources[0]->received);
+    g_autofree char *back =
+        peer_recording_save(recording, "back", recording->destinations[0]->received);
+    peer_parser_run(parser, (const char *const[]){"--rp", back, NULL});
+    if (shape != SCRIPT_PREEMPT) {
+        peer_parser_run(parser, (const char *const[]){main, NULL});
+        return;
+    }
+    g_autofree char *urgent =
+        peer_recording_save(recording, "urgent", recording->sources[1]->received);
+    peer_parser_run(parser, (const char *const[]){main, "--preempt-file", urgent, NULL});
+}
+
+#define SHAPE_TEST(name, shape)                                                                    \
+    {                                                                                              \
+#name "_" #shape, name, NULL, NULL, &shapes[SCRIPT_##shape]                                \
+    }
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        SHAPE_TEST(migrate_recorded_is_walked_to_the_end, PRECOPY),
+        SHAPE_TEST(migrate_recorded_is_walked_to_the_end, POSTCOPY),
+        SHAPE_TEST(migrate_recorded_is_walked_to_the_end, PREEMPT),
+        SHAPE_TEST(migrate_recorded_passes_an_independent_parser, PRECOPY),
+        SHAPE_TEST(migrate_recorded_passes_an_independent_parser, POSTCOPY),
+        SHAPE_TEST(migrate_recorded_passes_an_independent_parser, PREEMPT),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
