@@ -65,12 +65,17 @@ move_case_name(const MoveCase *c)
 void
 move_need(Scene *scene, const MoveCase *c)
 {
+    static const char *const dirty_ring[] = {"--guest", "kvm",  "--memory", "16M",
+                                             "--dirty", "ring", "--paused", NULL};
+
     scene_need_guest(or_preset(c->guest, "threads"));
     if (memory_mib(c) > CALM_MEMORY_MIB && g_getenv("FAULTLINE_TEST_SMALL"))
         scene_skip("small guests only in this run (FAULTLINE_TEST_SMALL)");
     scene_need_memory(2 * memory_mib(c) * MIB + 512 * MIB);
     if (c->backing && g_str_equal(c->backing, "hugetlb"))
         scene_need_huge_pages(scene, memory_mib(c) + HUGE_SPARE); /* two sides, 2 MiB a page */
+    if (c->dirty)
+        scene_need_start(scene, dirty_ring);
 }
 
 static void

@@ -230,10 +230,31 @@ make_argv(const Vm *vm, const char *const *arguments)
     return (char **)g_ptr_array_free(argv, FALSE);
 }
 
-Vm *
-scene_start(Scene *scene, const char *role, const char *const *arguments)
+/* Waits for the control socket; false when the process ends instead. */
+static bool
+wait_for_socket(Vm *vm)
 {
     g_autoptr(GError) error = NULL;
+    gint64 until = g_get_monotonic_time() + START_LIMIT_MS * (gint64)1000;
+
+    while (access(vm->socket, F_OK) != 0) {
+        if (waitpid(vm->pid, &vm->wait_status, WNOHANG) == vm->pid) {
+            vm->pid = 0;
+            return false;
+        }
+        if (g_get_monotonic_time() > until)
+            scene_fail(vm->scene, "%s: no control socket after %d ms", vm->label, START_LIMIT_MS);
+        g_usleep(5000);
+    }
+    vm->qmp = qmp_open(vm->socket, START_LIMIT_MS, &error);
+    if (!vm->qmp)
+        scene_fail(vm->scene, "%s: %s", vm->label, error->message);
+    return true;
+}
+
+static Vm *
+start(Scene *scene, const char *role, const char *const *arguments)
+{
     Vm *vm = g_new0(Vm, 1);
 
     vm->scene = scene;
@@ -247,10 +268,36 @@ scene_start(Scene *scene, const char *role, const char *const *arguments)
     vm->pid = fork();
     if (vm->pid == 0)
         run_child(argv, vm->output);
-    vm->qmp = qmp_open(vm->socket, START_LIMIT_MS, &error);
-    if (!vm->qmp) {
-        g_autofree char *line = g_strjoinv(" ", argv);
-        scene_fail(scene, "%s: %s\n%s", vm->label, error->message, line);
-    }
     return vm;
+}
+
+Vm *
+scene_start(Scene *scene, const char *role, const char *const *arguments)
+{
+    Vm *vm = start(scene, role, arguments);
+
+    if (!wait_for_socket(vm))
+        scene_fail(scene, "%s ended at its start, wait status 0x%x", vm->label,
+                   (unsigned)vm->wait_status);
+    return vm;
+}
+
+void
+scene_need_start(Scene *scene, const char *const *arguments)
+{
+    Vm *vm = start(scene, "probe", arguments);
+
+    if (wait_for_socket(vm)) {
+        vm_kill(vm);
+        return;
+    }
+    g_autofree char *text = NULL;
+    char reason[1000];
+    g_file_get_contents(vm->output, &text, NULL, NULL);
+    /* 1: the machine could not be made; anything else is a fault of the program or of the test. */
+    if (!WIFEXITED(vm->wait_status) || WEXITSTATUS(vm->wait_status) != 1)
+        scene_fail(scene, "%s ended with wait status 0x%x", vm->label, (unsigned)vm->wait_status);
+    g_strlcpy(reason, text ? g_strchomp(text) : "", sizeof(reason));
+    g_clear_pointer(&text, g_free);
+    scene_skip("%s", reason);
 }

@@ -59,6 +59,9 @@ void scene_need_memory(uint64_t bytes);
  * until the control socket answers. */
 Vm *scene_start(Scene *scene, const char *role, const char *const *arguments);
 
+/* Skips when such a machine cannot be made here: with what the program says about it. */
+void scene_need_start(Scene *scene, const char *const *arguments);
+
 /* Where the destination listens, as it printed it. Free with g_free. */
 char *vm_listening_at(Vm *vm);
 

@@ -109,8 +109,9 @@ put_description(StreamWriter *w)
     stream_put_bytes(w, json, sizeof json - 1);
 }
 
-void
-script_put_step(StreamWriter *w, ScriptStep step)
+/* What comes before the first page; false for another step. */
+static bool
+put_opening(StreamWriter *w, ScriptStep step)
 {
     switch (step) {
     case STEP_HEADER:
@@ -140,23 +141,17 @@ script_put_step(StreamWriter *w, ScriptStep step)
     case STEP_BLOCK1:
         stream_put_block(w, "ram1", PEER_PAGES(PEER_RAM1_PAGES), 0);
         break;
-    case STEP_LIST_EOS:
-    case STEP_PASS_EOS:
-    case STEP_PUSH_EOS:
-        stream_put_eos(w);
-        break;
-    case STEP_LIST_FOOTER:
-    case STEP_PASS_FOOTER:
-    case STEP_PUSH_FOOTER:
-        stream_put_footer(w, RAM_SECTION);
-        break;
-    case STEP_PASS:
-    case STEP_PUSH:
-        stream_put_part(w, STREAM_PART, RAM_SECTION);
-        break;
-    case STEP_PAGES:
-        put_pages(w);
-        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
+/* What hands the guest over; false for another step. */
+static bool
+put_switchover(StreamWriter *w, ScriptStep step)
+{
+    switch (step) {
     case STEP_DISCARD:
         script_put_range(w, "ram0", PEER_PAGES(SCRIPT_FIRST),
                          PEER_PAGES(SCRIPT_END - SCRIPT_FIRST));
@@ -181,6 +176,35 @@ script_put_step(StreamWriter *w, ScriptStep step)
         break;
     case STEP_RUNNING:
         stream_put_ping(w, STREAM_PING_RUNNING);
+        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
+void
+script_put_step(StreamWriter *w, ScriptStep step)
+{
+    if (put_opening(w, step) || put_switchover(w, step))
+        return;
+    switch (step) {
+    case STEP_LIST_EOS:
+    case STEP_PASS_EOS:
+    case STEP_PUSH_EOS:
+        stream_put_eos(w);
+        break;
+    case STEP_LIST_FOOTER:
+    case STEP_PASS_FOOTER:
+    case STEP_PUSH_FOOTER:
+        stream_put_footer(w, RAM_SECTION);
+        break;
+    case STEP_PASS:
+    case STEP_PUSH:
+        stream_put_part(w, STREAM_PART, RAM_SECTION);
+        break;
+    case STEP_PAGES:
+        put_pages(w);
         break;
     case STEP_PUSHED:
         put_pushed(w);
