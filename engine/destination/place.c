@@ -69,8 +69,6 @@ static bool
 serve_requested(Destination *destination, const PageChannel *channel, RamBlock *block,
                 uint64_t page, GError **error)
 {
-    if (!page_bitmap_is_set(block->requested, page))
-        return true;
     UffdResult result = uffd_place_received(block->memory, page * FAULTLINE_PAGE_BYTES,
                                             block->host_pages * FAULTLINE_PAGE_BYTES);
     tell_account(destination, channel, block, page);
@@ -95,12 +93,20 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
     Progress *progress = &destination->faultline->progress;
 
     uint64_t count_new = page_bitmap_set_range(block->received, page, count);
-    progress_add(channel == &destination->urgent ? &progress->requested_pages
-                                                 : &progress->pushed_pages,
-                 count);
-    for (uint64_t i = page; i < page + count; i += block->host_pages)
+    uint64_t count_requested = 0;
+    for (uint64_t i = page; i < page + count; i += block->host_pages) {
+        if (!page_bitmap_is_set(block->requested, i))
+            continue;
+        count_requested += block->host_pages;
         if (!serve_requested(destination, channel, block, i, error))
             return false;
+    }
+    if (channel == &destination->urgent) {
+        progress_add(&progress->requested_pages, count);
+    } else {
+        progress_add(&progress->requested_main_pages, count_requested);
+        progress_add(&progress->pushed_pages, count - count_requested);
+    }
     if (!__atomic_sub_fetch(&destination->missing_pages, count_new, __ATOMIC_ACQ_REL))
         destination_notify(destination, &destination->listen);
     /* Both channels brought it at once, so that neither saw the other's mark before it wrote. */

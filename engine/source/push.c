@@ -98,11 +98,13 @@ put_host_page(Source *source)
         source->end_page = 0;
 }
 
-/* Fills a frame. A requested page ends it, so that it leaves at once. False: nothing is dirty. */
+/* Fills a frame. A requested page ends it, so that it leaves at once. False: nothing is dirty.
+ * *ret_background: target pages in it that nobody asked for. */
 static bool
-fill_frame(Source *source, bool only_requested)
+fill_frame(Source *source, bool only_requested, uint64_t *ret_background)
 {
     bool is_urgent = false;
+    *ret_background = 0;
     while (frame_queue_has_room(&source->main)) {
         if (!source->end_page) {
             if (is_urgent)
@@ -111,7 +113,9 @@ fill_frame(Source *source, bool only_requested)
             if (!is_urgent && (only_requested || !next_dirty(source)))
                 return only_requested;
         }
+        uint64_t page = source->cursor_page;
         put_host_page(source);
+        *ret_background += is_urgent ? 0 : source->cursor_page - page;
     }
     return true;
 }
@@ -142,16 +146,16 @@ source_stage_push(Source *source, GError **error)
     transport_limit_set(&source->limit,
                         options_get(&source->faultline->options, PARAMETER_MAX_POSTCOPY_BANDWIDTH));
     uint64_t wait_ns = transport_limit_wait(&source->limit, now_ns);
-    uint64_t bytes_before = source->main.closed_bytes;
+    uint64_t background;
     /* Until the device state is loaded there, the guest may still come back here. */
     source->main.releases = source->releases_ram && source_flag(&source->has_loaded);
-    bool has_more = fill_frame(source, wait_ns != 0);
+    bool has_more = fill_frame(source, wait_ns != 0, &background);
     if (!source->end_page)
         source_end_part(source);
     bool is_idle = frame_queue_is_empty(&source->main);
     if (source_flush(source, error) == STAGE_FAILED)
         return STAGE_FAILED;
-    transport_limit_take(&source->limit, source->main.closed_bytes - bytes_before, now_ns);
+    transport_limit_take(&source->limit, background * FAULTLINE_PAGE_BYTES, now_ns);
     if (!has_more) {
         account(source);
         source->stage = source_stage_finish;
