@@ -109,143 +109,130 @@ put_description(StreamWriter *w)
     stream_put_bytes(w, json, sizeof json - 1);
 }
 
-/* true: the step is one of these. */
+/* What comes before the first page; false for another step. */
 static bool
-put_opening_step(StreamWriter *w, ScriptStep step)
+put_opening(StreamWriter *w, ScriptStep step)
 {
     switch (step) {
     case STEP_HEADER:
         stream_put_header(w);
-        return true;
+        break;
     case STEP_CONFIGURATION:
         stream_put_configuration(w, PEER_MACHINE);
-        return true;
+        break;
     case STEP_RETURN_PATH:
         script_put_raw_command(w, STREAM_COMMAND_OPEN_RETURN_PATH, 0);
-        return true;
+        break;
     case STEP_HELLO:
         stream_put_ping(w, STREAM_HELLO | STREAM_FEATURES);
-        return true;
+        break;
     case STEP_ADVISE:
         stream_put_advise(w, STREAM_PAGE_BYTES);
-        return true;
+        break;
     case STEP_START:
         stream_put_start(w, STREAM_START, RAM_SECTION, "ram", 0, STREAM_RAM_VERSION);
-        return true;
+        break;
     case STEP_TOTAL:
         stream_put_mem_size(w, PEER_PAGES(PEER_RAM0_PAGES + PEER_RAM1_PAGES));
-        return true;
+        break;
     case STEP_BLOCK0:
         stream_put_block(w, "ram0", PEER_PAGES(PEER_RAM0_PAGES), 0);
-        return true;
+        break;
     case STEP_BLOCK1:
         stream_put_block(w, "ram1", PEER_PAGES(PEER_RAM1_PAGES), 0);
-        return true;
+        break;
     default:
         return false;
     }
+    return true;
 }
 
+/* What hands the guest over; false for another step. */
 static bool
-put_ram_step(StreamWriter *w, ScriptStep step)
+put_switchover(StreamWriter *w, ScriptStep step)
 {
-    switch (step) {
-    case STEP_LIST_EOS:
-    case STEP_PASS_EOS:
-    case STEP_PUSH_EOS:
-        stream_put_eos(w);
-        return true;
-    case STEP_LIST_FOOTER:
-    case STEP_PASS_FOOTER:
-    case STEP_PUSH_FOOTER:
-        stream_put_footer(w, RAM_SECTION);
-        return true;
-    case STEP_PASS:
-    case STEP_PUSH:
-        stream_put_part(w, STREAM_PART, RAM_SECTION);
-        return true;
-    case STEP_PAGES:
-        put_pages(w);
-        return true;
-    case STEP_PUSHED:
-        put_pushed(w);
-        return true;
-    case STEP_URGENT:
-        put_urgent(w);
-        return true;
-    case STEP_END:
-        put_end(w);
-        return true;
-    default:
-        return false;
-    }
-}
-
-static bool
-put_package_step(StreamWriter *w, ScriptStep step)
-{
-    switch (step) {
-    case STEP_LISTEN:
-        script_put_raw_command(w, STREAM_COMMAND_POSTCOPY_LISTEN, 0);
-        return true;
-    case STEP_DEVICE:
-        script_put_device(w, PEER_DEVICE, 5, 5);
-        return true;
-    case STEP_GLOBAL:
-        stream_put_globalstate(w, true);
-        return true;
-    case STEP_LOADED:
-        stream_put_ping(w, STREAM_PING_LOADED);
-        return true;
-    case STEP_RUN:
-        script_put_raw_command(w, STREAM_COMMAND_POSTCOPY_RUN, 0);
-        return true;
-    default:
-        return false;
-    }
-}
-
-static bool
-put_end_step(StreamWriter *w, ScriptStep step)
-{
-    const uint64_t discarded = SCRIPT_END - SCRIPT_FIRST;
-
     switch (step) {
     case STEP_DISCARD:
-        script_put_range(w, "ram0", PEER_PAGES(SCRIPT_FIRST), PEER_PAGES(discarded));
-        return true;
+        script_put_range(w, "ram0", PEER_PAGES(SCRIPT_FIRST),
+                         PEER_PAGES(SCRIPT_END - SCRIPT_FIRST));
+        break;
     case STEP_DISCARDED:
         stream_put_ping(w, STREAM_PING_DISCARDED);
-        return true;
+        break;
+    case STEP_LISTEN:
+        script_put_raw_command(w, STREAM_COMMAND_POSTCOPY_LISTEN, 0);
+        break;
+    case STEP_DEVICE:
+        script_put_device(w, PEER_DEVICE, 5, 5);
+        break;
+    case STEP_GLOBAL:
+        stream_put_globalstate(w, true);
+        break;
+    case STEP_LOADED:
+        stream_put_ping(w, STREAM_PING_LOADED);
+        break;
+    case STEP_RUN:
+        script_put_raw_command(w, STREAM_COMMAND_POSTCOPY_RUN, 0);
+        break;
     case STEP_RUNNING:
         stream_put_ping(w, STREAM_PING_RUNNING);
-        return true;
-    case STEP_PUSH_PING:
-        stream_put_ping(w, SCRIPT_PUSH_PING);
-        return true;
-    case STEP_STATE:
-        put_state(w);
-        return true;
-    case STEP_COMMIT:
-        stream_put_ping(w, STREAM_PING_COMMIT);
-        return true;
-    case STEP_EOF:
-        stream_put_u8(w, STREAM_EOF);
-        return true;
-    case STEP_DESCRIPTION:
-        put_description(w);
-        return true;
+        break;
     default:
         return false;
     }
+    return true;
 }
 
 void
 script_put_step(StreamWriter *w, ScriptStep step)
 {
-    bool is_put = put_opening_step(w, step) || put_ram_step(w, step) || put_package_step(w, step) ||
-                  put_end_step(w, step);
-    g_assert(is_put);
+    if (put_opening(w, step) || put_switchover(w, step))
+        return;
+    switch (step) {
+    case STEP_LIST_EOS:
+    case STEP_PASS_EOS:
+    case STEP_PUSH_EOS:
+        stream_put_eos(w);
+        break;
+    case STEP_LIST_FOOTER:
+    case STEP_PASS_FOOTER:
+    case STEP_PUSH_FOOTER:
+        stream_put_footer(w, RAM_SECTION);
+        break;
+    case STEP_PASS:
+    case STEP_PUSH:
+        stream_put_part(w, STREAM_PART, RAM_SECTION);
+        break;
+    case STEP_PAGES:
+        put_pages(w);
+        break;
+    case STEP_PUSHED:
+        put_pushed(w);
+        break;
+    case STEP_PUSH_PING:
+        stream_put_ping(w, SCRIPT_PUSH_PING);
+        break;
+    case STEP_END:
+        put_end(w);
+        break;
+    case STEP_STATE:
+        put_state(w);
+        break;
+    case STEP_COMMIT:
+        stream_put_ping(w, STREAM_PING_COMMIT);
+        break;
+    case STEP_EOF:
+        stream_put_u8(w, STREAM_EOF);
+        break;
+    case STEP_DESCRIPTION:
+        put_description(w);
+        break;
+    case STEP_URGENT:
+        put_urgent(w);
+        break;
+    default:
+        g_assert_not_reached();
+    }
 }
 
 /* ---- Whole streams -----------------------------------------------------------------------------
