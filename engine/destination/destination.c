@@ -379,6 +379,11 @@ take_failure(Destination *destination, GError *failure)
         destination->stage = destination_stage_leave;
         return;
     }
+    if (destination_flag(&destination->package_failed) && destination->package_error) {
+        /* It came first; what follows a bad package is of no worth. */
+        g_clear_error(&failure);
+        failure = g_steal_pointer(&destination->package_error);
+    }
     g_clear_error(&destination->failure);
     destination->failure = failure;
     destination->deadline_ns = 0;

@@ -36,7 +36,11 @@ ALL_LIST(PUT)
 
 static BadStream streams[] = {
 #define ROW(name, shape, how, step, statements, words, outcome)                                    \
-    {#name, SCRIPT_##shape, {CHANGE_##how, STEP_##step, put_##name}, words, OUTCOME_##outcome},
+    {"incoming_" #name,                                                                            \
+     SCRIPT_##shape,                                                                               \
+     {CHANGE_##how, STEP_##step, put_##name},                                                      \
+     words,                                                                                        \
+     OUTCOME_##outcome},
     ALL_LIST(ROW)
 #undef ROW
 };
@@ -278,8 +282,7 @@ main(void)
 
     memcpy(tests, others, sizeof others);
     for (unsigned i = 0; i < G_N_ELEMENTS(streams); i++)
-        tests[G_N_ELEMENTS(others) + i] =
-            (struct CMUnitTest){g_strdup_printf("incoming_%s", streams[i].name),
-                                incoming_stream_ends_as_it_must, NULL, NULL, &streams[i]};
+        tests[G_N_ELEMENTS(others) + i] = (struct CMUnitTest){
+            streams[i].name, incoming_stream_ends_as_it_must, NULL, NULL, &streams[i]};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -76,15 +76,15 @@ deadline_us(void)
     return g_get_monotonic_time() + PEER_WAIT_MS * (int64_t)1000;
 }
 
-static bool
-has_answered(const PeerSource *source, uint32_t ping)
+bool
+peer_source_has_answered(const PeerSource *source, uint32_t ping)
 {
     uint8_t bytes[16];
     StreamWriter pong = {bytes, 0, sizeof bytes};
     const GByteArray *received = source->main->received;
 
     stream_put_return_value(&pong, STREAM_RETURN_PONG, ping);
-    return memmem(received->data, received->len, bytes, pong.length) != NULL;
+    return received->len > 0 && memmem(received->data, received->len, bytes, pong.length) != NULL;
 }
 
 static void
@@ -105,7 +105,8 @@ await_answer(PeerSource *source, uint32_t ping)
 {
     int64_t end_us = deadline_us();
 
-    while (!has_answered(source, ping) && !source->main->is_closed && !is_over(source)) {
+    while (!peer_source_has_answered(source, ping) && !source->main->is_closed &&
+           !is_over(source)) {
         peer_link_pump(source->main, 2);
         check_deadline(source, end_us, "wait for the ping's answer");
     }

@@ -30,6 +30,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(PeerSource, peer_source_free)
 /* Writes the first `length` bytes of main, the urgent ones once the destination has answered the
  * last ping, and closes its sides; reads what comes. */
 void peer_source_play(PeerSource *source, const Script *script, size_t length);
+/* Whether PONG of that ping has come. */
+bool peer_source_has_answered(const PeerSource *source, uint32_t ping);
 /* Until the destination's migration is over; it is a failure when that takes PEER_WAIT_MS. */
 FaultlineStatus peer_source_wait(PeerSource *source);
 /* Waits; status, words of the error and of where the guest is, how often it was started, memory. */
