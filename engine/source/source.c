@@ -250,8 +250,12 @@ source_migration_step(void *self)
     Source *source = self;
     GError *failure = NULL;
 
-    if (source_flag(&source->is_stopping))
+    if (source_flag(&source->is_stopping)) {
+        /* faultline_free() in the middle: the guest and its log as if it had been cancelled. */
+        if (!source->gave_away)
+            cancel(source);
         return end(source);
+    }
     if (source_flag(&source->wants_cancel) && !source->gave_away && !source->failure) {
         cancel(source);
         return end(source);
