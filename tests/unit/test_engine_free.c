@@ -17,6 +17,17 @@ static const ToyKind anonymous = {
     .name = "private", .memory = TOY_PRIVATE, .pages = 2048, .count_vcpus = 2};
 static const ToyKind tracked = {
     .name = "tracked", .pages = 2048, .count_vcpus = 2, .is_tracked = true};
+/* Move for so long, by faults alone too, that the test comes in between. */
+static const ToyKind slow_memfd = {
+    .name = "slow memfd", .pages = 8192, .count_vcpus = 2, .rest_us = 50000};
+static const ToyKind slow_anonymous = {.name = "slow private",
+                                       .memory = TOY_PRIVATE,
+                                       .pages = 8192,
+                                       .count_vcpus = 2,
+                                       .rest_us = 50000};
+static const ToyKind slow_tracked = {
+    .name = "slow tracked", .pages = 8192, .count_vcpus = 2, .is_tracked = true, .rest_us = 50000};
+static const ToyKind *const slow_kinds[] = {&slow_memfd, &slow_anonymous, &slow_tracked};
 static const ToyKind *const kinds[] = {&memfd, &anonymous, &tracked};
 
 static unsigned
@@ -136,7 +147,7 @@ begin_slow_precopy(ToyMove *move, const ToyKind *kind)
 {
     toy_move_begin(move, kind, TOY_UNIX);
     toy_move_set(move, "postcopy-ram");
-    assert_true(faultline_set_parameter(move->from->faultline, "max-bandwidth", 2 << 20, NULL));
+    assert_true(faultline_set_parameter(move->from->faultline, "max-bandwidth", 1 << 20, NULL));
     assert_true(
         faultline_set_parameter(move->from->faultline, "max-postcopy-bandwidth", 1 << 20, NULL));
     assert_true(faultline_cont(move->from->faultline, NULL));
@@ -148,9 +159,9 @@ static void
 free_of_the_source_in_precopy_ends_the_destination(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+    for (unsigned i = 0; i < G_N_ELEMENTS(slow_kinds); i++) {
         ToyMove move;
-        begin_slow_precopy(&move, kinds[i]);
+        begin_slow_precopy(&move, slow_kinds[i]);
         drop(move.from);
         toy_expect_end(move.to, FAULTLINE_STATUS_FAILED);
         assert_non_null(strstr(toy_error(move.to), "The guest never ran here"));
@@ -166,9 +177,9 @@ static void
 free_of_the_destination_in_precopy_keeps_the_guest(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+    for (unsigned i = 0; i < G_N_ELEMENTS(slow_kinds); i++) {
         ToyMove move;
-        begin_slow_precopy(&move, kinds[i]);
+        begin_slow_precopy(&move, slow_kinds[i]);
         toy_renew(move.to);
         toy_expect_end(move.from, FAULTLINE_STATUS_FAILED);
         assert_non_null(strstr(toy_error(move.from), "goes on at the source, whole"));
@@ -190,9 +201,9 @@ static void
 free_of_the_source_in_postcopy_pauses_the_destination(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+    for (unsigned i = 0; i < G_N_ELEMENTS(slow_kinds); i++) {
         ToyMove move;
-        begin_slow_postcopy(&move, kinds[i]);
+        begin_slow_postcopy(&move, slow_kinds[i]);
         drop(move.from);
         toy_expect_end(move.to, FAULTLINE_STATUS_POSTCOPY_PAUSED);
         assert_non_null(strstr(toy_error(move.to), "The guest runs here on the pages"));
@@ -207,10 +218,10 @@ static void
 free_of_the_destination_in_postcopy_pauses_the_source(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+    for (unsigned i = 0; i < G_N_ELEMENTS(slow_kinds); i++) {
         ToyMove move;
         g_autoptr(GError) error = NULL;
-        begin_slow_postcopy(&move, kinds[i]);
+        begin_slow_postcopy(&move, slow_kinds[i]);
         drop(move.to);
         toy_expect_end(move.from, FAULTLINE_STATUS_POSTCOPY_PAUSED);
         assert_non_null(strstr(toy_error(move.from), "keep both processes"));

@@ -131,7 +131,7 @@ vcpu_main(void *data)
         while (toy->go) {
             run_step(vcpu);
             if (vcpu->step % STEPS_A_REST == 0)
-                g_usleep(1000);
+                g_usleep(toy->kind.rest_us ? toy->kind.rest_us : 1000);
         }
     }
     return NULL;
