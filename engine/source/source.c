@@ -296,8 +296,12 @@ source_migration_step(void *self)
     Source *source = self;
     GError *failure = NULL;
 
-    if (source_flag(&source->is_stopping))
+    if (source_flag(&source->is_stopping)) {
+        /* faultline_free() in the middle: the guest and its log as if it had been cancelled. */
+        if (!source->gave_away)
+            cancel(source);
         return end(source);
+    }
     bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
     if (is_cancelled && !source->failure) {
         cancel(source);

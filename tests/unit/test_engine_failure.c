@@ -12,6 +12,8 @@
 #include <string.h>
 
 static const ToyKind memfd = {.name = "memfd", .pages = 2048, .count_vcpus = 2};
+static const ToyKind slow = {
+    .name = "slow memfd", .pages = 8192, .count_vcpus = 2, .rest_us = 50000};
 static const ToyKind anonymous = {
     .name = "private", .memory = TOY_PRIVATE, .pages = 2048, .count_vcpus = 2};
 
@@ -368,7 +370,7 @@ cancel_in_precopy_keeps_the_guest_running(void **state)
     for (unsigned limit = 0; limit < 2; limit++) {
         ToyMove move;
         toy_move_begin(&move, limit ? &memfd : &anonymous, TOY_UNIX);
-        assert_true(faultline_set_parameter(move.from->faultline, "max-bandwidth", 1 << 20, NULL));
+        assert_true(faultline_set_parameter(move.from->faultline, "max-bandwidth", 64 << 10, NULL));
         assert_true(faultline_cont(move.from->faultline, NULL));
         toy_move_start(&move);
         if (limit)
@@ -401,7 +403,7 @@ cancel_in_postcopy_is_refused(void **state)
     g_autoptr(GError) error = NULL;
     (void)state;
 
-    toy_move_begin(&move, &memfd, TOY_UNIX);
+    toy_move_begin(&move, &slow, TOY_UNIX);
     toy_move_set(&move, "postcopy-ram");
     assert_true(
         faultline_set_parameter(move.from->faultline, "max-postcopy-bandwidth", 1 << 20, NULL));

@@ -64,8 +64,10 @@ postcopy_start(ToyMove *move, const ToyKind *kind, const Postcopy *how)
     toy_move_begin(move, kind, how->link);
     toy_move_set(move, how->capabilities);
     set_parameter(move->from, "max-postcopy-bandwidth", how->slow_bps);
-    if (how->later)
-        set_parameter(move->from, "max-bandwidth", 8 << 20);
+    if (how->later) {
+        set_parameter(move->from, "max-bandwidth", 1 << 20);
+        set_parameter(move->from, "downtime-limit", 0);
+    }
     assert_true(faultline_cont(move->from->faultline, NULL));
     toy_expect_progress(move->from);
     toy_move_start(move);
@@ -221,7 +223,7 @@ postcopy_without_blocktime_accounts_nothing(void **state)
 static void
 postcopy_with_release_ram_frees_the_source(void **state)
 {
-    const Postcopy how = {"postcopy-ram release-ram", TOY_UNIX, false, 0};
+    const Postcopy how = {"postcopy-ram release-ram", TOY_UNIX, false, 8 << 20};
     ToyMove move;
     (void)state;
 

@@ -154,7 +154,7 @@ stop_while_precopy_runs_is_kept_by_the_destination(void **state)
 
     toy_move_begin(&move, &memfd, TOY_UNIX);
     assert_true(faultline_cont(move.from->faultline, NULL));
-    set_parameter(move.from, "max-bandwidth", 4 << 20);
+    set_parameter(move.from, "max-bandwidth", 64 << 10);
     toy_move_start(&move);
     assert_true(faultline_stop(move.from->faultline, NULL));
     set_parameter(move.from, "max-bandwidth", 0);
@@ -174,13 +174,32 @@ max_bandwidth_holds_a_migration_back_until_it_is_lifted(void **state)
     (void)state;
 
     toy_move_begin(&move, &memfd, TOY_UNIX);
-    set_parameter(move.from, "max-bandwidth", 2 << 20);
+    set_parameter(move.from, "max-bandwidth", 64 << 10);
     assert_true(faultline_cont(move.from->faultline, NULL));
     toy_move_start(&move);
-    /* 3 MiB of data at 2 MiB/s: however slow this machine is, it is not done. */
-    assert_int_equal(faultline_wait(move.from->faultline, 500), FAULTLINE_STATUS_ACTIVE);
+    /* 3 MiB of data at 64 KiB/s take the better part of a minute. */
+    assert_int_equal(faultline_wait(move.from->faultline, 300), FAULTLINE_STATUS_ACTIVE);
     assert_true(info_of(move.from).precopy_bytes <= 2 << 20);
     set_parameter(move.from, "max-bandwidth", 0);
+    toy_move_expect_moved(&move);
+    toy_move_end(&move);
+}
+
+static void
+max_bandwidth_is_not_exceeded(void **state)
+{
+    const uint64_t limit_bytes_per_s = 8 << 20;
+    ToyMove move;
+    (void)state;
+
+    toy_move_begin(&move, &memfd, TOY_UNIX);
+    set_parameter(move.from, "max-bandwidth", limit_bytes_per_s);
+    set_parameter(move.from, "downtime-limit", 0); /* the rest goes without a limit */
+    toy_move_start(&move);
+    toy_expect_end(move.from, FAULTLINE_STATUS_COMPLETED);
+    FaultlineInfo info = info_of(move.from);
+    assert_true(info.precopy_bytes >= 3 << 20);
+    assert_true(info.total_time_ms * limit_bytes_per_s / 1000 >= info.precopy_bytes * 8 / 10);
     toy_move_expect_moved(&move);
     toy_move_end(&move);
 }
@@ -193,7 +212,7 @@ downtime_limit_of_zero_never_ends_until_it_is_raised(void **state)
 
     toy_move_begin(&move, &memfd, TOY_UNIX);
     set_parameter(move.from, "downtime-limit", 0);
-    set_parameter(move.from, "max-bandwidth", 64 << 20);
+    set_parameter(move.from, "max-bandwidth", 16 << 20);
     assert_true(faultline_cont(move.from->faultline, NULL));
     toy_move_start(&move);
     for (unsigned i = 0; i < TOY_TIMEOUT_MS && info_of(move.from).dirty_sync_count < 4; i++)
@@ -215,6 +234,7 @@ main(void)
         cmocka_unit_test(precopy_without_autostart_waits_for_cont),
         cmocka_unit_test(stop_while_precopy_runs_is_kept_by_the_destination),
         cmocka_unit_test(max_bandwidth_holds_a_migration_back_until_it_is_lifted),
+        cmocka_unit_test(max_bandwidth_is_not_exceeded),
         cmocka_unit_test(downtime_limit_of_zero_never_ends_until_it_is_raised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

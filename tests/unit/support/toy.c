@@ -131,7 +131,7 @@ vcpu_main(void *data)
         while (toy->go) {
             run_step(vcpu);
             if (vcpu->step % STEPS_A_REST == 0)
-                g_usleep(1000);
+                g_usleep(toy->kind.rest_us ? toy->kind.rest_us : 1000);
         }
     }
     return NULL;
@@ -244,7 +244,7 @@ toy_log_start(void *opaque, GError **error)
     Toy *toy = opaque;
     if (!may(toy, TOY_LOG_START, error))
         return false;
-    assert_false(toy->is_logging);
+    g_assert_false(toy->is_logging);
     toy->is_logging = true;
     return true;
 }
@@ -255,7 +255,7 @@ toy_log_sync(void *opaque, unsigned block, uint64_t *words, uint64_t count_pages
     Toy *toy = opaque;
     if (!may(toy, TOY_LOG_SYNC, error))
         return false;
-    assert_true(toy->is_logging);
+    g_assert_true(toy->is_logging);
     for (uint64_t i = 0; i < (count_pages + 63) / 64; i++)
         words[i] |= atomic_exchange(&toy->dirty[block][i], 0);
     return true;
@@ -265,7 +265,7 @@ static void
 toy_log_stop(void *opaque)
 {
     Toy *toy = opaque;
-    assert_true(toy->is_logging);
+    g_assert_true(toy->is_logging);
     toy->is_logging = false;
 }
 
@@ -275,7 +275,7 @@ toy_save(void *opaque, FaultlineState *state, GError **error)
     Toy *toy = opaque;
     if (!may(toy, TOY_SAVE, error))
         return false;
-    assert_false(toy->go);
+    g_assert_false(toy->go);
     for (unsigned i = 0; i < toy->kind.count_vcpus; i++) {
         uint64_t step = toy->vcpus[i].step;
         faultline_state_add(state, "toy/vcpu", i, 1, &step, sizeof step);

@@ -33,6 +33,7 @@ typedef struct ToyKind {
     uint64_t pages;       /* a power of two */
     unsigned count_vcpus; /* a power of two */
     bool is_tracked;      /* gives no dirty log: the engine tracks writes itself */
+    unsigned rest_us;     /* a vCPU's sleep after 16 steps; 0: 1000 */
     const char *machine;  /* NULL: "toy-1.0" */
 } ToyKind;
 
