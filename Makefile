@@ -2,6 +2,7 @@
 # faultline.
 #   make            program and library in build/
 #   make demo       a guest moves while you watch
+#   make bench      latency and throughput beside this machine's floor, in build/bench/
 #   make check      all tests; ONLY=pattern picks some by name, SEEDS=n sets the simulated migrations
 #   make lint       what CONTRIBUTING.md asks for, as far as a machine can tell
 #   make install    DESTDIR and PREFIX as usual
@@ -64,6 +65,9 @@ SIM := $(wildcard tests/sim/*.c)
 SIM_ENGINE := $(filter-out engine/threads.c engine/monitor/% uffd/% transport/%,$(LIBRARY))
 PAIR := $(wildcard tests/pair/*.c)
 EMBED := $(wildcard tests/embed/embed.c)
+# Each bench program is one file with main and all the others.
+BENCH_MAIN := bench/fault_latency.c
+BENCH := $(filter-out $(BENCH_MAIN),$(wildcard bench/*.c))
 
 object = $(patsubst %,$(BUILD)/%.o,$(basename $(1)))
 
@@ -142,6 +146,18 @@ check: all $(TESTS)
 demo: all
 	$(Q)$(BUILD)/faultline demo
 
+# ---- Benches -------------------------------------------------------------------------------------
+
+BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(subst _,-,$(BENCH_MAIN)))
+$(BENCHES): $(call object,$(BENCH)) $(BUILD)/libmachine.a $(BUILD)/libfaultline.a
+$(BENCHES): $(BUILD)/bench/%: $(call object,$(BENCH_MAIN))
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(BUILD)/bench/$(subst -,_,$*).o \
+	    $(call object,$(BENCH)) $(BUILD)/libmachine.a $(BUILD)/libfaultline.a $(LIBS) -o $@
+
+bench: all $(BENCHES)
+	$(Q)BUILD=$(BUILD) bench/run
+
 lint:
 	$(Q).ci/setup $(if $(filter 0,$(shell id -u)),--install) build lint
 	$(Q).ci/lint --self-test
@@ -180,7 +196,7 @@ export PC
 clean:
 	rm -rf build build-address build-undefined build-thread
 
-.PHONY: all check demo lint install clean
+.PHONY: all check demo bench lint install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
