@@ -66,7 +66,7 @@ SIM_ENGINE := $(filter-out engine/threads.c engine/monitor/% uffd/% transport/%,
 PAIR := $(wildcard tests/pair/*.c)
 EMBED := $(wildcard tests/embed/embed.c)
 # Each bench program is one file with main and all the others.
-BENCH_MAIN := bench/fault_latency.c
+BENCH_MAIN := bench/bulk.c bench/fault_latency.c
 BENCH := $(filter-out $(BENCH_MAIN),$(wildcard bench/*.c))
 
 object = $(patsubst %,$(BUILD)/%.o,$(basename $(1)))

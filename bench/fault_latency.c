@@ -8,6 +8,7 @@
 #include "bench/clock.h"
 #include "bench/host.h"
 #include "bench/latency_report.h"
+#include "bench/report.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -36,6 +37,7 @@ plan_move(const LatencyOptions *options, const Cell *cell, const FaultlineBlock 
         .backing = options->backing,
         .is_postcopy = true,
         .is_warm = options->is_warm,
+        .warms_host = true,
         .preempt = options->preempt,
         .accounts = options->accounts,
         .is_unix = options->is_unix,
@@ -72,8 +74,8 @@ run_repeat(LatencyRun *run, unsigned repeat, Board *board, const FaultlineBlock 
     for (unsigned i = 0; i < run->count_cells; i++) {
         Cell *cell = &run->cells[i];
         MovePlan plan = plan_move(options, cell, block, netns, options->seed + repeat);
-        fprintf(stderr, "repeat %u of %u, configuration %u of %u\r", repeat + 1,
-                options->count_repeats, i + 1, run->count_cells);
+        report_progress("repeat %u of %u, configuration %u of %u", repeat + 1,
+                        options->count_repeats, i + 1, run->count_cells);
         if (!move_run(&plan, board, error))
             return false;
         cell_add_repeat(cell, board);
@@ -100,7 +102,6 @@ run_repeats(LatencyRun *run, const FaultlineBlock *block, GError **error)
     bool done = board != NULL;
     for (unsigned repeat = 0; done && repeat < options->count_repeats; repeat++)
         done = run_repeat(run, repeat, board, block, netns, error);
-    fprintf(stderr, "%60s\r", "");
     if (board)
         board_free(board, BOARD_THREADS_MAX / 2);
     if (netns)

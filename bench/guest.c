@@ -59,6 +59,19 @@ bench_map(Backing backing, uint64_t bytes, FaultlineBlock *ret_block, GError **e
     return ram_map(memory, "ram", 0, bytes, false, ret_block, error);
 }
 
+void
+bench_warm_host(Backing backing, uint64_t bytes)
+{
+    FaultlineBlock block;
+
+    if (backing == BACKING_HUGETLB || !bench_map(backing, bytes, &block, NULL))
+        return;
+    volatile char *memory = block.host_address;
+    for (uint64_t at = 0; at < bytes; at += FAULTLINE_PAGE_BYTES)
+        memory[at] = 1;
+    ram_unmap(&block);
+}
+
 static uint64_t
 word_of_page(uint64_t page)
 {

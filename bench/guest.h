@@ -47,6 +47,10 @@ typedef struct BenchGuest BenchGuest;
 
 /* Maps memory of a kind. */
 bool bench_map(Backing backing, uint64_t bytes, FaultlineBlock *ret_block, GError **error);
+/* Makes this host hand out `bytes` of memory of a kind and takes them back, so that what is
+ * allocated next is memory that the hypervisor has given already. Best effort; huge pages are left
+ * alone. */
+void bench_warm_host(Backing backing, uint64_t bytes);
 /* Fills each page with what tells its number. */
 void bench_fill(const FaultlineBlock *block);
 

@@ -308,6 +308,8 @@ run_destination(void *context, int link_fd, GError **error)
 
     side->link_fd = link_fd;
     side->finished_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (side->plan->warms_host)
+        bench_warm_host(side->plan->backing, side->plan->source_block->length_bytes);
     if (!bench_map(side->plan->backing, side->plan->source_block->length_bytes, &block, error))
         return false;
     side->guest =

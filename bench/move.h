@@ -27,6 +27,7 @@ typedef struct MovePlan {
     Backing backing;
     bool is_postcopy; /* else precopy to its end */
     bool is_warm;
+    bool warms_host; /* see bench_warm_host() */
     bool preempt, accounts;
     bool is_unix;
     const Netns *netns; /* NULL: none */

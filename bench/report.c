@@ -6,7 +6,9 @@
 #include "bench/host.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FORMAT_VERSION 1
 
@@ -106,6 +108,18 @@ report_quantiles(JsonBuilder *builder, const char *name, const Quantiles *quanti
     for (unsigned i = 0; i < QUANTILE_COUNT; i++)
         report_number(builder, quantile_names[i], quantiles->value[i]);
     report_close(builder);
+}
+
+void
+report_progress(const char *format, ...)
+{
+    if (!isatty(STDERR_FILENO))
+        return;
+    va_list arguments;
+    va_start(arguments, format);
+    g_autofree char *text = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "\r%-70s\r", text);
 }
 
 static int

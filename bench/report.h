@@ -26,6 +26,9 @@ void report_close(JsonBuilder *builder);
 void report_samples(JsonBuilder *builder, const char *name, Samples *samples);
 void report_quantiles(JsonBuilder *builder, const char *name, const Quantiles *quantiles);
 
+/* On a terminal, over the last such line. */
+void report_progress(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
 /* "12.3 (11.0..14.2)" */
 char *report_with_range(double value, double least, double greatest);
 
