@@ -26,7 +26,7 @@ all:
 # .ci/setup, which installs what is missing for check and demo, and starts over with it read.
 
 PACKAGES := liburing glib-2.0 gio-2.0 json-glib-1.0
-INSTALL_PACKAGES := $(if $(filter check demo,$(MAKECMDGOALS)),--install)
+INSTALL_PACKAGES := $(if $(filter check demo bench,$(MAKECMDGOALS)),--install)
 
 ifneq ($(if $(MAKECMDGOALS),$(filter-out clean lint,$(MAKECMDGOALS)),all),)
 include $(BUILD)/packages.mk
@@ -65,6 +65,7 @@ SIM := $(wildcard tests/sim/*.c)
 SIM_ENGINE := $(filter-out engine/threads.c engine/monitor/% uffd/% transport/%,$(LIBRARY))
 PAIR := $(wildcard tests/pair/*.c)
 EMBED := $(wildcard tests/embed/embed.c)
+BENCH_TEST := $(wildcard tests/bench/*.c)
 # Each bench program is one file with main and all the others.
 BENCH_MAIN := bench/bulk.c bench/fault_latency.c
 BENCH := $(filter-out $(BENCH_MAIN),$(wildcard bench/*.c))
@@ -137,7 +138,12 @@ $(BUILD)/tests/embed/embed: $(EMBED) $(PRODUCTS)
 	    $(CC) -std=gnu11 $(WARNINGS) -D_GNU_SOURCE $(CFLAGS) $(SANITIZE) $< -o $@ \
 	    $$(pkg-config --cflags --libs faultline) -Wl,-rpath,$(STAGE)/lib
 
-TESTS := $(UNIT) $(if $(SIM),$(BUILD)/tests/sim/sim) \
+$(BUILD)/tests/bench/bench: $(call object,$(BENCH_TEST) $(BENCH)) $(BUILD)/libmachine.a \
+                            $(BUILD)/libfaultline.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -lcmocka -o $@
+
+TESTS := $(UNIT) $(if $(BENCH_TEST),$(BUILD)/tests/bench/bench) $(if $(SIM),$(BUILD)/tests/sim/sim) \
          $(if $(EMBED),$(BUILD)/tests/embed/embed) $(if $(PAIR),$(BUILD)/tests/pair/pair)
 
 check: all $(TESTS)

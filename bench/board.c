@@ -11,6 +11,20 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+void *
+bench_shared_memory(size_t bytes, GError **error)
+{
+    // cppcheck-suppress invalidFunctionArg ; -1 is what MAP_ANONYMOUS wants
+    void *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (memory != MAP_FAILED)
+        return memory;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
+                "make room for %zu bytes of figures: mmap: %s; ask for fewer faults", bytes,
+                g_strerror(errno));
+    return NULL;
+}
+
 static size_t
 board_bytes(unsigned count_threads, uint64_t room)
 {
@@ -20,15 +34,9 @@ board_bytes(unsigned count_threads, uint64_t room)
 Board *
 board_new(unsigned count_threads, uint64_t room, GError **error)
 {
-    Board *board = mmap(NULL, board_bytes(count_threads, room), PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (board == MAP_FAILED) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
-                    "make room for %" G_GUINT64_FORMAT
-                    " samples: mmap: %s; ask for fewer faults or threads",
-                    count_threads * room, g_strerror(errno));
+    Board *board = bench_shared_memory(board_bytes(count_threads, room), error);
+    if (!board)
         return NULL;
-    }
     board->room = room;
     return board;
 }

@@ -61,6 +61,9 @@ typedef struct Board {
     Touch touches[]; /* room for each thread, one after the other */
 } Board;
 
+/* Zeroed memory that children which are forked later share; munmap() frees it. */
+void *bench_shared_memory(size_t bytes, GError **error);
+
 /* Shared with the children that are forked later. */
 Board *board_new(unsigned count_threads, uint64_t room, GError **error);
 void board_free(Board *board, unsigned count_threads);

@@ -164,18 +164,16 @@ measure(Bulk *bulk, GError **error)
 {
     const BulkOptions *options = bulk->options;
     uint64_t largest = options->memory_bytes;
-    FaultlineBlock block;
 
     for (guint i = 0; i < options->sizes->len; i++)
         largest = MAX(largest, g_array_index(options->sizes, uint64_t, i));
     if (!bench_clock_calibrate(error) ||
         !host_prepare_backing(options->backing, 2 * largest, error) ||
-        !bench_map(options->backing, largest, &block, error))
+        !bench_map(options->backing, largest, &bulk->block, error))
         return false;
-    bench_fill(&block);
-    bulk->block = &block;
+    bench_fill(&bulk->block);
     bool done = run_repeats(bulk, error);
-    ram_unmap(&block);
+    ram_unmap(&bulk->block);
     host_restore();
     if (!done)
         return false;

@@ -117,7 +117,7 @@ run_plain(Bulk *bulk, TransferKind kind, GError **error)
 {
     const BulkOptions *options = bulk->options;
     Transfer *transfer = &bulk->transfers[kind];
-    FaultlineBlock block = part_of(bulk->block, options->memory_bytes);
+    FaultlineBlock block = part_of(&bulk->block, options->memory_bytes);
     const PlainPlan plan = {.source_block = &block,
                             .backing = options->backing,
                             .is_allocated = kind == TRANSFER_PLAIN_ALLOCATED,
@@ -151,13 +151,13 @@ plan_move(const Bulk *bulk, const FaultlineBlock *block)
                       .limit_s = options->limit_s};
 }
 
-/* From the first page to STOP, or from RESUME until everything is there. */
+/* From the first page to STOP, or from the moment the source may push until everything is there. */
 static double
 transfer_seconds(const Board *board, TransferKind kind)
 {
     const SideBoard *source = &board->source, *destination = &board->destination;
     int64_t us = kind == TRANSFER_PRECOPY ? source->stop_us - source->active_us
-                                          : destination->ended_us - destination->resume_us;
+                                          : destination->ended_us - source->postcopy_us;
     return (double)MAX(us, 1) * 1e-6;
 }
 
@@ -188,7 +188,7 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
 {
     if (kind == TRANSFER_PLAIN_ALLOCATED || kind == TRANSFER_PLAIN_FRESH)
         return run_plain(bulk, kind, error);
-    FaultlineBlock block = part_of(bulk->block, bulk->options->memory_bytes);
+    FaultlineBlock block = part_of(&bulk->block, bulk->options->memory_bytes);
     MovePlan plan = plan_move(bulk, &block);
     plan.is_postcopy = kind != TRANSFER_PRECOPY;
     plan.is_warm = kind == TRANSFER_DRAIN_ALLOCATED;
@@ -205,7 +205,7 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
 static bool
 run_switch(Bulk *bulk, Switch *one, GError **error)
 {
-    FaultlineBlock block = part_of(bulk->block, one->memory_bytes);
+    FaultlineBlock block = part_of(&bulk->block, one->memory_bytes);
     MovePlan plan = plan_move(bulk, &block);
 
     plan.is_postcopy = true;

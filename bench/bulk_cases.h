@@ -62,7 +62,7 @@ typedef struct Sync {
 typedef struct Bulk {
     const BulkOptions *options;
     const Netns *netns;
-    const FaultlineBlock *block; /* filled, as long as the largest memory */
+    FaultlineBlock block; /* filled, as long as the largest memory */
     Board *board;
     Transfer transfers[TRANSFER_COUNT];
     Switch *switches;

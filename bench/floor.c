@@ -42,13 +42,9 @@ floor_init(Floor *floor, const FloorPlan *plan, GError **error)
 {
     floor->plan = plan;
     floor->bytes = 4096 + plan->count * sizeof(double);
-    char *memory = mmap(NULL, floor->bytes, PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (memory == MAP_FAILED) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST, "measure the floor: mmap: %s",
-                    g_strerror(errno));
+    char *memory = bench_shared_memory(floor->bytes, error);
+    if (!memory)
         return false;
-    }
     floor->error = memory;
     floor->count = (uint64_t *)(void *)(memory + 2048);
     floor->us = (double *)(void *)(memory + 4096);

@@ -271,22 +271,24 @@ take_texts(LatencyOptions *options, const Texts *texts, GError **error)
                            texts->touch_cpus, error);
 }
 
-/* A setting that a library may not have yet, or under QEMU's x- for what is experimental. */
+/* A setting that this library may not have; auto leaves it as it is. */
 static bool
 take_setting(LatencyOptions *options, const char *option, const char *wanted, const char *name,
              const char **ret_is, GError **error)
 {
     const char *const choices[] = {"auto", "off", "on", NULL};
     unsigned choice;
+    uint64_t value;
 
     if (!parse_choice(option, wanted, choices, 3, &choice, error))
         return false;
-    if (!move_has_setting(name))
+    if (!move_has_setting(name, &value))
         return true;
-    *ret_is = choice == 1 ? "off" : "on";
-    if (choice)
-        options->settings[options->count_settings++] =
-            (MoveSetting){.name = name, .value = choice == 2};
+    if (choice) {
+        value = choice == 2;
+        options->settings[options->count_settings++] = (MoveSetting){.name = name, .value = value};
+    }
+    *ret_is = value ? "on" : "off";
     return true;
 }
 

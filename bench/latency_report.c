@@ -24,6 +24,13 @@ ratio(double value, double to)
     return to > 0 ? value / to : 0;
 }
 
+/* Of the engine's own histogram. */
+static double
+engine_us(const Cell *cell, double percent)
+{
+    return (double)faultline_latency_percentile(&cell->engine, percent) * 1e-3;
+}
+
 /* Share of the threads' time in which they waited for pages. */
 static double
 stalled_share(const Cell *cell)
@@ -105,8 +112,7 @@ print_cells(LatencyRun *run)
                " | %" G_GUINT64_FORMAT " / %" G_GUINT64_FORMAT " | %.0f%% | %.1f | %.1f | %.0f |\n",
                name, cell->count_touches, cell->count_faults, cell->count_requests,
                cell->requested_pages, cell->pushed_pages, stalled_share(cell) * 100,
-               (double)faultline_latency_percentile(&cell->engine, 50) * 1e-3,
-               (double)faultline_latency_percentile(&cell->engine, 99) * 1e-3,
+               engine_us(cell, 50), engine_us(cell, 99),
                ratio((double)cell->count_faults, cell->touch_s));
     }
     printf("\nCPU time and sleeps of each thread, a fault:\n\n");
@@ -197,7 +203,7 @@ static void
 write_stages(JsonBuilder *json, Cell *cell)
 {
     double whole = samples_percentile(&cell->latency_us, 50);
-    double engine = (double)faultline_latency_percentile(&cell->engine, 50) * 1e-3;
+    double engine = engine_us(cell, 50);
 
     report_open(json, "stages-p50-us");
     report_number(json, "touch-to-resume", whole);
@@ -209,8 +215,8 @@ write_stages(JsonBuilder *json, Cell *cell)
     report_open(json, "fault-read-to-placed-us");
     report_count(json, "samples", cell->engine.count);
     report_number(json, "p50", engine);
-    report_number(json, "p99", (double)faultline_latency_percentile(&cell->engine, 99) * 1e-3);
-    report_number(json, "p99.9", (double)faultline_latency_percentile(&cell->engine, 99.9) * 1e-3);
+    report_number(json, "p99", engine_us(cell, 99));
+    report_number(json, "p99.9", engine_us(cell, 99.9));
     report_number(json, "max", (double)cell->engine.max_ns * 1e-3);
     report_close(json);
 }
@@ -286,6 +292,8 @@ write_columns(LatencyRun *run, GError **error)
 {
     g_autoptr(GString) cdf = g_string_new(NULL);
     g_autoptr(GString) push = g_string_new("push threads pattern p50 p99 p99.9\n");
+    g_autoptr(GString) stages = g_string_new("configuration engine rest\n");
+    g_autofree char *stages_path = report_path(run->options->json_path, ".stages.dat");
     g_autofree char *cdf_path = report_path(run->options->json_path, ".cdf.dat");
     g_autofree char *push_path = report_path(run->options->json_path, ".push.dat");
 
@@ -298,11 +306,15 @@ write_columns(LatencyRun *run, GError **error)
         g_autofree char *rate = push_text(cell->push_bytes_per_s);
         Quantiles q = samples_quantiles(&cell->latency_us);
         add_curve(cdf, name, &cell->latency_us);
+        double engine = engine_us(cell, 50);
+        g_string_append_printf(stages, "\"%s\" %.3f %.3f\n", name, engine,
+                               MAX(q.value[0] - engine, 0));
         g_string_append_printf(push, "%s %u %s %.3f %.3f %.3f\n", rate, cell->count_threads,
                                pattern_names[cell->pattern], q.value[0], q.value[2], q.value[3]);
     }
     return g_file_set_contents(cdf_path, cdf->str, -1, error) &&
-           g_file_set_contents(push_path, push->str, -1, error);
+           g_file_set_contents(push_path, push->str, -1, error) &&
+           g_file_set_contents(stages_path, stages->str, -1, error);
 }
 
 bool

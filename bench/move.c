@@ -26,14 +26,20 @@ typedef struct Side {
 } Side;
 
 bool
-move_has_setting(const char *name)
+move_has_setting(const char *name, uint64_t *ret_preset)
 {
-    for (const FaultlineCapabilityRow *row = faultline_capability_table(); row->name; row++)
-        if (g_str_equal(row->name, name))
-            return true;
-    for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++)
-        if (g_str_equal(row->name, name))
-            return true;
+    for (const FaultlineCapabilityRow *row = faultline_capability_table(); row->name; row++) {
+        if (!g_str_equal(row->name, name))
+            continue;
+        *ret_preset = row->preset;
+        return true;
+    }
+    for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
+        if (!g_str_equal(row->name, name))
+            continue;
+        *ret_preset = row->preset;
+        return true;
+    }
     return false;
 }
 
@@ -43,10 +49,12 @@ move_has_setting(const char *name)
 static bool
 apply(Faultline *faultline, const MoveSetting *setting, GError **error)
 {
+    uint64_t preset;
+
     for (const FaultlineCapabilityRow *row = faultline_capability_table(); row->name; row++)
         if (g_str_equal(row->name, setting->name))
             return faultline_set_capability(faultline, setting->name, setting->value != 0, error);
-    if (!move_has_setting(setting->name))
+    if (!move_has_setting(setting->name, &preset))
         return true;
     return faultline_set_parameter(faultline, setting->name, setting->value, error);
 }

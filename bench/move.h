@@ -40,8 +40,8 @@ typedef struct MovePlan {
     unsigned count_settings;
 } MovePlan;
 
-/* Whether this library has a capability or parameter of that name. */
-bool move_has_setting(const char *name);
+/* Whether this library has a capability or parameter of that name, and what it begins with. */
+bool move_has_setting(const char *name, uint64_t *ret_preset);
 
 /* Runs it to its end; the board holds what was seen. */
 bool move_run(const MovePlan *plan, Board *board, GError **error);

@@ -107,13 +107,9 @@ receive_all(void *context, int link_fd, GError **error)
 bool
 plain_run(const PlainPlan *plan, PlainFigures *ret_figures, GError **error)
 {
-    PlainBoard *board =
-        mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (board == MAP_FAILED) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST, "plain transfer: mmap: %s",
-                    g_strerror(errno));
+    PlainBoard *board = bench_shared_memory(sizeof *board, error);
+    if (!board)
         return false;
-    }
     Plain plain = {.plan = plan, .board = board};
     ForkedChild children[2] = {
         {"plain transfer, source", send_all, &plain, &plan->placement->source, plan->netns, 0,
