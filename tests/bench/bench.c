@@ -182,9 +182,10 @@ can_watch_memory(void)
     g_autoptr(GError) error = NULL;
     Uffd *uffd = uffd_open(&error);
 
-    if (!uffd)
+    if (uffd)
+        uffd_free(uffd);
+    else
         print_message("skipped: %s\n", error->message);
-    g_clear_pointer(&uffd, uffd_free);
     return uffd != NULL;
 }
 
