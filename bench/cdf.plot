@@ -10,6 +10,5 @@ set yrange [1e-4:1]
 set format y "10^{%L}"
 set grid xtics ytics lc rgb "#dddddd"
 set key outside bottom center maxcols 2
-stats data using 1 nooutput
-plot for [i=0:STATS_blocks-1] data index i using 1:(1.0 - $2 + 1e-5) \
+plot for [i=0:*] data index i using 1:(1.0 - $2 + 1e-5) \
     with lines lw 2 title columnheader(1)

@@ -76,7 +76,8 @@ add_uses(RoleUses *uses, const SideBoard *side)
         for (unsigned j = 0; j < side->first.count; j++) {
             const ThreadUse *first = &side->first.threads[j];
             RoleUse *role = first->id == last->id ? role_of(uses, name) : NULL;
-            if (!role)
+            /* A thread that ended while it was read has no figures. */
+            if (!role || last->cpu_ns < first->cpu_ns || last->switches < first->switches)
                 continue;
             role->cpu_us += (double)(last->cpu_ns - first->cpu_ns) * 1e-3;
             role->switches += (double)(last->switches - first->switches);

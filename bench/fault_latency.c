@@ -17,7 +17,8 @@ static FloorPlan
 plan_floor(const LatencyOptions *options, const Netns *netns)
 {
     uint64_t count = MAX(options->count_faults / options->count_repeats, 1);
-    uint64_t room = options->memory_bytes / FAULTLINE_PAGE_BYTES;
+    uint64_t page_bytes = options->backing == BACKING_HUGETLB ? 2u << 20 : FAULTLINE_PAGE_BYTES;
+    uint64_t room = options->memory_bytes / page_bytes;
 
     return (FloorPlan){.is_unix = options->is_unix,
                        .holds_latency = g_str_equal(options->low_latency_is, "on"),

@@ -235,7 +235,7 @@ fault_locally(void *context, int link_fd, GError **error)
     (void)link_fd;
 
     local.page_bytes = huge * FAULTLINE_PAGE_BYTES;
-    local.count_pages = MAX(floor->plan->count / huge, 1);
+    local.count_pages = floor->plan->count;
     local.page = g_malloc(local.page_bytes);
     memset(local.page, 1, local.page_bytes);
     if (!bench_map(floor->plan->backing, local.count_pages * local.page_bytes, &local.block,
