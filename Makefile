@@ -2,6 +2,7 @@
 # faultline.
 #   make            program and library in build/
 #   make demo       a guest moves while you watch
+#   make bench      latency and throughput beside this machine's floor, in build/bench/
 #   make check      all tests; ONLY=pattern picks some by name, SEEDS=n sets the simulated migrations
 #   make lint       what CONTRIBUTING.md asks for, as far as a machine can tell
 #   make install    DESTDIR and PREFIX as usual
@@ -25,7 +26,7 @@ all:
 # .ci/setup, which installs what is missing for check and demo, and starts over with it read.
 
 PACKAGES := liburing glib-2.0 gio-2.0 json-glib-1.0
-INSTALL_PACKAGES := $(if $(filter check demo,$(MAKECMDGOALS)),--install)
+INSTALL_PACKAGES := $(if $(filter check demo bench,$(MAKECMDGOALS)),--install)
 
 ifneq ($(if $(MAKECMDGOALS),$(filter-out clean lint,$(MAKECMDGOALS)),all),)
 include $(BUILD)/packages.mk
@@ -64,6 +65,10 @@ SIM := $(wildcard tests/sim/*.c)
 SIM_ENGINE := $(filter-out engine/threads.c engine/monitor/% uffd/% transport/%,$(LIBRARY))
 PAIR := $(wildcard tests/pair/*.c)
 EMBED := $(wildcard tests/embed/embed.c)
+BENCH_TEST := $(wildcard tests/bench/*.c)
+# Each bench program is one file with main and all the others.
+BENCH_MAIN := bench/bulk.c bench/fault_latency.c
+BENCH := $(filter-out $(BENCH_MAIN),$(wildcard bench/*.c))
 
 object = $(patsubst %,$(BUILD)/%.o,$(basename $(1)))
 
@@ -133,7 +138,12 @@ $(BUILD)/tests/embed/embed: $(EMBED) $(PRODUCTS)
 	    $(CC) -std=gnu11 $(WARNINGS) -D_GNU_SOURCE $(CFLAGS) $(SANITIZE) $< -o $@ \
 	    $$(pkg-config --cflags --libs faultline) -Wl,-rpath,$(STAGE)/lib
 
-TESTS := $(UNIT) $(if $(SIM),$(BUILD)/tests/sim/sim) \
+$(BUILD)/tests/bench/bench: $(call object,$(BENCH_TEST) $(BENCH)) $(BUILD)/libmachine.a \
+                            $(BUILD)/libfaultline.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -lcmocka -o $@
+
+TESTS := $(UNIT) $(if $(BENCH_TEST),$(BUILD)/tests/bench/bench) $(if $(SIM),$(BUILD)/tests/sim/sim) \
          $(if $(EMBED),$(BUILD)/tests/embed/embed) $(if $(PAIR),$(BUILD)/tests/pair/pair)
 
 check: all $(TESTS)
@@ -141,6 +151,18 @@ check: all $(TESTS)
 
 demo: all
 	$(Q)$(BUILD)/faultline demo
+
+# ---- Benches -------------------------------------------------------------------------------------
+
+BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(subst _,-,$(BENCH_MAIN)))
+$(BENCHES): $(call object,$(BENCH)) $(BUILD)/libmachine.a $(BUILD)/libfaultline.a
+$(BENCHES): $(BUILD)/bench/%: $(call object,$(BENCH_MAIN))
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(BUILD)/bench/$(subst -,_,$*).o \
+	    $(call object,$(BENCH)) $(BUILD)/libmachine.a $(BUILD)/libfaultline.a $(LIBS) -o $@
+
+bench: all $(BENCHES)
+	$(Q)BUILD=$(BUILD) bench/run
 
 lint:
 	$(Q).ci/setup $(if $(filter 0,$(shell id -u)),--install) build lint
@@ -180,7 +202,7 @@ export PC
 clean:
 	rm -rf build build-address build-undefined build-thread
 
-.PHONY: all check demo lint install clean
+.PHONY: all check demo bench lint install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The floor: what this machine takes for the parts of a remote fault without any engine, measured
+ * in the same run, on the same CPUs, over the same kind of socket.
+ *
+ *   round trip   20 bytes to the source, one page back, plain send() and recv() between the same
+ *                two processes' places; sleeping, and spinning for a bounded time before it sleeps
+ *   local fault  a touch of a page that userfaultfd watches, answered from memory by a thread on
+ *                the destination's CPUs, placed the way the engine places it on this backing
+ *
+ * The floor of a remote fault is their sum, quantile by quantile.
+ */
+#ifndef BENCH_FLOOR_H
+#define BENCH_FLOOR_H
+
+#include "bench/move.h"
+
+#define FLOOR_REQUEST_BYTES 20u
+#define FLOOR_SPIN_NS       100000u
+
+typedef struct FloorPlan {
+    bool is_unix, spins;
+    bool holds_latency; /* /dev/cpu_dma_latency at 0 meanwhile */
+    const Netns *netns;
+    const Placement *placement;
+    Backing backing;
+    uint64_t count; /* round trips or faults */
+    unsigned limit_s;
+} FloorPlan;
+
+/* us each; fewer than plan->count where memory is short (huge pages). */
+GArray *floor_round_trips(const FloorPlan *plan, GError **error);
+GArray *floor_local_faults(const FloorPlan *plan, GError **error);
+
+/* Holds /dev/cpu_dma_latency at 0 until closed; -1: this host does not let us. */
+int floor_hold_latency(void);
+
+/* ---- A connection of the kind wanted, for floor and bulk (socket.c). The destination listens.
+ * Addresses travel over the link of a forked pair. */
+int bench_socket_accept(bool is_unix, const Netns *netns, int link_fd, GError **error);
+int bench_socket_connect(bool is_unix, const Netns *netns, int link_fd, GError **error);
+
+#endif

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Parsing of fault-latency's command line by GOption, and what follows from it.
+ */
+#include "bench/latency_options.h"
+
+#include <string.h>
+
+#define PRESET_MEMORY  "512M"
+#define PRESET_FAULTS  50000
+#define PRESET_REPEATS 5
+#define PRESET_RUN_S   20
+#define SLACK_S        120u /* precopy and drain of a run, beside its touches */
+
+/* What GOption fills. */
+typedef struct Texts {
+    char *guest, *memory, *push, *threads, *pattern, *preempt, *backing, *transport, *warm;
+    char *source_cpus, *destination_cpus, *touch_cpus, *account;
+    gint64 faults, stride, seed;
+    gint repeats, seconds;
+} Texts;
+
+#define FAIL(error, ...) g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT, __VA_ARGS__)
+
+bool
+bench_parse_bytes(const char *text, uint64_t *ret_bytes)
+{
+    char *end;
+    uint64_t value = g_ascii_strtoull(text, &end, 10);
+    const char *unit = *end ? strchr("KMGT", g_ascii_toupper(*end)) : NULL;
+
+    if (end == text || (*end && (!unit || end[1])))
+        return false;
+    *ret_bytes = unit ? value << 10 * (unit - "KMGT" + 1) : value;
+    return true;
+}
+
+char *
+push_text(uint64_t push)
+{
+    if (push == PUSH_FULL)
+        return g_strdup("full");
+    if (push == PUSH_OFF)
+        return g_strdup("off");
+    if (push % (1u << 20) == 0)
+        return g_strdup_printf("%" G_GUINT64_FORMAT "M", push >> 20);
+    return g_strdup_printf("%" G_GUINT64_FORMAT, push);
+}
+
+/* ---- One value each
+ * ------------------------------------------------------------------------------------------ */
+
+static bool
+parse_choice(const char *option, const char *text, const char *const *names, unsigned count,
+             unsigned *ret_index, GError **error)
+{
+    for (*ret_index = 0; *ret_index < count; (*ret_index)++)
+        if (strcmp(text, names[*ret_index]) == 0)
+            return true;
+    g_autofree char *all = g_strjoinv(", ", (char **)names);
+    FAIL(error, "%s %s: it takes one of %s", option, text, all);
+    return false;
+}
+
+static bool
+parse_flag(const char *option, const char *text, bool *ret_on, GError **error)
+{
+    const char *const names[] = {"off", "on", NULL};
+    unsigned index;
+    if (!parse_choice(option, text, names, 2, &index, error))
+        return false;
+    *ret_on = index == 1;
+    return true;
+}
+
+static bool
+parse_push(const char *text, uint64_t *ret_push, GError **error)
+{
+    if (strcmp(text, "full") == 0) {
+        *ret_push = PUSH_FULL;
+    } else if (strcmp(text, "off") == 0) {
+        *ret_push = PUSH_OFF;
+    } else if (!bench_parse_bytes(text, ret_push) || !*ret_push) {
+        FAIL(error, "--push %s: it takes off, full or bytes a second like 20M", text);
+        return false;
+    }
+    return true;
+}
+
+static bool
+parse_threads(const char *text, uint64_t *ret_count, GError **error)
+{
+    *ret_count = g_ascii_strtoull(text, NULL, 10);
+    if (*ret_count >= 1 && *ret_count <= BOARD_THREADS_MAX / 2)
+        return true;
+    FAIL(error, "--threads %s: it takes 1 to %u", text, BOARD_THREADS_MAX / 2);
+    return false;
+}
+
+static bool
+parse_pattern(const char *text, uint64_t *ret_kind, GError **error)
+{
+    const char *names[PATTERN_COUNT + 1] = {NULL};
+    unsigned index;
+    memcpy(names, pattern_names, sizeof pattern_names);
+    if (!parse_choice("--pattern", text, names, PATTERN_COUNT, &index, error))
+        return false;
+    *ret_kind = index;
+    return true;
+}
+
+static GArray *
+parse_list(const char *text, bool (*parse)(const char *, uint64_t *, GError **), GError **error)
+{
+    g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    g_auto(GStrv) items = g_strsplit(text, ",", -1);
+
+    for (unsigned i = 0; items[i]; i++) {
+        uint64_t value;
+        if (!parse(items[i], &value, error))
+            return NULL;
+        g_array_append_val(list, value);
+    }
+    return g_steal_pointer(&list);
+}
+
+/* ---- Together
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static void
+preset(LatencyOptions *options, Texts *texts)
+{
+    *options = (LatencyOptions){.spin_is = "n/a", .low_latency_is = "n/a"};
+    *texts = (Texts){.guest = g_strdup("threads"),
+                     .memory = g_strdup(PRESET_MEMORY),
+                     .push = g_strdup("off"),
+                     .threads = g_strdup("1"),
+                     .pattern = g_strdup("random"),
+                     .preempt = g_strdup("on"),
+                     .backing = g_strdup("4k"),
+                     .transport = g_strdup("tcp"),
+                     .warm = g_strdup("on"),
+                     .account = g_strdup("on"),
+                     .faults = PRESET_FAULTS,
+                     .stride = 8,
+                     .seed = 1,
+                     .repeats = PRESET_REPEATS,
+                     .seconds = PRESET_RUN_S};
+    options->spin = g_strdup("auto");
+    options->low_latency = g_strdup("auto");
+}
+
+static void
+texts_clear(Texts *texts)
+{
+    char **all[] = {&texts->guest,       &texts->memory,           &texts->push,
+                    &texts->threads,     &texts->pattern,          &texts->preempt,
+                    &texts->backing,     &texts->transport,        &texts->warm,
+                    &texts->source_cpus, &texts->destination_cpus, &texts->touch_cpus,
+                    &texts->account};
+    for (unsigned i = 0; i < G_N_ELEMENTS(all); i++)
+        g_clear_pointer(all[i], g_free);
+}
+
+static bool
+parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***argv, GError **error)
+{
+    gboolean writes = FALSE, netns = FALSE;
+    const GOptionEntry entries[] = {
+        {"guest", 0, 0, G_OPTION_ARG_STRING, &texts->guest, "threads (kvm: see README)", "KIND"},
+        {"memory", 0, 0, G_OPTION_ARG_STRING, &texts->memory, "guest memory", "BYTES"},
+        {"threads", 0, 0, G_OPTION_ARG_STRING, &texts->threads, "faulting threads", "N,..."},
+        {"pattern", 0, 0, G_OPTION_ARG_STRING, &texts->pattern,
+         "random, sequential, reverse, stride, zipf, trace", "KIND,..."},
+        {"stride", 0, 0, G_OPTION_ARG_INT64, &texts->stride, "of pattern stride", "PAGES"},
+        {"trace", 0, 0, G_OPTION_ARG_FILENAME, &options->trace, "page numbers, one a line", "FILE"},
+        {"write", 0, 0, G_OPTION_ARG_NONE, &writes, "touch by writing", NULL},
+        {"think", 0, 0, G_OPTION_ARG_DOUBLE, &options->think_us, "pause between touches", "US"},
+        {"push", 0, 0, G_OPTION_ARG_STRING, &texts->push, "background: off, RATE, full", "P,..."},
+        {"preempt", 0, 0, G_OPTION_ARG_STRING, &texts->preempt, "urgent channel", "on|off"},
+        {"spin", 0, 0, G_OPTION_ARG_STRING, &options->spin, "engine's spin", "auto|on|off"},
+        {"low-latency", 0, 0, G_OPTION_ARG_STRING, &options->low_latency,
+         "engine holds cpu_dma_latency", "auto|on|off"},
+        {"account", 0, 0, G_OPTION_ARG_STRING, &texts->account, "postcopy-blocktime", "on|off"},
+        {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
+        {"warm", 0, 0, G_OPTION_ARG_STRING, &texts->warm,
+         "allocate destination memory by a precopy pass", "on|off"},
+        {"transport", 0, 0, G_OPTION_ARG_STRING, &texts->transport, "tcp, unix", "T"},
+        {"netns", 0, 0, G_OPTION_ARG_NONE, &netns, "own network namespaces and a veth", NULL},
+        {"source-cpus", 0, 0, G_OPTION_ARG_STRING, &texts->source_cpus, "first one", "LIST"},
+        {"destination-cpus", 0, 0, G_OPTION_ARG_STRING, &texts->destination_cpus, "second one",
+         "LIST"},
+        {"touch-cpus", 0, 0, G_OPTION_ARG_STRING, &texts->touch_cpus, "destination's", "LIST"},
+        {"faults", 0, 0, G_OPTION_ARG_INT64, &texts->faults, "of a configuration, over all repeats",
+         "N"},
+        {"repeats", 0, 0, G_OPTION_ARG_INT, &texts->repeats, "interleaved", "N"},
+        {"seconds", 0, 0, G_OPTION_ARG_INT, &texts->seconds, "most for the touches of a repeat",
+         "S"},
+        {"seed", 0, 0, G_OPTION_ARG_INT64, &texts->seed, "of the patterns", "N"},
+        {"json", 0, 0, G_OPTION_ARG_FILENAME, &options->json_path,
+         "write FILE, and columns for gnuplot beside it", "FILE"},
+        {0},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new(NULL);
+
+    g_option_context_set_summary(context, "Latency of remote page faults, and the machine's floor "
+                                          "in the same run. Lists make all combinations.");
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, argc, argv, error))
+        return false;
+    options->writes = writes;
+    options->uses_netns = netns;
+    return true;
+}
+
+static bool
+take_numbers(LatencyOptions *options, const Texts *texts, GError **error)
+{
+    uint64_t page_bytes = options->backing == BACKING_HUGETLB ? 2u << 20 : FAULTLINE_PAGE_BYTES;
+
+    if (!bench_parse_bytes(texts->memory, &options->memory_bytes) || !options->memory_bytes ||
+        options->memory_bytes % page_bytes || options->memory_bytes > 1ull << 40) {
+        FAIL(error, "--memory %s: it takes bytes like 512M, whole pages of the backing",
+             texts->memory);
+        return false;
+    }
+    if (texts->faults < 1 || texts->repeats < 1 || texts->seconds < 1 || texts->stride < 1 ||
+        options->think_us < 0 || texts->repeats > texts->faults) {
+        FAIL(error, "--faults, --repeats, --seconds, --stride: at least 1, --think: at least 0, "
+                    "and no fewer faults than repeats");
+        return false;
+    }
+    options->count_faults = (uint64_t)texts->faults;
+    options->count_repeats = (unsigned)texts->repeats;
+    options->stride = (uint64_t)texts->stride;
+    options->seed = (uint64_t)texts->seed;
+    options->run_s = (unsigned)texts->seconds;
+    options->limit_s = options->run_s + SLACK_S;
+    return true;
+}
+
+static bool
+take_texts(LatencyOptions *options, const Texts *texts, GError **error)
+{
+    const char *backings[BACKING_COUNT + 1] = {NULL};
+    const char *const transports[] = {"tcp", "unix", NULL};
+    unsigned backing, transport;
+
+    if (strcmp(texts->guest, "threads") != 0) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                    "--guest %s: only threads can be timed touch by touch here; what a KVM guest "
+                    "sees is measured inside it, by bench/compare-qemu",
+                    texts->guest);
+        return false;
+    }
+    memcpy(backings, backing_names, sizeof backing_names);
+    if (!parse_choice("--backing", texts->backing, backings, BACKING_COUNT, &backing, error) ||
+        !parse_choice("--transport", texts->transport, transports, 2, &transport, error) ||
+        !parse_flag("--preempt", texts->preempt, &options->preempt, error) ||
+        !parse_flag("--account", texts->account, &options->accounts, error) ||
+        !parse_flag("--warm", texts->warm, &options->is_warm, error))
+        return false;
+    options->backing = (Backing)backing;
+    options->is_unix = transport == 1;
+    options->pushes = parse_list(texts->push, parse_push, error);
+    options->threads = options->pushes ? parse_list(texts->threads, parse_threads, error) : NULL;
+    options->patterns = options->threads ? parse_list(texts->pattern, parse_pattern, error) : NULL;
+    return options->patterns && take_numbers(options, texts, error) &&
+           placement_parse(&options->placement, texts->source_cpus, texts->destination_cpus,
+                           texts->touch_cpus, error);
+}
+
+/* A setting that this library may not have; auto leaves it as it is. */
+static bool
+take_setting(LatencyOptions *options, const char *option, const char *wanted, const char *name,
+             const char **ret_is, GError **error)
+{
+    const char *const choices[] = {"auto", "off", "on", NULL};
+    unsigned choice;
+    uint64_t value;
+
+    if (!parse_choice(option, wanted, choices, 3, &choice, error))
+        return false;
+    if (!move_has_setting(name, &value))
+        return true;
+    if (choice) {
+        value = choice == 2;
+        options->settings[options->count_settings++] = (MoveSetting){.name = name, .value = value};
+    }
+    *ret_is = value ? "on" : "off";
+    return true;
+}
+
+bool
+latency_options_parse(LatencyOptions *options, int *argc, char ***argv, GError **error)
+{
+    Texts texts;
+
+    preset(options, &texts);
+    bool parsed =
+        parse_command_line(options, &texts, argc, argv, error) &&
+        take_texts(options, &texts, error) &&
+        take_setting(options, "--spin", options->spin, "spin", &options->spin_is, error) &&
+        take_setting(options, "--low-latency", options->low_latency, "low-latency",
+                     &options->low_latency_is, error);
+    for (guint i = 0; parsed && i < options->patterns->len; i++) {
+        if (g_array_index(options->patterns, uint64_t, i) == PATTERN_TRACE && !options->trace) {
+            FAIL(error, "--pattern trace: it needs --trace FILE");
+            parsed = false;
+        }
+    }
+    texts_clear(&texts);
+    return parsed;
+}
+
+void
+latency_options_clear(LatencyOptions *options)
+{
+    g_clear_pointer(&options->pushes, g_array_unref);
+    g_clear_pointer(&options->threads, g_array_unref);
+    g_clear_pointer(&options->patterns, g_array_unref);
+    g_clear_pointer(&options->trace, g_free);
+    g_clear_pointer(&options->json_path, g_free);
+    g_clear_pointer(&options->spin, g_free);
+    g_clear_pointer(&options->low_latency, g_free);
+}
