@@ -18,6 +18,7 @@ STATE = PARAMETERS + PARAMETER_LAYOUT.size
 STATE_LAYOUT = struct.Struct("<3Q4I")
 ENTRY = struct.Struct("<QII")       # TSC at the end, ticks it took, address
 LOG_ADDRESS = 1 << 20
+ROM_IMAGE_MAX = 4096                # what bench/guest/rom.asm copies
 HUGE = 2 << 20
 MEMORY_MAX = 3 << 30                # below a PC's gap
 REPORTS_PER_S = 10
@@ -66,6 +67,18 @@ class Image:
         self.path = path
         with open(path, "wb") as file:
             file.write(image)
+
+    def rom(self, plain, path):
+        """The same image inside of the ROM that starts it, in another file: its path."""
+        with open(self.path, "rb") as file:
+            image = file.read()
+        with open(plain, "rb") as file:
+            rom = file.read()
+        if len(image) > ROM_IMAGE_MAX or any(rom[:len(image)]):
+            raise Failure(f"{plain} has no room for the image: make builds it")
+        with open(path, "wb") as file:
+            file.write(image + rom[len(image):])
+        return path
 
 
 class Record:

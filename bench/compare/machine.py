@@ -229,16 +229,19 @@ class Qemu(Machine):
     kind = "QEMU"
 
     def command(self, incoming):
+        boot = ["-bios", self.setup.rom]
+        if self.setup.boot == "disk":
+            boot = ["-drive", f"file={self.setup.image},format=raw,if=floppy,readonly=on"]
         machine = [
             self.setup.qemu, "-accel", "kvm", "-machine", "pc", "-cpu", self.setup.qemu_cpu,
             "-name", f"compare-{self.side},debug-threads=on", "-m", f"{self.setup.memory >> 20}M",
             "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none",
-            "-drive", f"file={self.setup.image},format=raw,if=floppy,readonly=on",
             "-chardev", f"socket,id=serial0,path={self.serial_path},server=on,wait=off",
             "-serial", "chardev:serial0",
             "-chardev", f"socket,id=qmp0,path={self.qmp_path},server=on,wait=off",
             "-mon", "chardev=qmp0,mode=control"]
-        return machine + self.setup.qemu_options + (["-incoming", "defer"] if incoming else [])
+        machine += boot + self.setup.qemu_options
+        return machine + (["-incoming", "defer"] if incoming else [])
 
 
 class Faultline(Machine):

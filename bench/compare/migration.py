@@ -18,7 +18,6 @@ CAPABILITIES = ("events", "postcopy-ram", "postcopy-preempt")
 NO_LIMIT = 1 << 40
 CRAWL = 1 << 20         # bytes a second, while the guest writes what postcopy is to move
 ENDED_BADLY = ("failed", "failing", "cancelled", "postcopy-paused")
-BOOT_LIMIT_S = 180
 LINES_AFTERWARDS = 8
 BUCKETS_LOG2 = 5        # 32 buckets an octave
 
@@ -57,6 +56,7 @@ class Migration:
         self.image = Image(setup.plain_image, os.path.join(self.folder, "latency.bin"),
                            setup.memory, setup.working_set, setup.factor, setup.khz)
         setup.image = self.image.path
+        setup.rom = self.image.rom(setup.plain_rom, os.path.join(self.folder, "rom.bin"))
         self.source = kind(self.wires, "source", self.folder, setup)
         self.destination = kind(self.wires, "destination", self.folder, setup)
         self.sides = (self.source, self.destination)
@@ -64,7 +64,7 @@ class Migration:
     def run(self):
         try:
             self.source.start(incoming=False)
-            self.source.wait(lambda: self.source.lines, BOOT_LIMIT_S, "run the guest")
+            self.source.wait(lambda: self.source.lines, self.setup.limit_s, "run the guest")
             self.destination.start(incoming=True)
             self.configure()
             self.pump_for(self.setup.settle_s)
@@ -183,7 +183,7 @@ class Migration:
         ends = [machine.event("MIGRATION", status="completed")[0] for machine in self.sides]
         count = len(self.destination.lines)
         self.destination.wait(lambda: len(self.destination.lines) >= count + LINES_AFTERWARDS,
-                              BOOT_LIMIT_S, "run the guest after the migration")
+                              self.setup.limit_s, "run the guest after the migration")
         self.destination.execute("stop")
         replies = [machine.execute("query-migrate") for machine in self.sides]
         clock = Clock(self.destination.lines, self.setup.khz)
