@@ -17,6 +17,9 @@ from compare.machine import Failure, Wires
 CAPABILITIES = ("events", "postcopy-ram", "postcopy-preempt")
 NO_LIMIT = 1 << 40
 CRAWL = 1 << 20         # bytes a second, while the guest writes what postcopy is to move
+PASS_REST_PERCENT = 10  # of memory, with which the first pass counts as done
+PASS_POLL_S = 0.01
+PRECOPY_DID_IT = "{}: precopy moved everything before postcopy could begin; give more memory"
 ENDED_BADLY = ("failed", "failing", "cancelled", "postcopy-paused")
 LINES_AFTERWARDS = 8
 BUCKETS_LOG2 = 5        # 32 buckets an octave
@@ -137,28 +140,43 @@ class Migration:
             self.setup.limit_s, " ".join(["report", name, *map(str, data.values())]))
 
     def switch(self):
-        """Postcopy, once the first pass has ended: the second sync of the dirty log says so.
+        """Postcopy after one pass, once the guest has touched as much as it is to.
 
-        The second pass is slowed down until the guest has touched as much of its working set as it
-        is to: otherwise what is left for postcopy would depend on how fast an engine's first pass
-        is, and how much of the source's CPU it leaves to the guest.
+        Towards the end of the pass precopy is slowed down until then. Otherwise what is left for
+        postcopy would depend on how fast an engine's pass is and how much of the source's CPU it
+        leaves to the guest, and a fast one would end in precopy before anybody can react.
         """
-        self.await_event(self.source, "MIGRATION_PASS", **{"pass": 2})
-        reply = self.source.execute("query-migrate")
-        stamp = time.monotonic_ns()
+        reply, stamp = self.follow_pass()
         if self.setup.dirty:
             self.source.execute("migrate-set-parameters", {"max-bandwidth": CRAWL})
-            line = len(self.source.lines)
-            self.wait_touches(line, self.image.pages * self.setup.dirty // 100)
+            self.wait_touches(self.image.pages * self.setup.dirty // 100)
         self.source.execute("migrate-start-postcopy")
-        if reply.get("status") != "active":
-            raise Failure(f"{self.source.name} is {reply.get('status')} after one pass; "
-                          "give more memory")
         return stamp, reply["ram"]["transferred"]
 
-    def wait_touches(self, line, count):
-        """Until the guest at the source has touched count pages since the line with that number."""
+    def follow_pass(self):
+        """The source's figures when the first pass has ended, or is about to; and when that was.
+
+        The second sync of the dirty log says that it has ended.
+        """
+        ending = self.setup.memory // 100 * (PASS_REST_PERCENT if self.setup.dirty else 0)
+        end = time.monotonic() + self.setup.limit_s
+        while time.monotonic() < end:
+            self.wires.pump(PASS_POLL_S)
+            reply = self.reached(lambda: self.source.execute("query-migrate"))
+            if self.source.event("STOP"):
+                raise Failure(PRECOPY_DID_IT.format(self.source.name))
+            if self.source.event("MIGRATION_PASS", **{"pass": 2}) or (
+                    "ram" in reply and reply["ram"]["remaining"] < ending):
+                return reply, time.monotonic_ns()
+        raise Failure(f"{self.source.name} did not end its first pass within {self.setup.limit_s} s")
+
+    def wait_touches(self, count):
+        """Until the guest at the source has touched count more pages."""
+        line = len(self.source.lines)
+
         def touched():
+            if self.source.event("STOP"):
+                raise Failure(PRECOPY_DID_IT.format(self.source.name))
             said = [fields for fields in map(line_fields, (
                 text for _, text in self.source.lines[line:])) if fields]
             return said and said[-1]["touches"] - said[0]["touches"] >= count
