@@ -111,6 +111,17 @@ $(BUILD)/kvm/guest/image.o: kvm/guest/image.S $(BUILD)/guest.bin
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) '-DGUEST_BIN="$(BUILD)/guest.bin"' -c $< -o $@
 
+# ---- Benchmarks --------------------------------------------------------------------------------
+
+BENCH_GUESTS := $(patsubst bench/guest/%.asm,$(BUILD)/bench/%.bin,$(wildcard bench/guest/*.asm))
+
+all: $(BENCH_GUESTS)
+
+$(BUILD)/bench/%.bin: bench/guest/%.asm $(BUILD)/packages.mk
+	$(call say,NASM,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(NASM) -f bin $< -o $@
+
 # ---- Tests -------------------------------------------------------------------------------------
 
 # One unit test is one file. A line "/* link: FLAGS */" in it adds flags, e.g. -Wl,--wrap=ioctl.
