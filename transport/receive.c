@@ -78,7 +78,7 @@ start_receive(TransportReceiver *receiver, size_t length)
     sqe = transport_ring_sqe(receiver->ring);
     io_uring_prep_recv(sqe, receiver->link->fd, receiver->bytes + receiver->end,
                        CAPACITY_BYTES - receiver->end, 0);
-    transport_ring_start(receiver->ring, &receiver->op, sqe);
+    transport_ring_queue(&receiver->op, sqe);
 }
 
 TransportReceiver *
@@ -126,6 +126,12 @@ report_end(TransportReceiver *receiver, size_t length)
     return TRANSPORT_ERROR_RESULT;
 }
 
+static bool
+is_enough_or_over(const TransportReceiver *receiver, size_t length)
+{
+    return receiver->end - receiver->start >= length || receiver->is_broken || receiver->is_ended;
+}
+
 TransportResult
 transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_bytes)
 {
@@ -139,12 +145,13 @@ transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_b
             return TRANSPORT_ERROR_RESULT;
         if (receiver->is_ended)
             return report_end(receiver, length);
-        if (!receiver->op.is_in_flight)
-            start_receive(receiver, length);
-        /* What has come already completes within the submission. */
         transport_ring_reap(receiver->ring, &receiver->op);
         if (receiver->op.is_in_flight)
             return TRANSPORT_WAIT;
+        if (is_enough_or_over(receiver, length))
+            continue;
+        start_receive(receiver, length);
+        return TRANSPORT_WAIT;
     }
 }
 
@@ -159,6 +166,11 @@ transport_consume(TransportReceiver *receiver, size_t length)
 {
     g_assert(length <= receiver->end - receiver->start);
     receiver->start += length;
+    /* The next bytes are asked for at once, so that the request travels with whatever is sent in
+     * answer to these. */
+    if (receiver->start == receiver->end && !receiver->op.is_in_flight && !receiver->is_broken &&
+        !receiver->is_ended)
+        start_receive(receiver, 1);
 }
 
 uint64_t

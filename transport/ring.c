@@ -25,6 +25,7 @@ typedef struct {
     TransportOp op;
     TransportRing *ring;
     int fd;
+    bool *ready; /* may be NULL */
 } Watch;
 
 struct TransportRing {
@@ -67,10 +68,16 @@ transport_ring_sqe(TransportRing *ring)
 }
 
 void
-transport_ring_start(TransportRing *ring, TransportOp *op, struct io_uring_sqe *sqe)
+transport_ring_queue(TransportOp *op, struct io_uring_sqe *sqe)
 {
     io_uring_sqe_set_data(sqe, op);
     op->is_in_flight = true;
+}
+
+void
+transport_ring_start(TransportRing *ring, TransportOp *op, struct io_uring_sqe *sqe)
+{
+    transport_ring_queue(op, sqe);
     /* When the kernel has no memory now, the entry stays queued: the wait submits it. */
     io_uring_submit(&ring->uring);
 }
@@ -132,12 +139,14 @@ watch_done(TransportOp *op, int result)
 {
     Watch *watch = (Watch *)op;
 
+    if (watch->ready != NULL)
+        *watch->ready = true;
     if (!op->is_in_flight && !op->is_closing && result >= 0 && !(result & POLLNVAL))
         arm_watch(watch);
 }
 
 bool
-transport_ring_watch(TransportRing *ring, int fd, GError **error)
+transport_ring_watch(TransportRing *ring, int fd, bool *ready, GError **error)
 {
     Watch *watch;
     struct pollfd state = {.fd = fd, .events = POLLIN};
@@ -148,7 +157,9 @@ transport_ring_watch(TransportRing *ring, int fd, GError **error)
         return false;
     }
     watch = g_new0(Watch, 1);
-    *watch = (Watch){.op.done = watch_done, .ring = ring, .fd = fd};
+    *watch = (Watch){.op.done = watch_done, .ring = ring, .fd = fd, .ready = ready};
+    if (ready != NULL)
+        *ready = true;
     g_ptr_array_add(ring->watches, watch);
     arm_watch(watch);
     return true;
@@ -177,7 +188,7 @@ transport_ring_new(GError **error)
     /* Saves the look-up of the ring's descriptor in each call; goes without on old kernels. */
     io_uring_register_ring_fd(&ring->uring);
     ring->watches = g_ptr_array_new_with_free_func(g_free);
-    if (!transport_ring_watch(ring, ring->notify_fd, error)) {
+    if (!transport_ring_watch(ring, ring->notify_fd, NULL, error)) {
         transport_ring_free(ring);
         g_steal_pointer(&ring);
         return NULL;

@@ -33,6 +33,10 @@ struct io_uring_sqe *transport_ring_sqe(TransportRing *ring);
 /* Submits the entry as op, at once. */
 void transport_ring_start(TransportRing *ring, TransportOp *op, struct io_uring_sqe *sqe);
 
+/* The same, submitted by the next start, wait or spin of the ring: saves a system call where one of
+ * them comes soon in any case. */
+void transport_ring_queue(TransportOp *op, struct io_uring_sqe *sqe);
+
 /*
  * Calls the done functions of all that has completed; never blocks and mostly costs no system
  * call. self: the operation whose outcome the caller looks at next, so that only completions of

@@ -74,8 +74,10 @@ bool transport_ring_spin(TransportRing *ring, uint64_t spin_ns);
 void transport_ring_notify(TransportRing *ring);
 
 /* From now on fd becoming readable ends transport_ring_wait() (multishot poll; edge: read until
- * EAGAIN). fd stays the caller's and must stay open until the ring is freed. */
-bool transport_ring_watch(TransportRing *ring, int fd, GError **error);
+ * EAGAIN). ready, if not NULL, is set to true at once and then whenever it became readable, by
+ * calls of the ring's thread; who clears it reads afterwards. fd stays the caller's; it and ready
+ * must stay until the ring is freed. */
+bool transport_ring_watch(TransportRing *ring, int fd, bool *ready, GError **error);
 
 /* ---- Links -------------------------------------------------------------------------------------
  */
@@ -180,7 +182,7 @@ TransportResult transport_peek(TransportReceiver *receiver, size_t length,
 /* How many bytes can be peeked right now without waiting. */
 size_t transport_available(const TransportReceiver *receiver);
 
-/* Takes length bytes, which a peek has shown. */
+/* Takes length bytes, which a peek has shown; they must not be looked at any more. */
 void transport_consume(TransportReceiver *receiver, size_t length);
 
 uint64_t transport_receiver_count_bytes(const TransportReceiver *receiver);

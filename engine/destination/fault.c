@@ -89,10 +89,10 @@ read_faults(Destination *destination, GError **error)
 {
     UffdFault faults[FAULTS_BATCH];
 
-    if (!destination->is_watching || !frame_queue_has_room(&destination->out) ||
-        destination_flag(&destination->is_unregistered))
+    if (!destination->has_faults || !frame_queue_has_room(&destination->out))
         return false;
     unsigned count = uffd_read_faults(destination->uffd, faults, FAULTS_BATCH);
+    destination->has_faults = count == FAULTS_BATCH;
     uint64_t now_ns = count ? clock_now_ns() : 0;
     for (unsigned i = 0; i < count && !*error; i++)
         take_fault(destination, &faults[i], now_ns, error);
@@ -247,7 +247,8 @@ attach(Destination *destination, GError **error)
     if (!destination->is_watching && destination_flag(&destination->is_listening)) {
         destination->is_watching = true;
         account_start(&destination->account, destination->faultline);
-        if (!transport_ring_watch(ring, uffd_fd(destination->uffd), error))
+        if (!transport_ring_watch(ring, uffd_fd(destination->uffd), &destination->has_faults,
+                                  error))
             return false;
     }
     return true;

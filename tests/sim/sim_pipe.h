@@ -20,6 +20,7 @@ struct TransportRing {
     bool alive, event;
     unsigned count_users;
     int watched_fd;
+    bool *ready;
 };
 
 /* What becomes of a pipe, as one of its ends is told. */

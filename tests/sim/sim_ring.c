@@ -73,7 +73,7 @@ transport_ring_notify(TransportRing *ring)
 }
 
 bool
-transport_ring_watch(TransportRing *ring, int fd, GError **error)
+transport_ring_watch(TransportRing *ring, int fd, bool *ready, GError **error)
 {
     sim_ring_check(ring);
     if (sim_inject(SIM_POINT_WATCH)) {
@@ -82,6 +82,8 @@ transport_ring_watch(TransportRing *ring, int fd, GError **error)
     }
     sim_check(ring->watched_fd == -1, "transport_ring_watch: the simulator knows one fd a ring");
     ring->watched_fd = fd;
+    ring->ready = ready;
+    *ready = true;
     ring->event = true;
     return true;
 }
@@ -105,7 +107,7 @@ sim_fd_readable(int fd)
 {
     for (unsigned i = 0; i < RINGS_MAX; i++)
         if (net.rings[i].alive && net.rings[i].watched_fd == fd)
-            net.rings[i].event = true;
+            *net.rings[i].ready = net.rings[i].event = true;
 }
 
 /* ---- Rate limits -------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ watch_eventfd_wakes_each_time(void **state)
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     uint64_t value;
 
-    assert_true(transport_ring_watch(*state, fd, NULL));
+    assert_true(transport_ring_watch(*state, fd, NULL, NULL));
     for (unsigned i = 0; i < 1000; i++) {
         value = 1;
         assert_int_equal(write(fd, &value, sizeof value), sizeof value);
@@ -136,7 +136,7 @@ watch_pipe_wakes_until_its_end(void **state)
 
     assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
     fcntl(fds[0], F_SETFL, O_NONBLOCK);
-    assert_true(transport_ring_watch(*state, fds[0], NULL));
+    assert_true(transport_ring_watch(*state, fds[0], NULL, NULL));
     assert_int_equal(pthread_create(&thread, NULL, write_bytes_slowly, &fds[1]), 0);
     while ((n = read(fds[0], &byte, 1)) != 0) {
         count += n > 0;
@@ -159,7 +159,7 @@ watch_closed_descriptor_is_refused(void **state)
 {
     g_autoptr(GError) error = NULL;
 
-    assert_false(transport_ring_watch(*state, 987654, &error));
+    assert_false(transport_ring_watch(*state, 987654, NULL, &error));
     assert_true(g_error_matches(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST));
     assert_non_null(strstr(error->message, "987654"));
 }
