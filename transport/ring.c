@@ -245,12 +245,13 @@ void
 transport_ring_wait(TransportRing *ring, uint64_t deadline_ns)
 {
     g_assert(is_own_thread(ring));
-    if (io_uring_sq_ready(&ring->uring) != 0)
-        io_uring_submit(&ring->uring);
     transport_ring_reap(ring, NULL);
     if (!take_notification(ring) && !ring->has_happened) {
+        /* Submits as well, in the same call. */
         sleep_until(ring, deadline_ns);
         take_notification(ring);
+    } else if (io_uring_sq_ready(&ring->uring) != 0) {
+        io_uring_submit(&ring->uring);
     }
     ring->has_happened = false;
 }

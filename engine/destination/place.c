@@ -63,18 +63,6 @@ tell_account(Destination *destination, const PageChannel *channel, const RamBloc
     __atomic_store_n(&destination->placed_head, destination->placed_head + 1, __ATOMIC_RELEASE);
 }
 
-/* Somebody asked for this host page before it was marked. It may be a zero page that was left
- * invisible, so it is shown once more. */
-static bool
-serve_requested(Destination *destination, const PageChannel *channel, RamBlock *block,
-                uint64_t page, GError **error)
-{
-    UffdResult result = uffd_place_received(block->memory, page * FAULTLINE_PAGE_BYTES,
-                                            block->host_pages * FAULTLINE_PAGE_BYTES);
-    tell_account(destination, channel, block, page);
-    return check_result(result, block, page, error);
-}
-
 static bool
 refuse_again(const PageChannel *channel, const RamBlock *block, uint64_t page, GError **error)
 {
@@ -98,8 +86,7 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
         if (!page_bitmap_is_set(block->requested, i))
             continue;
         count_requested += block->host_pages;
-        if (!serve_requested(destination, channel, block, i, error))
-            return false;
+        tell_account(destination, channel, block, i);
     }
     if (channel == &destination->urgent) {
         progress_add(&progress->requested_pages, count);
