@@ -77,8 +77,7 @@ faultline_free(Faultline *faultline)
     g_free(faultline);
 }
 
-/* ---- Events and errors --------------------------------------------------------------------------
- */
+/* ---- Events and errors ----------------------------------------------------------------------- */
 
 void
 context_event_locked(Faultline *faultline, FaultlineEvent event)
@@ -126,8 +125,7 @@ context_keep_error(Faultline *faultline, GError *error)
     g_clear_error(&error);
 }
 
-/* ---- The guest's run state
- * ------------------------------------------------------------------------ */
+/* ---- The guest's run state ------------------------------------------------------------------- */
 
 void
 context_set_run_state(Faultline *faultline, FaultlineRunState state)

@@ -115,8 +115,7 @@ Faultline *faultline_new(const FaultlineGuest *guest, void *opaque, const Faultl
  * lost with it: the caller asks first. Never fails. */
 void faultline_free(Faultline *faultline);
 
-/* ---- Capabilities and parameters: names of QMP ------------------------------------------------
- */
+/* ---- Capabilities and parameters: names of QMP ----------------------------------------------- */
 
 /* Refused while a migration runs, for an unknown name (ARGUMENT), for a combination that cannot
  * work (ARGUMENT, both named), and where the host cannot (UNSUPPORTED). */
@@ -152,8 +151,7 @@ typedef struct FaultlineParameterRow {
 const FaultlineCapabilityRow *faultline_capability_table(void);
 const FaultlineParameterRow *faultline_parameter_table(void);
 
-/* ---- Running the guest ------------------------------------------------------------------------
- */
+/* ---- Running the guest ----------------------------------------------------------------------- */
 
 /* Starts or goes on with the guest. STATE error when its owner is, or may be, the other side. */
 bool faultline_cont(Faultline *faultline, GError **error);
@@ -163,8 +161,7 @@ FaultlineRunState faultline_run_state(const Faultline *faultline);
 /* Whether a destination starts the guest by itself when it owns it (preset: true). */
 void faultline_set_autostart(Faultline *faultline, bool autostart);
 
-/* ---- Migration --------------------------------------------------------------------------------
- */
+/* ---- Migration ------------------------------------------------------------------------------- */
 
 /*
  * Starts to move the guest to the destination that listens at uri: tcp:HOST:PORT, unix:PATH, fd:N.
@@ -186,8 +183,7 @@ bool faultline_start_postcopy(Faultline *faultline, GError **error);
  * destination may own the guest. */
 bool faultline_cancel(Faultline *faultline, GError **error);
 
-/* ---- Seeing it --------------------------------------------------------------------------------
- */
+/* ---- Seeing it ------------------------------------------------------------------------------- */
 
 typedef enum {
     FAULTLINE_EVENT_STATUS, /* .status */
@@ -258,8 +254,7 @@ void faultline_query(const Faultline *faultline, FaultlineInfo *ret_info);
  * has passed (-1: no limit), and returns the status then. */
 FaultlineStatus faultline_wait(Faultline *faultline, int64_t timeout_ms);
 
-/* ---- The monitor: QMP and HMP over bytes that the VMM carries ----------------------------------
- */
+/* ---- The monitor: QMP and HMP over bytes that the VMM carries -------------------------------- */
 
 typedef struct FaultlineMonitor FaultlineMonitor;
 typedef struct FaultlineSession FaultlineSession;

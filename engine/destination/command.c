@@ -45,8 +45,7 @@ destination_move(Destination *destination, PostcopyState to, const char *command
     return true;
 }
 
-/* ---- ADVISE, DISCARD
- * ------------------------------------------------------------------------------------------ */
+/* ---- ADVISE, DISCARD ------------------------------------------------------------------------- */
 
 static bool
 advise(Destination *destination, const StreamElement *element, GError **error)
@@ -122,9 +121,7 @@ discard(Destination *destination, const StreamElement *element, GError **error)
     return true;
 }
 
-/* ---- The others
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- The others ------------------------------------------------------------------------------ */
 
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
@@ -213,9 +210,7 @@ destination_take_command(Destination *destination, const StreamElement *element,
     return STAGE_AGAIN;
 }
 
-/* ---- LISTEN
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- LISTEN ---------------------------------------------------------------------------------- */
 
 /* First extent from `page` on with a page missing, up to the first one with none. */
 static bool

@@ -27,9 +27,7 @@ destination_notify(Destination *destination, const Role *role)
         transport_ring_notify(role->ring);
 }
 
-/* ---- Life
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static void
 make_bitmaps(RamBlocks *blocks)
@@ -146,8 +144,7 @@ destination_stop(Destination *destination)
     destination_notify(destination, &destination->fault);
 }
 
-/* ---- The end of precopy
- * -------------------------------------------------------------------------------------- */
+/* ---- The end of precopy ---------------------------------------------------------------------- */
 
 static uint64_t
 count_missing(const Destination *destination)
@@ -212,8 +209,7 @@ destination_stage_drain(Destination *destination, GError **error)
     return STAGE_AGAIN;
 }
 
-/* ---- The end of postcopy
- * -------------------------------------------------------------------------------------- */
+/* ---- The end of postcopy --------------------------------------------------------------------- */
 
 StageResult
 destination_stage_arrived(Destination *destination, GError **error)
@@ -256,8 +252,7 @@ destination_stage_leave(Destination *destination, GError **error)
     return STAGE_DONE;
 }
 
-/* ---- When it does not go well
- * ------------------------------------------------------------------------------- */
+/* ---- When it does not go well ---------------------------------------------------------------- */
 
 static void
 close_links(Destination *destination)
@@ -405,8 +400,7 @@ take_role_errors(Destination *destination, GError **error)
     return false;
 }
 
-/* ---- The listen role
- * --------------------------------------------------------------------------------------------- */
+/* ---- The listen role ------------------------------------------------------------------------- */
 
 static StepResult
 end(Destination *destination)

@@ -168,8 +168,7 @@ Destination *destination_new(Faultline *faultline, const char *uri, GError **err
 void destination_free(Destination *destination);
 void destination_stop(Destination *destination);
 
-/* ---- Between the files of this folder
- * ------------------------------------------------------------ */
+/* ---- Between the files of this folder -------------------------------------------------------- */
 
 StepResult destination_listen_step(void *self);
 void destination_listen_close(void *self);

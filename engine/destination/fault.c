@@ -29,8 +29,7 @@ has_source(const Destination *destination)
            !destination_flag(&destination->fault_failed);
 }
 
-/* ---- Faults
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Faults ---------------------------------------------------------------------------------- */
 
 static void
 request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns)
@@ -99,8 +98,7 @@ read_faults(Destination *destination, GError **error)
     return count != 0;
 }
 
-/* ---- Pages on the urgent channel
- * ------------------------------------------------------------------------- */
+/* ---- Pages on the urgent channel ------------------------------------------------------------- */
 
 static StreamResult
 decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
@@ -166,8 +164,7 @@ read_urgent(Destination *destination, GError **error)
     return true;
 }
 
-/* ---- Messages to the source
- * -------------------------------------------------------------------------------- */
+/* ---- Messages to the source ------------------------------------------------------------------ */
 
 bool
 destination_post(Destination *destination, StreamReturnType type, uint32_t value)
@@ -224,8 +221,7 @@ send_messages(Destination *destination, GError **error)
     }
 }
 
-/* ---- The role
- * ------------------------------------------------------------------------------------------- */
+/* ---- The role -------------------------------------------------------------------------------- */
 
 static bool
 attach(Destination *destination, GError **error)

@@ -9,8 +9,7 @@
 
 #define RECORDS_BATCH 128u
 
-/* ---- The block list
- * ---------------------------------------------------------------------------------------- */
+/* ---- The block list -------------------------------------------------------------------------- */
 
 static StreamResult
 decode_block_name(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
@@ -111,9 +110,7 @@ begin_block_list(Destination *destination, const StreamRecord *record, GError **
     return true;
 }
 
-/* ---- Records
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- Records --------------------------------------------------------------------------------- */
 
 static StreamResult
 decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,

@@ -81,8 +81,7 @@ source_put_dirty(Source *source)
     return false;
 }
 
-/* ---- The dirty log
- * ---------------------------------------------------------------------------------- */
+/* ---- The dirty log --------------------------------------------------------------------------- */
 
 bool
 source_start_log(Source *source, GError **error)
@@ -178,8 +177,7 @@ source_count_dirty(const Source *source)
     return count;
 }
 
-/* ---- Passes
- * ------------------------------------------------------------------------------------------ */
+/* ---- Passes ---------------------------------------------------------------------------------- */
 
 /* Figures of what went out since the window began, once the window is long enough. */
 static void

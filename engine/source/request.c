@@ -51,8 +51,7 @@ peer_error(const char *format, ...)
     return error;
 }
 
-/* ---- Answering
- * ----------------------------------------------------------------------------------------- */
+/* ---- Answering ------------------------------------------------------------------------------- */
 
 static void
 leave_to_pusher(Source *source, RamBlock *block, uint64_t page)
@@ -145,8 +144,7 @@ take_request(Source *source, const StreamReturn *message)
     return NULL;
 }
 
-/* ---- Messages
- * ------------------------------------------------------------------------------------------- */
+/* ---- Messages -------------------------------------------------------------------------------- */
 
 static void
 take_pong(Source *source, uint32_t value)

@@ -116,8 +116,7 @@ source_notify(Source *source)
         transport_ring_notify(source->migration.ring);
 }
 
-/* ---- How it ends
- * ---------------------------------------------------------------------------------- */
+/* ---- How it ends ----------------------------------------------------------------------------- */
 
 /* Whether the destination can own the guest: the bytes that give it away were all accepted, and it
  * did not say that it never ran. */

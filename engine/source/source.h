@@ -128,8 +128,7 @@ bool source_cancel(Source *source);
 /* Wakes the migration role. Thread: any. */
 void source_notify(Source *source);
 
-/* ---- Between the files of this folder
- * ------------------------------------------------------------ */
+/* ---- Between the files of this folder -------------------------------------------------------- */
 
 StepResult source_migration_step(void *self);
 void source_migration_close(void *self);

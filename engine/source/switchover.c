@@ -56,8 +56,7 @@ set_downtime(Source *source)
                  transport_sender_accepted_bytes(source->main.sender) - progress->precopy_bytes);
 }
 
-/* ---- The end of precopy
- * ---------------------------------------------------------------------------- */
+/* ---- The end of precopy ---------------------------------------------------------------------- */
 
 StageResult
 source_stage_rest(Source *source, GError **error)
@@ -156,8 +155,7 @@ source_stage_confirm(Source *source, GError **error)
     return STAGE_DONE;
 }
 
-/* ---- The beginning of postcopy
- * ----------------------------------------------------------------------- */
+/* ---- The beginning of postcopy --------------------------------------------------------------- */
 
 /* One command of up to STREAM_DISCARD_RANGES runs from the cursor on; false: the block has no more.
  */
