@@ -114,13 +114,18 @@ frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page)
     note_page(frame, block, page);
 }
 
+/* Whole host pages only. One that ends in this frame began in it or in those before, which have
+ * left; one that does not is still being sent, and freeing a part of it could free all. */
 static void
 release_pages(const Frame *frame)
 {
     for (unsigned i = 0; i < frame->count_runs; i++) {
         const FrameRun *run = &frame->runs[i];
-        uffd_memory_release(run->block->memory, run->page * FAULTLINE_PAGE_BYTES,
-                            run->count * FAULTLINE_PAGE_BYTES);
+        uint64_t page = ram_block_host_page(run->block, run->page);
+        uint64_t end = ram_block_host_page(run->block, run->page + run->count);
+        if (end > page)
+            uffd_memory_release(run->block->memory, page * FAULTLINE_PAGE_BYTES,
+                                (end - page) * FAULTLINE_PAGE_BYTES);
     }
 }
 

@@ -39,8 +39,6 @@ struct RoleThreads {
 static bool
 has_spun(Role *role)
 {
-    if (g_get_num_processors() < 2)
-        return false; /* who would bring the news? */
     uint64_t spin_ns = role->spin_ns ? spin_allow(&role->spin, role->spin_ns) : 0;
     if (!spin_ns)
         return false;
@@ -52,12 +50,15 @@ has_spun(Role *role)
 static void
 run_role(Role *role)
 {
+    /* On one processor nobody could bring the news meanwhile. */
+    bool can_spin = g_get_num_processors() > 1;
+
     for (;;) {
         role->wake_ns = role->spin_ns = 0;
         StepResult result = role->step(role->self);
         if (result == STEP_DONE)
             break;
-        if (result == STEP_WAIT && !has_spun(role))
+        if (result == STEP_WAIT && !(can_spin && has_spun(role)))
             transport_ring_wait(role->ring, role->wake_ns);
     }
     if (role->close)
@@ -103,7 +104,7 @@ release_threads(RoleThreads *all, unsigned count, GError **error)
     pthread_cond_broadcast(&all->changed);
     pthread_mutex_unlock(&all->lock);
     if (failed)
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED, "%s", failed->message);
+        g_propagate_error(error, g_error_copy(failed));
     return go;
 }
 

@@ -156,6 +156,9 @@ destination_stage_records(Destination *destination, GError **error)
         StageResult result = destination_read(destination, decode_record, &record, &length, error);
         if (result == STAGE_STAY && !destination_flush_run(destination, &destination->main, error))
             return STAGE_FAILED;
+        /* What came before the link broke is good, and somebody may wait for it. */
+        if (result == STAGE_FAILED)
+            destination_flush_run(destination, &destination->main, NULL);
         if (result != STAGE_AGAIN)
             return result;
         if (!take_record(destination, &record, error))
