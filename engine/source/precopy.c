@@ -218,7 +218,18 @@ end_pass(Source *source, GError **error)
     source->cursor_block = 0;
     source->cursor_page = 0;
     if (is_converged(source))
-        source->stage = source_stage_stop;
+        source->stage = source_has_answer(source) ? source_stage_stop : source_stage_hello;
+    return STAGE_AGAIN;
+}
+
+/* The guest is not stopped for a destination that may never say a word. What it writes meanwhile
+ * is sent by one more pass. */
+StageResult
+source_stage_hello(Source *source, GError **error)
+{
+    if (!source_has_answer(source) && !source_flag(&source->wants_postcopy))
+        return source_drain(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
+    source->stage = source_stage_pass;
     return STAGE_AGAIN;
 }
 

@@ -89,8 +89,6 @@ source_stage_rest(Source *source, GError **error)
 StageResult
 source_stage_devices(Source *source, GError **error)
 {
-    if (source->has_return_path && !source_flag(&source->has_pong))
-        return source_drain(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     if (!source->package) {
         source->package = g_byte_array_new();
         source->description = g_string_new(NULL);
