@@ -8,6 +8,8 @@
 
 #define COMMAND_ROOM  600u
 #define HEADERS_BYTES (FRAME_PAGES * STREAM_RECORD_MAX + 4u * COMMAND_ROOM)
+/* The stream's first frame: name, length and page size of each block behind header, commands. */
+G_STATIC_ASSERT(RAM_BLOCKS_MAX *(1 + STREAM_NAME_MAX + 16) + 2 * COMMAND_ROOM <= HEADERS_BYTES);
 
 static void
 frame_reset(Frame *frame)

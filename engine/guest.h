@@ -63,7 +63,7 @@ typedef struct FaultlineGuest {
     const char *machine; /* versioned machine type, equal on both sides, e.g. "faultline-kvm-1.0" */
 
     /* Most bytes of device state this guest can have, over all sections; a longer package from the
-     * peer is refused. 0 means 16 MiB. */
+     * peer is refused. 0 means 16 MiB; 1 GiB is the most. */
     uint64_t state_limit_bytes;
 
     /* Stops all vCPUs and devices; on return nothing writes guest RAM any more and the state is

@@ -4,6 +4,7 @@
  * a migration ends here, well or not: run, arrived, paused, failing.
  */
 #include "engine/destination/destination.h"
+#include "engine/error.h"
 
 #define NS_PER_S        1000000000ull
 #define DRAIN_BYTES_MAX (64u << 20)    /* of a description that nobody reads */
@@ -284,6 +285,7 @@ static void
 tell_failure(Destination *destination, const char *where_the_guest_is)
 {
     GError *failure = g_steal_pointer(&destination->failure);
+    error_translate(&failure);
     g_autofree char *text = g_strdup_printf("receive migration on %s: %s. %s", destination->address,
                                             failure->message, where_the_guest_is);
     context_keep_error(destination->faultline,

@@ -54,7 +54,6 @@ typedef struct PageChannel {
     RamBlock *block;  /* last one named */
     UffdRun *run;     /* pages gathered, not yet visible; main only */
     RamBlock *run_block;
-    bool run_is_wanted; /* somebody waits for a page in it */
     /* a host page of several target pages, being put together */
     uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
     RamBlock *staged_block;
@@ -144,7 +143,6 @@ struct Destination {
     unsigned postcopy; /* PostcopyState: moved by listen up to LISTENING, then by package, END by
                           listen */
     uint64_t missing_pages; /* not received */
-    uint64_t stored_pages;  /* received in precopy */
 
     /* shared: set once with release by the role named, read with acquire by the others */
     TransportLink *fault_link, *fault_urgent_link; /* listen; references of the fault role's */

@@ -117,7 +117,6 @@ destination_flush_run(Destination *destination, PageChannel *channel, GError **e
     if (!uffd_run_memory(channel->run))
         return true;
     UffdResult result = uffd_run_flush(channel->run, &offset, &length);
-    channel->run_is_wanted = false;
     return check_result(result, block, offset / FAULTLINE_PAGE_BYTES, error) &&
            mark_received(destination, channel, block, offset / FAULTLINE_PAGE_BYTES,
                          length / FAULTLINE_PAGE_BYTES, error);

@@ -48,6 +48,9 @@ void stream_put_be64(StreamWriter *writer, uint64_t value);
 void stream_put_bytes(StreamWriter *writer, const void *bytes, size_t length);
 void stream_put_name(StreamWriter *writer, const char *name); /* str8 */
 
+/* Whether every decoder takes this name: 1 to STREAM_NAME_MAX bytes of printable ASCII. */
+bool stream_name_is_good(const char *name);
+
 /* ---- Top level: header, configuration, elements ---------------------------------------------- */
 
 typedef enum {
