@@ -14,6 +14,7 @@
  *   run          precopy: the guest starts
  *   drain        precopy: reads the description behind EOF
  *   arrived      postcopy: EOF was read; waits for pages on the urgent channel and for `package`
+ *   leave        the guest is whole: the other roles end, memory is unregistered
  *   paused       the link was lost after LISTEN; the guest runs on what is here
  *   failing      tells the source that the guest never ran here
  *
@@ -208,7 +209,8 @@ bool destination_move(Destination *destination, PostcopyState to, const char *co
                       GError **error);
 PostcopyState destination_postcopy(const Destination *destination);
 
-/* Registers what is missing; the guest's first touch may come right after. listen.c's LISTEN. */
+/* Registers what is missing; the guest's first touch may come right after. Part of LISTEN. PEER
+ * error for a large host page that is here in part. Thread: listen. */
 bool destination_register(Destination *destination, GError **error);
 
 /* Device sections, also of the package: begin takes the FULL head, load reads on from the reader
