@@ -5,7 +5,11 @@
  */
 #include "engine/block.h"
 
+#include "engine/stream/stream.h"
+
 #include <string.h>
+
+#define PAGE_SIZE_MAX (1u << 30) /* a request for one page has 32 bits of length */
 
 G_GNUC_PRINTF(3, 4)
 static bool
@@ -26,11 +30,13 @@ check_block(const FaultlineBlock *block, GError **error)
 {
     uint64_t page_size = block->page_size_bytes;
 
-    if (!block->name || !block->name[0] || strlen(block->name) > 255)
-        return refuse(error, block, "the name must have 1 to 255 bytes");
-    if (page_size < FAULTLINE_PAGE_BYTES || (page_size & (page_size - 1)))
-        return refuse(error, block, "page size %" G_GUINT64_FORMAT " is no power of two >= %u",
-                      page_size, FAULTLINE_PAGE_BYTES);
+    if (!block->name || !stream_name_is_good(block->name))
+        return refuse(error, block, "the name must have 1 to 255 bytes of printable ASCII");
+    if (page_size < FAULTLINE_PAGE_BYTES || page_size > PAGE_SIZE_MAX ||
+        (page_size & (page_size - 1)))
+        return refuse(error, block,
+                      "page size %" G_GUINT64_FORMAT " is no power of two from %u to %u", page_size,
+                      FAULTLINE_PAGE_BYTES, PAGE_SIZE_MAX);
     if (!block->length_bytes || block->length_bytes % page_size)
         return refuse(error, block,
                       "length %" G_GUINT64_FORMAT
@@ -57,6 +63,13 @@ ram_blocks_init(RamBlocks *blocks, const FaultlineBlock *descriptions, unsigned 
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
                     "describe RAM: there is no block, so nothing to migrate; correct the VMM's "
                     "block table");
+        return false;
+    }
+    if (count > RAM_BLOCKS_MAX) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "describe RAM: there are %u blocks, and %u can be migrated; join blocks in the "
+                    "VMM's block table",
+                    count, RAM_BLOCKS_MAX);
         return false;
     }
     *blocks = (RamBlocks){.blocks = g_new0(RamBlock, count)};

@@ -11,6 +11,8 @@
 #include "engine/page_bitmap.h"
 #include "uffd/uffd.h"
 
+#define RAM_BLOCKS_MAX 64u /* their list leaves in one frame of headers (frame.c) */
+
 typedef struct RamBlock {
     /* set before any thread starts */
     FaultlineBlock is; /* the VMM's description; is.name is our copy */

@@ -4,7 +4,9 @@
  * thread, except the context_* functions, which the migration's roles call as context.h says.
  */
 #include "engine/context.h"
+#include "engine/error.h"
 #include "engine/migration.h"
+#include "engine/stream/stream.h"
 
 #include <string.h>
 
@@ -20,8 +22,8 @@ check_guest(const FaultlineGuest *guest, GError **error)
 
     if (guest->version != FAULTLINE_GUEST_VERSION)
         reason = "its version is not one that this library knows";
-    else if (!guest->machine || !guest->machine[0] || strlen(guest->machine) > 255)
-        reason = "the machine type must have 1 to 255 bytes";
+    else if (!guest->machine || !stream_name_is_good(guest->machine))
+        reason = "the machine type must have 1 to 255 bytes of printable ASCII";
     else if (!guest->pause || !guest->resume || !guest->save_state || !guest->load_state)
         reason = "pause, resume, save_state and load_state are needed";
     else if (!has_dirty_log && !has_no_dirty_log)
@@ -77,8 +79,7 @@ faultline_free(Faultline *faultline)
     g_free(faultline);
 }
 
-/* ---- Events and errors --------------------------------------------------------------------------
- */
+/* ---- Events and errors ----------------------------------------------------------------------- */
 
 void
 context_event_locked(Faultline *faultline, FaultlineEvent event)
@@ -119,6 +120,7 @@ faultline_next_event(Faultline *faultline, FaultlineEvent *ret_event)
 void
 context_keep_error(Faultline *faultline, GError *error)
 {
+    error_translate(&error);
     pthread_mutex_lock(&faultline->lock);
     if (!faultline->error)
         faultline->error = g_steal_pointer(&error);
@@ -126,8 +128,7 @@ context_keep_error(Faultline *faultline, GError *error)
     g_clear_error(&error);
 }
 
-/* ---- The guest's run state
- * ------------------------------------------------------------------------ */
+/* ---- The guest's run state ------------------------------------------------------------------- */
 
 void
 context_set_run_state(Faultline *faultline, FaultlineRunState state)
@@ -147,7 +148,7 @@ pause_locked(Faultline *faultline, FaultlineRunState then, GError **error)
 {
     if (!faultline->guest.pause(faultline->opaque, error)) {
         g_prefix_error(error, "pause guest: ");
-        return false;
+        return error_translate(error);
     }
     context_set_run_state(faultline, then);
     context_event(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STOP});
@@ -164,7 +165,7 @@ resume_locked(Faultline *faultline, GError **error)
     if (!faultline->guest.resume(faultline->opaque, error)) {
         context_set_run_state(faultline, before);
         g_prefix_error(error, "resume guest: ");
-        return false;
+        return error_translate(error);
     }
     context_event(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_RESUME});
     return true;

@@ -21,7 +21,7 @@
  * faultline_cont() refuses. A failure before leaves it running at the source.
  *
  * Threads. The library makes threads only in faultline_migrate() and faultline_incoming(), and
- * joins them when the migration is over or in faultline_free():
+ * joins them in the next of these or in faultline_free(); they end when the migration is over:
  *
  *   thread     side         owns                                sleeps on        stopped by
  *   migration  source       main channel's send half, passes,   its io_uring     end, cancel, free
@@ -37,11 +37,30 @@
  *   fault      destination  userfaultfd, return path's send     its io_uring     end, free
  *                           half, urgent channel
  *
+ * System calls of these threads, for seccomp lists; connecting, sending and receiving happen inside
+ * io_uring_enter, and guest.h says on which thread the VMM's callbacks come on top:
+ *
+ *   each       clone3's child and exit; rseq, set_robust_list, rt_sigprocmask, futex, mmap, munmap,
+ *              mprotect, brk, madvise (C library); prctl (PR_SET_NAME); eventfd2, poll,
+ *              io_uring_setup, io_uring_register, io_uring_enter; write (eventfd), close
+ *   migration  socket, fcntl, getsockopt, setsockopt, getpeername, shutdown; openat and write
+ *              (/dev/cpu_dma_latency); for a host's name what the C library's resolver needs;
+ *              without a dirty log of the VMM ioctl (userfaultfd, /proc/self/pagemap);
+ *              release-ram: fallocate
+ *   request    release-ram: fallocate
+ *   listen     accept4, fcntl, getsockopt, setsockopt, shutdown; newfstatat and unlink (unix:);
+ *              openat and write (/dev/cpu_dma_latency); ioctl (userfaultfd); sched_yield;
+ *              fallocate (DISCARD in private memory of a file)
+ *   package    ioctl (userfaultfd), sched_yield
+ *   fault      read and ioctl (userfaultfd), sched_yield
+ *
  * All functions here may be called from any one thread at a time per Faultline (the VMM's control
  * thread); faultline_query() and faultline_next_event() never wait for the network.
  *
  * Errors are GErrors of FAULTLINE_ERROR whose code says what the caller can do and whose text says
- * operation, object, reason, remedy, and where the guest is.
+ * operation, object, reason, remedy, and where the guest is. What goes wrong once the threads run
+ * is no error of a function: the status is failed or postcopy-paused, and FaultlineInfo.error holds
+ * the text. An `error` may be NULL where nobody wants the text.
  */
 #ifndef FAULTLINE_H
 #define FAULTLINE_H
@@ -55,8 +74,7 @@ G_BEGIN_DECLS
 GQuark faultline_error_quark(void);
 
 typedef enum {
-    FAULTLINE_ERROR_UNSUPPORTED, /* this host or build cannot do it; refused before anything began
-                                  */
+    FAULTLINE_ERROR_UNSUPPORTED, /* this host or build cannot do it; nothing has begun */
     FAULTLINE_ERROR_ARGUMENT,    /* a name, value, URI or block is not acceptable */
     FAULTLINE_ERROR_STATE,       /* not now: the phase forbids it */
     FAULTLINE_ERROR_LINK,        /* the connection failed; pages are safe */
@@ -106,27 +124,32 @@ typedef struct Faultline Faultline;
 /*
  * guest: copied; opaque: handed to its callbacks, must outlive the Faultline.
  * blocks: copied, names too; the memory stays the VMM's. Their index is the one dirty_log_sync
- * gets. Returns NULL and an error of ARGUMENT for blocks that cannot be migrated.
+ * gets. Starts no thread and does not touch the memory. Free with faultline_free().
+ * Errors: ARGUMENT for a guest or blocks that cannot be migrated (guest.h says what can; at most 64
+ * blocks); HOST.
  */
 Faultline *faultline_new(const FaultlineGuest *guest, void *opaque, const FaultlineBlock *blocks,
                          unsigned count_blocks, GError **error);
 
-/* Stops what runs, joins all threads, lets go of the memory. A guest that is only partly here is
- * lost with it: the caller asks first. Never fails. */
+/* Stops the migration that runs, joins all threads, lets go of the memory (which stays the VMM's,
+ * with its content). Whether the guest runs is not changed: pause it first. A guest that is only
+ * partly here is lost with it, and reads zeros where pages are missing: the caller asks first.
+ * NULL: nothing. Waits for callbacks under way, not for the network. Never fails. */
 void faultline_free(Faultline *faultline);
 
-/* ---- Capabilities and parameters: names of QMP ------------------------------------------------
- */
+/* ---- Capabilities and parameters: names of QMP ----------------------------------------------- */
 
-/* Refused while a migration runs, for an unknown name (ARGUMENT), for a combination that cannot
- * work (ARGUMENT, both named), and where the host cannot (UNSUPPORTED). */
+/* Holds for the migrations that begin afterwards. Errors: STATE while one is under way; ARGUMENT
+ * for an unknown name or a combination that cannot work (both are named). Whether this host can do
+ * it is found out by faultline_migrate() and faultline_incoming(). */
 bool faultline_set_capability(Faultline *faultline, const char *name, bool on, GError **error);
 
 /* false for an unknown name. */
 bool faultline_get_capability(const Faultline *faultline, const char *name);
 
-/* value in the unit of qmp's table (bytes/s, ms, ...). max-bandwidth, max-postcopy-bandwidth and
- * downtime-limit act at once on a running migration. */
+/* value: in the unit of the parameter's row (bytes/s, ms, us). max-bandwidth, downtime-limit,
+ * max-postcopy-bandwidth, and at a source spin-limit, act at once on a running migration. Errors:
+ * ARGUMENT for an unknown name or a value out of the row's range. */
 bool faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value,
                              GError **error);
 
@@ -152,42 +175,60 @@ typedef struct FaultlineParameterRow {
 const FaultlineCapabilityRow *faultline_capability_table(void);
 const FaultlineParameterRow *faultline_parameter_table(void);
 
-/* ---- Running the guest ------------------------------------------------------------------------
- */
+/* ---- Running the guest ----------------------------------------------------------------------- */
 
-/* Starts or goes on with the guest. STATE error when its owner is, or may be, the other side. */
+/* Starts or goes on with the guest; fine when it runs. Errors: STATE when its owner is, or may be,
+ * the other side; HOST or the guest's own from its resume callback, and it stands as before. */
 bool faultline_cont(Faultline *faultline, GError **error);
+
+/* Pauses the guest; fine when it stands. A guest that waits for a page from the source stops when
+ * the page has come, so after a lost connection (postcopy-paused) this can last until the pause
+ * callback gives up. Errors: STATE during a switch-over and for a guest that is not here; HOST or
+ * the guest's own from its pause callback, and it runs on. */
 bool faultline_stop(Faultline *faultline, GError **error);
+
+/* Thread: any. */
 FaultlineRunState faultline_run_state(const Faultline *faultline);
 
-/* Whether a destination starts the guest by itself when it owns it (preset: true). */
+/* Whether a destination starts the guest by itself when it owns it (preset: true). One that was
+ * paused at the source arrives paused in any case. Looked at when the guest arrives. */
 void faultline_set_autostart(Faultline *faultline, bool autostart);
 
-/* ---- Migration --------------------------------------------------------------------------------
- */
+/* ---- Migration ------------------------------------------------------------------------------- */
 
 /*
  * Starts to move the guest to the destination that listens at uri: tcp:HOST:PORT, unix:PATH, fd:N.
- * Returns once the threads run; a connection that cannot be made shows up as status failed.
+ * Returns once the threads run; a connection that cannot be made shows up as status failed. A guest
+ * that is paused, or never ran, moves as well, and arrives paused.
+ * Errors: ARGUMENT for the uri; STATE when a migration is under way or the guest is not here;
+ * UNSUPPORTED when io_uring is forbidden, or writes cannot be tracked; HOST. The guest goes on.
  */
 bool faultline_migrate(Faultline *faultline, const char *uri, GError **error);
 
-/* Listens at uri (tcp port 0 picks one) and receives one guest. */
+/*
+ * Listens at uri (tcp port 0 picks one) and receives one guest from the first source that connects.
+ * What guest memory holds is dropped at once. From here on nobody touches it but vCPUs and
+ * load_state (guest.h). After a failure it may be called again.
+ * Errors: ARGUMENT for the uri; STATE when there is a guest here or a migration is under way;
+ * UNSUPPORTED when io_uring or, with postcopy-ram, userfaultfd is forbidden; HOST.
+ */
 bool faultline_incoming(Faultline *faultline, const char *uri, GError **error);
 
-/* Where it listens, as a URI, the real port in it; NULL when it does not. Free with g_free. */
+/* Where the last faultline_incoming() listens, or listened, as a URI, the real port in it; NULL
+ * when there was none. Free with g_free. */
 char *faultline_incoming_address(const Faultline *faultline);
 
-/* Wish: the switch comes as soon as the first pass, or frame, under way allows it.
- * STATE error unless postcopy-ram is on and a migration was started. */
+/* Wish: the switch comes as soon as the frame under way has left and the destination has answered,
+ * in whatever pass that is. Fine when said again. Errors: STATE unless postcopy-ram is on and a
+ * migration from here is under way. */
 bool faultline_start_postcopy(Faultline *faultline, GError **error);
 
-/* Precopy only: the guest goes on at the source. Succeeds when nothing runs; STATE error once the
- * destination may own the guest. */
+/* At a source, before the guest was given away: it goes on here, as it was. Returns before that has
+ * happened: the status tells. Succeeds when nothing runs. Errors: STATE once the destination may
+ * own the guest, and at a destination. */
 bool faultline_cancel(Faultline *faultline, GError **error);
 
-/* ---- Seeing it --------------------------------------------------------------------------------
- */
+/* ---- Seeing it ------------------------------------------------------------------------------- */
 
 typedef enum {
     FAULTLINE_EVENT_STATUS, /* .status */
@@ -203,7 +244,7 @@ typedef struct FaultlineEvent {
     int64_t time_us; /* wall clock, since 1970 */
 } FaultlineEvent;
 
-/* Becomes readable while an event waits. Owned by the Faultline. */
+/* Readable while an event waits (it is no socket: only poll it). Owned by the Faultline. */
 int faultline_event_fd(const Faultline *faultline);
 
 /* Takes the oldest event; false when there is none. At most 1024 wait; later ones are dropped. */
@@ -251,15 +292,15 @@ typedef struct FaultlineInfo {
     uint64_t non_vcpu_faults, non_vcpu_total_ns;
 } FaultlineInfo;
 
-/* A snapshot; figures of one thread agree with each other, those of several nearly. */
+/* A snapshot; each figure is whole, together they agree nearly. Those of the last migration stay
+ * until the next begins. ret_info is large (a histogram): not for a small stack. */
 void faultline_query(const Faultline *faultline, FaultlineInfo *ret_info);
 
-/* Waits until the migration is over (completed, failed, cancelled, postcopy-paused) or timeout_ms
- * has passed (-1: no limit), and returns the status then. */
+/* Waits until no migration goes on (none, completed, failed, cancelled, postcopy-paused) or
+ * timeout_ms has passed (-1: no limit), and returns the status then. */
 FaultlineStatus faultline_wait(Faultline *faultline, int64_t timeout_ms);
 
-/* ---- The monitor: QMP and HMP over bytes that the VMM carries ----------------------------------
- */
+/* ---- The monitor: QMP and HMP over bytes that the VMM carries -------------------------------- */
 
 typedef struct FaultlineMonitor FaultlineMonitor;
 typedef struct FaultlineSession FaultlineSession;

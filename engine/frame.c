@@ -8,6 +8,8 @@
 
 #define COMMAND_ROOM  600u
 #define HEADERS_BYTES (FRAME_PAGES * STREAM_RECORD_MAX + 4u * COMMAND_ROOM)
+/* The stream's first frame: name, length and page size of each block behind header, commands. */
+G_STATIC_ASSERT(RAM_BLOCKS_MAX *(1 + STREAM_NAME_MAX + 16) + 2 * COMMAND_ROOM <= HEADERS_BYTES);
 
 static void
 frame_reset(Frame *frame)
@@ -114,13 +116,18 @@ frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page)
     note_page(frame, block, page);
 }
 
+/* Whole host pages only. One that ends in this frame began in it or in those before, which have
+ * left; one that does not is still being sent, and freeing a part of it could free all. */
 static void
 release_pages(const Frame *frame)
 {
     for (unsigned i = 0; i < frame->count_runs; i++) {
         const FrameRun *run = &frame->runs[i];
-        uffd_memory_release(run->block->memory, run->page * FAULTLINE_PAGE_BYTES,
-                            run->count * FAULTLINE_PAGE_BYTES);
+        uint64_t page = ram_block_host_page(run->block, run->page);
+        uint64_t end = ram_block_host_page(run->block, run->page + run->count);
+        if (end > page)
+            uffd_memory_release(run->block->memory, page * FAULTLINE_PAGE_BYTES,
+                                (end - page) * FAULTLINE_PAGE_BYTES);
     }
 }
 

@@ -34,7 +34,7 @@ G_BEGIN_DECLS
  * faultline_incoming() and the end of the migration except vCPUs and load_state.
  */
 typedef struct FaultlineBlock {
-    const char *name;         /* stable over both sides, 1..255 bytes, e.g. "ram-low" */
+    const char *name;         /* equal on both sides, 1..255 printable ASCII, e.g. "ram-low" */
     uint64_t guest_address;   /* guest physical address of its first byte */
     void *host_address;       /* the guest mapping: what vCPUs use; aligned to page_size_bytes */
     uint64_t length_bytes;    /* a multiple of page_size_bytes, not 0 */
@@ -49,9 +49,8 @@ typedef struct FaultlineState FaultlineState;
 
 /*
  * Adds one device section.
- * name: "vendor/device", 1..255 bytes, the same at load; instance, version: the VMM's own numbers;
- * bytes: copied.
- * Thread: the one that runs save_state.
+ * name: "vendor/device", 1..255 bytes of printable ASCII, the same at load; instance, version: the
+ * VMM's own numbers; bytes: copied. Thread: the one that runs save_state.
  */
 void faultline_state_add(FaultlineState *state, const char *name, uint32_t instance,
                          uint32_t version, const void *bytes, size_t length_bytes);
@@ -63,7 +62,7 @@ typedef struct FaultlineGuest {
     const char *machine; /* versioned machine type, equal on both sides, e.g. "faultline-kvm-1.0" */
 
     /* Most bytes of device state this guest can have, over all sections; a longer package from the
-     * peer is refused. 0 means 16 MiB. */
+     * peer is refused. 0 means 16 MiB; 1 GiB is the most. */
     uint64_t state_limit_bytes;
 
     /* Stops all vCPUs and devices; on return nothing writes guest RAM any more and the state is

@@ -5,6 +5,7 @@
  */
 #include "engine/migration.h"
 #include "engine/destination/destination.h"
+#include "engine/error.h"
 #include "engine/source/source.h"
 
 #include <string.h>
@@ -56,24 +57,6 @@ check_idle(Faultline *faultline, const char *verb, GError **error)
     return false;
 }
 
-/* Errors of the folders below as the library's own, whose codes say what can be done. */
-static bool
-translate(GError **error)
-{
-    GError *cause = error ? *error : NULL;
-    if (!cause || cause->domain == FAULTLINE_ERROR)
-        return false;
-    int code = FAULTLINE_ERROR_HOST;
-    if (g_error_matches(cause, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED) ||
-        g_error_matches(cause, TRANSPORT_ERROR, TRANSPORT_ERROR_UNSUPPORTED))
-        code = FAULTLINE_ERROR_UNSUPPORTED;
-    else if (g_error_matches(cause, TRANSPORT_ERROR, TRANSPORT_ERROR_ADDRESS))
-        code = FAULTLINE_ERROR_ARGUMENT;
-    *error = g_error_new_literal(FAULTLINE_ERROR, code, cause->message);
-    g_error_free(cause);
-    return false;
-}
-
 static bool
 start(Faultline *faultline, Role *const *roles, unsigned count, GError **error)
 {
@@ -84,7 +67,7 @@ start(Faultline *faultline, Role *const *roles, unsigned count, GError **error)
         return true;
     context_move(faultline, FAULTLINE_STATUS_FAILED);
     migration_end(faultline);
-    return translate(error);
+    return error_translate(error);
 }
 
 static bool
@@ -117,13 +100,13 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
     if (!check_idle(faultline, "migrate", error))
         return false;
     if (!transport_check_uri(uri, false, error))
-        return translate(error);
+        return error_translate(error);
     if (!check_connections(faultline, uri, error))
         return false;
     forget_last(faultline);
     faultline->source = source_new(faultline, uri, error);
     if (!faultline->source)
-        return translate(error);
+        return error_translate(error);
     Role *const roles[] = {&faultline->source->migration, &faultline->source->request};
     return start(faultline, roles, G_N_ELEMENTS(roles), error);
 }
@@ -138,11 +121,11 @@ faultline_incoming(Faultline *faultline, const char *uri, GError **error)
     if (!check_idle(faultline, "migrate-incoming", error))
         return false;
     if (!transport_check_uri(uri, true, error))
-        return translate(error);
+        return error_translate(error);
     forget_last(faultline);
     faultline->destination = destination_new(faultline, uri, error);
     if (!faultline->destination)
-        return translate(error);
+        return error_translate(error);
     context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
     Role *const roles[] = {&faultline->destination->listen, &faultline->destination->package,
                            &faultline->destination->fault};

@@ -83,7 +83,8 @@ context_move(Faultline *faultline, FaultlineStatus to)
 FaultlineStatus
 faultline_wait(Faultline *faultline, int64_t timeout_ms)
 {
-    uint64_t end_ns = clock_now_ns() + (uint64_t)MAX(timeout_ms, 0) * 1000000u;
+    uint64_t end_ns =
+        clock_now_ns() + (uint64_t)CLAMP(timeout_ms, 0, INT64_MAX / 2000000) * 1000000u;
     struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000u),
                            .tv_nsec = (long)(end_ns % 1000000000u)};
     int failed = 0;

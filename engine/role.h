@@ -36,7 +36,8 @@ typedef struct Role {
     void (*close)(void *self); /* after DONE, same thread: frees what is attached to the ring */
     void *self;
 
-    /* set by the runner before any role's first step, reset to NULL never: other roles notify it */
+    /* set by the runner before any role's first step, and there until all roles have ended: other
+     * roles notify it */
     TransportRing *ring;
 
     /* the role's own: CLOCK_MONOTONIC ns at which a WAIT ends, 0: no limit. Reset before each step.

@@ -25,12 +25,15 @@ typedef struct RoleThread {
 } RoleThread;
 
 struct RoleThreads {
-    pthread_mutex_t lock; /* guards what follows */
+    pthread_mutex_t lock; /* guards the next four */
     pthread_cond_t changed;
     unsigned count_ready; /* threads that have tried to make their ring */
     bool go, give_up;
 
+    /* set before any thread starts */
     unsigned count;
+    bool can_spin; /* on one processor nobody could bring the news meanwhile */
+
     unsigned count_done; /* atomic */
     RoleThread threads[];
 };
@@ -48,17 +51,14 @@ has_spun(Role *role)
 }
 
 static void
-run_role(Role *role)
+run_role(Role *role, bool can_spin)
 {
-    /* With one processor nobody could bring the news while we look for them. */
-    bool may_spin = g_get_num_processors() > 1;
-
     for (;;) {
         role->wake_ns = role->spin_ns = 0;
         StepResult result = role->step(role->self);
         if (result == STEP_DONE)
             break;
-        if (result == STEP_WAIT && !(may_spin && has_spun(role)))
+        if (result == STEP_WAIT && !(can_spin && has_spun(role)))
             transport_ring_wait(role->ring, role->wake_ns);
     }
     if (role->close)
@@ -82,7 +82,7 @@ thread_main(gpointer data)
     pthread_mutex_unlock(&all->lock);
 
     if (go)
-        run_role(self->role);
+        run_role(self->role, all->can_spin);
     __atomic_add_fetch(&all->count_done, 1, __ATOMIC_RELEASE);
     return NULL;
 }
@@ -104,7 +104,7 @@ release_threads(RoleThreads *all, unsigned count, GError **error)
     pthread_cond_broadcast(&all->changed);
     pthread_mutex_unlock(&all->lock);
     if (failed)
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED, "%s", failed->message);
+        g_propagate_error(error, g_error_copy(failed));
     return go;
 }
 
@@ -115,6 +115,7 @@ role_threads_start(Role *const *roles, unsigned count, GError **error)
     pthread_mutex_init(&all->lock, NULL);
     pthread_cond_init(&all->changed, NULL);
     all->count = count;
+    all->can_spin = g_get_num_processors() > 1;
 
     unsigned started = 0;
     for (; started < count; started++) {

@@ -49,8 +49,7 @@ typedef struct MachineKind {
 extern const MachineKind machine_kvm;
 extern const MachineKind machine_threads;
 
-/* ---- Guest RAM, shared by both kinds (ram.c)
- * ------------------------------------------------------ */
+/* ---- Guest RAM, shared by both kinds (ram.c) ------------------------------------------------- */
 
 /* Maps length_bytes of the kind; fills *ret_block (name, guest address, mapping, fd, page size).
  * With fault_in and more than one NUMA node: bound to nodes and faulted in (libnuma). Errors: HOST,

@@ -47,8 +47,7 @@ typedef enum {
     TRANSPORT_ERROR_RESULT, /* see the GError, or transport_*_error() */
 } TransportResult;
 
-/* ---- Rings -------------------------------------------------------------------------------------
- */
+/* ---- Rings ----------------------------------------------------------------------------------- */
 
 typedef struct TransportRing TransportRing;
 
@@ -79,8 +78,7 @@ void transport_ring_notify(TransportRing *ring);
  * must stay until the ring is freed. */
 bool transport_ring_watch(TransportRing *ring, int fd, bool *ready, GError **error);
 
-/* ---- Links -------------------------------------------------------------------------------------
- */
+/* ---- Links ----------------------------------------------------------------------------------- */
 
 typedef struct TransportLink TransportLink;
 
@@ -93,8 +91,7 @@ void transport_link_unref(TransportLink *link);
  * Thread: any. */
 void transport_link_shutdown(TransportLink *link);
 
-/* ---- Connecting and listening ------------------------------------------------------------------
- */
+/* ---- Connecting and listening ---------------------------------------------------------------- */
 
 /* Whether transport_connect() (is_listen: transport_listen()) would know the form of uri; resolves
  * nothing. Thread: any. Errors: ADDRESS, with the forms. */
@@ -129,8 +126,7 @@ TransportResult transport_accept(TransportListener *listener, TransportRing *rin
  * freed; any if transport_accept was never called. */
 void transport_listener_free(TransportListener *listener);
 
-/* ---- Sending -----------------------------------------------------------------------------------
- */
+/* ---- Sending --------------------------------------------------------------------------------- */
 
 typedef struct TransportSender TransportSender;
 
@@ -159,8 +155,7 @@ uint64_t transport_sender_accepted_bytes(const TransportSender *sender);
 /* Why it is broken; NULL while it is not. Owned by the sender. */
 const GError *transport_sender_error(const TransportSender *sender);
 
-/* ---- Receiving ---------------------------------------------------------------------------------
- */
+/* ---- Receiving ------------------------------------------------------------------------------- */
 
 typedef struct TransportReceiver TransportReceiver;
 
@@ -188,8 +183,7 @@ void transport_consume(TransportReceiver *receiver, size_t length);
 uint64_t transport_receiver_count_bytes(const TransportReceiver *receiver);
 const GError *transport_receiver_error(const TransportReceiver *receiver);
 
-/* ---- Rate limits -------------------------------------------------------------------------------
- */
+/* ---- Rate limits ----------------------------------------------------------------------------- */
 
 /* A token bucket of at most 20 ms of its rate. Thread: its owner's; the rate: any. */
 typedef struct TransportLimit {

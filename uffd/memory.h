@@ -72,8 +72,7 @@ bool uffd_memory_drop(UffdMemory *memory, uint64_t offset, uint64_t length, GErr
 /* Unmaps a range, locked or not. False: errno says why. */
 bool uffd_memory_unmap(UffdMemory *memory, uint64_t offset, uint64_t length);
 
-/* ---- Placing: one call, one walk ---------------------------------------------------------------
- */
+/* ---- Placing: one call, one walk ------------------------------------------------------------- */
 
 /* One placing ioctl. Returns 0 or an errno; *ret_done: bytes done in either case. */
 typedef int (*UffdCall)(int uffd, uintptr_t address, uint64_t length, const void *bytes,
@@ -95,8 +94,7 @@ UffdResult uffd_result_join(UffdResult one, UffdResult two);
 /* Forgets this thread's error text if it is of this memory. */
 void uffd_forget_error(const UffdMemory *memory);
 
-/* ---- Opening -----------------------------------------------------------------------------------
- */
+/* ---- Opening --------------------------------------------------------------------------------- */
 
 /* A new userfaultfd with those of the wanted features that the kernel has; -1: error. */
 int uffd_descriptor_open(uint64_t wanted, uint64_t *ret_features, GError **error);

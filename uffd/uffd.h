@@ -47,8 +47,7 @@ typedef enum {
     UFFD_ERROR_HOST,        /* a call failed: no memory, ... */
 } UffdErrorCode;
 
-/* ---- Opening -----------------------------------------------------------------------------------
- */
+/* ---- Opening --------------------------------------------------------------------------------- */
 
 typedef struct Uffd Uffd;
 
@@ -87,8 +86,7 @@ typedef struct UffdFault {
 /* Walk 1 of 12. Reads what waits, at most capacity (up to 16 in one read). 0: nothing now. */
 unsigned uffd_read_faults(Uffd *uffd, UffdFault *ret_faults, unsigned capacity);
 
-/* ---- Memory of a block -------------------------------------------------------------------------
- */
+/* ---- Memory of a block ----------------------------------------------------------------------- */
 
 typedef struct UffdMemory UffdMemory;
 
@@ -178,8 +176,7 @@ bool uffd_memory_finish(UffdMemory *memory, bool collapse, GError **error);
 /* Source: frees the host memory behind a range that was sent (release-ram). */
 void uffd_memory_release(UffdMemory *memory, uint64_t offset, uint64_t length);
 
-/* ---- Write tracking of plain processes ----------------------------------------------------------
- */
+/* ---- Write tracking of plain processes ------------------------------------------------------- */
 
 typedef struct UffdTracker UffdTracker;
 

@@ -5,7 +5,7 @@
  */
 #include "engine/destination/destination.h"
 
-#define RANGES_MAX  1024u      /* registered ranges a block, far below vm.max_map_count */
+#define RANGES_MAX  4096u      /* registered ranges, far below vm.max_map_count */
 #define HEADS_BYTES (1u << 20) /* of a package: heads and commands beside the device state */
 
 static const char *const postcopy_names[] = {
@@ -45,8 +45,7 @@ destination_move(Destination *destination, PostcopyState to, const char *command
     return true;
 }
 
-/* ---- ADVISE, DISCARD
- * ------------------------------------------------------------------------------------------ */
+/* ---- ADVISE, DISCARD ------------------------------------------------------------------------- */
 
 static bool
 advise(Destination *destination, const StreamElement *element, GError **error)
@@ -122,9 +121,7 @@ discard(Destination *destination, const StreamElement *element, GError **error)
     return true;
 }
 
-/* ---- The others
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- The others ------------------------------------------------------------------------------ */
 
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
@@ -213,9 +210,7 @@ destination_take_command(Destination *destination, const StreamElement *element,
     return STAGE_AGAIN;
 }
 
-/* ---- LISTEN
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- LISTEN ---------------------------------------------------------------------------------- */
 
 /* First extent from `page` on with a page missing, up to the first one with none. */
 static bool
@@ -252,17 +247,43 @@ register_pages(Destination *destination, RamBlock *block, uint64_t page, uint64_
                                 (end - page) * FAULTLINE_PAGE_BYTES, error);
 }
 
+/* A host page of which a part is here is in the guest mapping, where no touch of the rest would
+ * stop anybody: a source has to discard all of it. */
+static bool
+check_whole(const RamBlock *block, GError **error)
+{
+    uint64_t page = 0;
+
+    while (block->host_pages > 1 &&
+           (page = page_bitmap_next_clear(block->received, page, block->count_pages)) <
+               block->count_pages) {
+        uint64_t first = ram_block_host_page(block, page);
+        uint64_t end = first + block->host_pages;
+        if (page_bitmap_next_set(block->received, first, end) < end) {
+            g_propagate_error(
+                error, destination_peer_error("load package: of the host page 0x%" G_GINT64_MODIFIER
+                                              "x of block '%s' only a part has come, and it was "
+                                              "not discarded",
+                                              first, block->is.name));
+            return false;
+        }
+        page = end;
+    }
+    return true;
+}
+
 static bool
 register_block(Destination *destination, RamBlock *block, GError **error)
 {
     uint64_t extent_pages =
         MAX(uffd_memory_extent_bytes(block->memory) / FAULTLINE_PAGE_BYTES, block->host_pages);
+    uint64_t ranges_max = RANGES_MAX / destination->blocks->count;
     uint64_t page = 0, end, count = 0;
 
-    if (!uffd_memory_zap(block->memory, error))
+    if (!check_whole(block, error) || !uffd_memory_zap(block->memory, error))
         return false;
     while (page < block->count_pages && next_missing(block, extent_pages, &page, &end)) {
-        if (++count == RANGES_MAX)
+        if (++count == ranges_max)
             end = block->count_pages;
         if (!register_pages(destination, block, page, end, error))
             return false;

@@ -4,6 +4,7 @@
  * a migration ends here, well or not: run, arrived, paused, failing.
  */
 #include "engine/destination/destination.h"
+#include "engine/error.h"
 
 #define NS_PER_S        1000000000ull
 #define DRAIN_BYTES_MAX (64u << 20)    /* of a description that nobody reads */
@@ -27,9 +28,7 @@ destination_notify(Destination *destination, const Role *role)
         transport_ring_notify(role->ring);
 }
 
-/* ---- Life
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static void
 make_bitmaps(RamBlocks *blocks)
@@ -146,8 +145,7 @@ destination_stop(Destination *destination)
     destination_notify(destination, &destination->fault);
 }
 
-/* ---- The end of precopy
- * -------------------------------------------------------------------------------------- */
+/* ---- The end of precopy ---------------------------------------------------------------------- */
 
 static uint64_t
 count_missing(const Destination *destination)
@@ -212,8 +210,7 @@ destination_stage_drain(Destination *destination, GError **error)
     return STAGE_AGAIN;
 }
 
-/* ---- The end of postcopy
- * -------------------------------------------------------------------------------------- */
+/* ---- The end of postcopy --------------------------------------------------------------------- */
 
 StageResult
 destination_stage_arrived(Destination *destination, GError **error)
@@ -256,8 +253,7 @@ destination_stage_leave(Destination *destination, GError **error)
     return STAGE_DONE;
 }
 
-/* ---- When it does not go well
- * ------------------------------------------------------------------------------- */
+/* ---- When it does not go well ---------------------------------------------------------------- */
 
 static void
 close_links(Destination *destination)
@@ -289,6 +285,7 @@ static void
 tell_failure(Destination *destination, const char *where_the_guest_is)
 {
     GError *failure = g_steal_pointer(&destination->failure);
+    error_translate(&failure);
     g_autofree char *text = g_strdup_printf("receive migration on %s: %s. %s", destination->address,
                                             failure->message, where_the_guest_is);
     context_keep_error(destination->faultline,
@@ -410,8 +407,7 @@ take_role_errors(Destination *destination, GError **error)
     return false;
 }
 
-/* ---- The listen role
- * --------------------------------------------------------------------------------------------- */
+/* ---- The listen role ------------------------------------------------------------------------- */
 
 static StepResult
 end(Destination *destination)

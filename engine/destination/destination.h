@@ -14,6 +14,7 @@
  *   run          precopy: the guest starts
  *   drain        precopy: reads the description behind EOF
  *   arrived      postcopy: EOF was read; waits for pages on the urgent channel and for `package`
+ *   leave        the guest is whole: the other roles end, memory is unregistered
  *   paused       the link was lost after LISTEN; the guest runs on what is here
  *   failing      tells the source that the guest never ran here
  *
@@ -54,7 +55,6 @@ typedef struct PageChannel {
     RamBlock *block;  /* last one named */
     UffdRun *run;     /* pages gathered, not yet visible; main only */
     RamBlock *run_block;
-    bool run_is_wanted; /* somebody waits for a page in it */
     /* a host page of several target pages, being put together */
     uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
     RamBlock *staged_block;
@@ -145,7 +145,6 @@ struct Destination {
     unsigned postcopy; /* PostcopyState: moved by listen up to LISTENING, then by package, END by
                           listen */
     uint64_t missing_pages; /* not received */
-    uint64_t stored_pages;  /* received in precopy */
 
     /* shared: set once with release by the role named, read with acquire by the others */
     TransportLink *fault_link, *fault_urgent_link; /* listen; references of the fault role's */
@@ -169,8 +168,7 @@ Destination *destination_new(Faultline *faultline, const char *uri, GError **err
 void destination_free(Destination *destination);
 void destination_stop(Destination *destination);
 
-/* ---- Between the files of this folder
- * ------------------------------------------------------------ */
+/* ---- Between the files of this folder -------------------------------------------------------- */
 
 StepResult destination_listen_step(void *self);
 void destination_listen_close(void *self);
@@ -212,7 +210,8 @@ bool destination_move(Destination *destination, PostcopyState to, const char *co
                       GError **error);
 PostcopyState destination_postcopy(const Destination *destination);
 
-/* Registers what is missing; the guest's first touch may come right after. listen.c's LISTEN. */
+/* Registers what is missing; the guest's first touch may come right after. Part of LISTEN. PEER
+ * error for a large host page that is here in part. Thread: listen. */
 bool destination_register(Destination *destination, GError **error);
 
 /* Device sections, also of the package: begin takes the FULL head, load reads on from the reader

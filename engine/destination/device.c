@@ -8,13 +8,14 @@
 #include <string.h>
 
 #define STATE_LIMIT_PRESET (16u << 20)
+#define STATE_LIMIT_MAX    (1u << 30) /* a GByteArray, which grows by doubling, has 32 bits */
 #define CHUNK_BYTES        (64u << 10)
 
 uint64_t
 destination_state_limit(const Destination *destination)
 {
     uint64_t limit = destination->faultline->guest.state_limit_bytes;
-    return limit ? limit : STATE_LIMIT_PRESET;
+    return limit ? MIN(limit, STATE_LIMIT_MAX) : STATE_LIMIT_PRESET;
 }
 
 void

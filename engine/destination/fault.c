@@ -29,8 +29,7 @@ has_source(const Destination *destination)
            !destination_flag(&destination->fault_failed);
 }
 
-/* ---- Faults
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Faults ---------------------------------------------------------------------------------- */
 
 static void
 request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns)
@@ -94,13 +93,14 @@ read_faults(Destination *destination, GError **error)
     unsigned count = uffd_read_faults(destination->uffd, faults, FAULTS_BATCH);
     destination->has_faults = count == FAULTS_BATCH;
     uint64_t now_ns = count ? clock_now_ns() : 0;
-    for (unsigned i = 0; i < count && !*error; i++)
-        take_fault(destination, &faults[i], now_ns, error);
+    /* All of them, also after an error: the kernel tells each only once, and a page that is here
+     * must not stay hidden because another one could not be shown. */
+    for (unsigned i = 0; i < count; i++)
+        take_fault(destination, &faults[i], now_ns, *error ? NULL : error);
     return count != 0;
 }
 
-/* ---- Pages on the urgent channel
- * ------------------------------------------------------------------------- */
+/* ---- Pages on the urgent channel ------------------------------------------------------------- */
 
 static StreamResult
 decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
@@ -166,8 +166,7 @@ read_urgent(Destination *destination, GError **error)
     return true;
 }
 
-/* ---- Messages to the source
- * -------------------------------------------------------------------------------- */
+/* ---- Messages to the source ------------------------------------------------------------------ */
 
 bool
 destination_post(Destination *destination, StreamReturnType type, uint32_t value)
@@ -224,8 +223,7 @@ send_messages(Destination *destination, GError **error)
     }
 }
 
-/* ---- The role
- * ------------------------------------------------------------------------------------------- */
+/* ---- The role -------------------------------------------------------------------------------- */
 
 static bool
 attach(Destination *destination, GError **error)
@@ -238,8 +236,7 @@ attach(Destination *destination, GError **error)
         destination->sender = transport_sender_new(ring, link);
         destination->out.sender = destination->sender;
     }
-    if (urgent && !destination->urgent.block && !destination->urgent_receiver &&
-        !destination->has_urgent) {
+    if (urgent && !destination->has_urgent) {
         destination->has_urgent = true;
         destination->urgent_receiver = transport_receiver_new(ring, urgent);
         destination->urgent_reader = (Reader){.receiver = destination->urgent_receiver};
@@ -266,14 +263,6 @@ drain_placed(Destination *destination)
     }
 }
 
-/* All is over: nothing can fault any more, and nothing is left to be said. */
-static bool
-is_over(const Destination *destination)
-{
-    return destination_flag(&destination->is_unregistered) ||
-           destination_flag(&destination->has_left);
-}
-
 static void
 be_quiet(Destination *destination)
 {
@@ -285,11 +274,13 @@ be_quiet(Destination *destination)
 
 /* The control thread wants all roles to end: a device that loads may wait for a page, and is let go
  * so that its role can. What it reads then is lost together with the guest. A guest that runs is
- * not let go: it would go on with pages of zeros. */
+ * not let go: it would go on with pages of zeros. The listen role has left, so that nothing is
+ * registered after this. */
 static void
 let_go(Destination *destination)
 {
-    if (!destination_flag(&destination->is_listening) ||
+    if (!destination_flag(&destination->is_stopping) ||
+        !destination_flag(&destination->is_listening) ||
         destination_flag(&destination->is_ending) || destination_flag(&destination->has_run))
         return;
     for (unsigned i = 0; i < destination->blocks->count; i++) {
@@ -304,9 +295,10 @@ destination_fault_step(void *self)
     Destination *destination = self;
     GError *error = NULL;
 
-    bool is_stopping = destination_flag(&destination->is_stopping);
-    if (is_stopping || is_over(destination)) {
-        if (is_stopping && !destination_flag(&destination->is_unregistered))
+    /* All is over: nothing can fault any more, and nothing is left to be said. */
+    bool is_unregistered = destination_flag(&destination->is_unregistered);
+    if (is_unregistered || destination_flag(&destination->has_left)) {
+        if (!is_unregistered)
             let_go(destination);
         drain_placed(destination);
         be_quiet(destination);
@@ -317,6 +309,8 @@ destination_fault_step(void *self)
         be_quiet(destination);
         return STEP_WAIT;
     }
+    if (destination_flag(&destination->is_stopping))
+        return STEP_WAIT; /* for listen, which may be about to register */
     bool has_worked = false;
     if (attach(destination, &error)) {
         drain_placed(destination);

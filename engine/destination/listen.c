@@ -33,8 +33,7 @@ destination_read(Destination *destination, ReadDecode decode, void *context, siz
         reader_decode(&destination->reader, decode, context, ret_length, error), error);
 }
 
-/* ---- Connections
- * ---------------------------------------------------------------------------------------- */
+/* ---- Connections ----------------------------------------------------------------------------- */
 
 static StageResult
 accept_link(Destination *destination, TransportLink **ret_link, GError **error)
@@ -84,8 +83,7 @@ destination_accept_urgent(Destination *destination, GError **error)
     return true;
 }
 
-/* ---- Header and configuration
- * ------------------------------------------------------------------------------ */
+/* ---- Header and configuration ---------------------------------------------------------------- */
 
 static StreamResult
 decode_header(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
@@ -149,9 +147,7 @@ destination_stage_open(Destination *destination, GError **error)
     return STAGE_AGAIN;
 }
 
-/* ---- Elements
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- Elements -------------------------------------------------------------------------------- */
 
 StreamResult
 destination_decode_element(void *context, const uint8_t *bytes, size_t available,
@@ -273,8 +269,7 @@ destination_stage_element(Destination *destination, GError **error)
     }
 }
 
-/* ---- Devices of precopy
- * -------------------------------------------------------------------------------------- */
+/* ---- Devices of precopy ---------------------------------------------------------------------- */
 
 StageResult
 destination_stage_device(Destination *destination, GError **error)

@@ -9,8 +9,7 @@
 
 #define RECORDS_BATCH 128u
 
-/* ---- The block list
- * ---------------------------------------------------------------------------------------- */
+/* ---- The block list -------------------------------------------------------------------------- */
 
 static StreamResult
 decode_block_name(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
@@ -111,9 +110,7 @@ begin_block_list(Destination *destination, const StreamRecord *record, GError **
     return true;
 }
 
-/* ---- Records
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- Records --------------------------------------------------------------------------------- */
 
 static StreamResult
 decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
@@ -159,6 +156,9 @@ destination_stage_records(Destination *destination, GError **error)
         StageResult result = destination_read(destination, decode_record, &record, &length, error);
         if (result == STAGE_STAY && !destination_flush_run(destination, &destination->main, error))
             return STAGE_FAILED;
+        /* What came before the link broke is good, and somebody may wait for it. */
+        if (result == STAGE_FAILED)
+            destination_flush_run(destination, &destination->main, NULL);
         if (result != STAGE_AGAIN)
             return result;
         if (!take_record(destination, &record, error))

@@ -11,8 +11,7 @@
 
 #define URGENT_NS 5000000000ull /* how long the guest stands for a connection that may not come */
 
-/* ---- Listen role: the bytes, and LISTEN
- * ------------------------------------------------------------------- */
+/* ---- Listen role: the bytes, and LISTEN ------------------------------------------------------ */
 
 static bool
 obey_listen(Destination *destination, GError **error)
@@ -99,8 +98,7 @@ destination_stage_blob(Destination *destination, GError **error)
     return STAGE_AGAIN;
 }
 
-/* ---- Package role: devices and RUN
- * --------------------------------------------------------------------------- */
+/* ---- Package role: devices and RUN ----------------------------------------------------------- */
 
 static bool
 run_guest(Destination *destination, GError **error)
@@ -174,9 +172,7 @@ fail(Destination *destination, GError *error)
     destination_notify(destination, &destination->listen);
 }
 
-/* ---- The mapper
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- The mapper ------------------------------------------------------------------------------ */
 
 /* Makes one run of precopied pages visible; false: there are no more. Errors are not fatal: a page
  * that stays hidden is shown when it is touched. */

@@ -41,8 +41,7 @@ check_result(UffdResult result, const RamBlock *block, uint64_t page, GError **e
     return false;
 }
 
-/* ---- Marking
- * ------------------------------------------------------------------------------------------- */
+/* ---- Marking --------------------------------------------------------------------------------- */
 
 static void
 tell_account(Destination *destination, const PageChannel *channel, const RamBlock *block,
@@ -100,8 +99,7 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
     return count_new == count || refuse_again(channel, block, page, error);
 }
 
-/* ---- Placing
- * ------------------------------------------------------------------------------------------- */
+/* ---- Placing --------------------------------------------------------------------------------- */
 
 bool
 destination_flush_run(Destination *destination, PageChannel *channel, GError **error)
@@ -112,7 +110,6 @@ destination_flush_run(Destination *destination, PageChannel *channel, GError **e
     if (!uffd_run_memory(channel->run))
         return true;
     UffdResult result = uffd_run_flush(channel->run, &offset, &length);
-    channel->run_is_wanted = false;
     return check_result(result, block, offset / FAULTLINE_PAGE_BYTES, error) &&
            mark_received(destination, channel, block, offset / FAULTLINE_PAGE_BYTES,
                          length / FAULTLINE_PAGE_BYTES, error);
@@ -197,8 +194,7 @@ store_page(Destination *destination, RamBlock *block, uint64_t page, const uint8
     return true;
 }
 
-/* ---- Records
- * -------------------------------------------------------------------------------------------- */
+/* ---- Records --------------------------------------------------------------------------------- */
 
 static RamBlock *
 find_block(Destination *destination, PageChannel *channel, const StreamRecord *record,
@@ -252,8 +248,7 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
     return gather_page(destination, channel, block, page, bytes, error);
 }
 
-/* ---- Pages that are received and not yet visible
- * --------------------------------------------------------- */
+/* ---- Pages that are received and not yet visible --------------------------------------------- */
 
 bool
 destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error)

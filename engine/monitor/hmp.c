@@ -251,8 +251,7 @@ hmp_info_status(FaultlineMonitor *monitor, char **words, GString *output, GError
     return true;
 }
 
-/* ---- Finding the row --------------------------------------------------------------------------
- */
+/* ---- Finding the row ------------------------------------------------------------------------- */
 
 /* How many words of the line one typed name of the row ("info migrate", "quit|q") takes; 0: it does
  * not match. */

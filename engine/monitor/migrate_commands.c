@@ -51,8 +51,7 @@ migrate_cancel_run(FaultlineMonitor *monitor, JsonObject *object, GError **error
     return faultline_cancel(monitor->faultline, error) ? command_done() : NULL;
 }
 
-/* ---- Capabilities -----------------------------------------------------------------------------
- */
+/* ---- Capabilities ---------------------------------------------------------------------------- */
 
 typedef struct Switch {
     const char *name; /* the table's */
@@ -178,8 +177,7 @@ migrate_query_capabilities_run(FaultlineMonitor *monitor, JsonObject *object, GE
     return node;
 }
 
-/* ---- Parameters -------------------------------------------------------------------------------
- */
+/* ---- Parameters ------------------------------------------------------------------------------ */
 
 static void
 restore_parameters(Faultline *faultline, GPtrArray *names, const GArray *values)

@@ -34,8 +34,7 @@ struct FaultlineMonitor {
     GPtrArray *sessions; /* FaultlineSession, not owned: each leaves in faultline_session_free */
 };
 
-/* ---- frame.c: where one JSON value ends -------------------------------------------------------
- */
+/* ---- frame.c: where one JSON value ends ------------------------------------------------------ */
 
 #define FRAME_LENGTH_MAX_BYTES (1024u * 1024u)
 #define FRAME_DEPTH_MAX        64u
@@ -63,8 +62,7 @@ void frame_free(Frame *frame);
 /* Takes bytes up to the first result that is not FRAME_MORE; *ret_used says how many. */
 FrameResult frame_take(Frame *frame, const char *bytes, size_t length_bytes, size_t *ret_used);
 
-/* ---- arguments.c: what a handler may rely on --------------------------------------------------
- */
+/* ---- arguments.c: what a handler may rely on ------------------------------------------------- */
 
 typedef enum {
     ARGUMENT_STRING,
@@ -94,8 +92,7 @@ bool arguments_check_range(const FaultlineParameterRow *row, uint64_t value, GEr
 const char *arguments_string(JsonObject *object, const char *name);
 bool arguments_boolean(JsonObject *object, const char *name, bool otherwise);
 
-/* ---- commands.c: the one table ----------------------------------------------------------------
- */
+/* ---- commands.c: the one table --------------------------------------------------------------- */
 
 typedef struct Command Command;
 
@@ -129,8 +126,7 @@ JsonNode *command_done(void);
 
 JsonObject *command_version(void);
 
-/* ---- migrate_commands.c, channels.c, query_migrate.c, info.c, hmp.c ---------------------------
- */
+/* ---- migrate_commands.c, channels.c, query_migrate.c, info.c, hmp.c -------------------------- */
 
 JsonNode *migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error);
 JsonNode *migrate_incoming_run(FaultlineMonitor *monitor, JsonObject *object, GError **error);
@@ -184,8 +180,7 @@ bool hmp_info_capabilities(FaultlineMonitor *monitor, char **words, GString *out
 bool hmp_info_parameters(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
 bool hmp_info_status(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
 
-/* ---- session.c --------------------------------------------------------------------------------
- */
+/* ---- session.c ------------------------------------------------------------------------------- */
 
 /* Sends an event line, if the session has negotiated and still lives. */
 void session_send_event(FaultlineSession *session, JsonNode *event);

@@ -21,8 +21,7 @@ struct FaultlineSession {
     bool is_over;
 };
 
-/* ---- Lines out --------------------------------------------------------------------------------
- */
+/* ---- Lines out ------------------------------------------------------------------------------- */
 
 static void
 send_node(FaultlineSession *session, JsonNode *node)
@@ -92,8 +91,7 @@ session_send_event(FaultlineSession *session, JsonNode *event)
         send_node(session, event);
 }
 
-/* ---- One command ------------------------------------------------------------------------------
- */
+/* ---- One command ----------------------------------------------------------------------------- */
 
 typedef struct Request {
     const char *command;
@@ -243,8 +241,7 @@ execute(FaultlineSession *session, JsonNode *root)
     g_clear_pointer(&request.arguments, json_object_unref);
 }
 
-/* ---- Bytes in ---------------------------------------------------------------------------------
- */
+/* ---- Bytes in -------------------------------------------------------------------------------- */
 
 static void
 take_value(FaultlineSession *session, const char *text)

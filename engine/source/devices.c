@@ -52,8 +52,8 @@ faultline_state_add(FaultlineState *state, const char *name, uint32_t instance, 
     StreamWriter writer = {.bytes = memory, .capacity = sizeof memory};
     uint32_t section = state->next_section++;
 
-    if (!name || !name[0] || strlen(name) > STREAM_NAME_MAX)
-        state->problem = "a section's name must have 1 to 255 bytes";
+    if (!name || !stream_name_is_good(name))
+        state->problem = "a section's name must have 1 to 255 bytes of printable ASCII";
     else if (length_bytes > UINT32_MAX - 4096 - state->bytes->len)
         state->problem = "the sections are longer than 4 GiB";
     if (state->problem)

@@ -81,8 +81,7 @@ source_put_dirty(Source *source)
     return false;
 }
 
-/* ---- The dirty log
- * ---------------------------------------------------------------------------------- */
+/* ---- The dirty log --------------------------------------------------------------------------- */
 
 bool
 source_start_log(Source *source, GError **error)
@@ -178,8 +177,7 @@ source_count_dirty(const Source *source)
     return count;
 }
 
-/* ---- Passes
- * ------------------------------------------------------------------------------------------ */
+/* ---- Passes ---------------------------------------------------------------------------------- */
 
 /* Figures of what went out since the window began, once the window is long enough. */
 static void
@@ -220,7 +218,18 @@ end_pass(Source *source, GError **error)
     source->cursor_block = 0;
     source->cursor_page = 0;
     if (is_converged(source))
-        source->stage = source_stage_stop;
+        source->stage = source_has_answer(source) ? source_stage_stop : source_stage_hello;
+    return STAGE_AGAIN;
+}
+
+/* The guest is not stopped for a destination that may never say a word. What it writes meanwhile
+ * is sent by one more pass. */
+StageResult
+source_stage_hello(Source *source, GError **error)
+{
+    if (!source_has_answer(source) && !source_flag(&source->wants_postcopy))
+        return source_drain(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
+    source->stage = source_stage_pass;
     return STAGE_AGAIN;
 }
 

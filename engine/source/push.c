@@ -7,8 +7,6 @@
  */
 #include "engine/source/source.h"
 
-#define HINT_BLOCK_SHIFT 48u
-
 bool
 source_claim(RamBlock *block, uint64_t page)
 {
@@ -46,8 +44,8 @@ follow_requests(Source *source)
     uint64_t hint = __atomic_exchange_n(&source->cursor_hint, 0, __ATOMIC_ACQ_REL);
     if (!hint)
         return;
-    source->cursor_block = (unsigned)(hint >> HINT_BLOCK_SHIFT);
-    source->cursor_page = hint & ((1ull << HINT_BLOCK_SHIFT) - 1);
+    source->cursor_block = (unsigned)(hint >> SOURCE_HINT_SHIFT);
+    source->cursor_page = hint & ((1ull << SOURCE_HINT_SHIFT) - 1);
 }
 
 /* Next dirty host page from the cursor on, around all blocks once; false: none is dirty. */

@@ -8,8 +8,6 @@
  */
 #include "engine/source/source.h"
 
-#define HINT_BLOCK_SHIFT 48u
-
 /* The first error is the one that the migration role takes up. */
 static void
 tell_failure(Source *source, GError *error)
@@ -51,8 +49,7 @@ peer_error(const char *format, ...)
     return error;
 }
 
-/* ---- Answering
- * ----------------------------------------------------------------------------------------- */
+/* ---- Answering ------------------------------------------------------------------------------- */
 
 static void
 leave_to_pusher(Source *source, RamBlock *block, uint64_t page)
@@ -100,7 +97,7 @@ answer(Source *source, GError **error)
     if (result == FLUSH_TAKEN)
         result = frame_queue_flush(&source->urgent, error);
     if (result == FLUSH_TAKEN) {
-        uint64_t hint = (uint64_t)block->index << HINT_BLOCK_SHIFT | source->asking_end;
+        uint64_t hint = (uint64_t)block->index << SOURCE_HINT_SHIFT | source->asking_end;
         __atomic_store_n(&source->cursor_hint, hint, __ATOMIC_RELEASE);
         source->asking = NULL;
     }
@@ -145,16 +142,17 @@ take_request(Source *source, const StreamReturn *message)
     return NULL;
 }
 
-/* ---- Messages
- * ------------------------------------------------------------------------------------------- */
+/* ---- Messages -------------------------------------------------------------------------------- */
 
 static void
 take_pong(Source *source, uint32_t value)
 {
-    if ((value & STREAM_HELLO_MASK) == STREAM_HELLO_ANSWER) {
-        source->features = value & STREAM_FEATURES;
-        source_set_flag(&source->has_pong);
-    } else if ((value & STREAM_HELLO_MASK) == STREAM_HELLO) {
+    bool is_hello = (value & STREAM_HELLO_MASK) == STREAM_HELLO; /* a QEMU's echo */
+    bool is_answer = (value & STREAM_HELLO_MASK) == STREAM_HELLO_ANSWER;
+
+    /* Once: features do not change after others were told of them. */
+    if ((is_hello || is_answer) && !source_flag(&source->has_pong)) {
+        source->features = is_answer ? value & STREAM_FEATURES : 0;
         source_set_flag(&source->has_pong);
     } else if (value == STREAM_PING_COMMIT) {
         source_set_flag(&source->has_commit);

@@ -87,10 +87,11 @@ source_stage_open(Source *source, GError **error)
 StageResult
 source_stage_urgent(Source *source, GError **error)
 {
+    /* The destination counts connections: main is surely accepted once it has answered. And the
+     * guest is not stopped for one that may never answer. */
+    if (!source_has_answer(source))
+        return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     if (source->has_preempt) {
-        /* The destination counts connections: main is surely accepted once it has answered. */
-        if (!source_flag(&source->has_pong))
-            return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
         StageResult result = connect_link(source, &source->urgent_link, error);
         if (result != STAGE_AGAIN)
             return result;

@@ -116,8 +116,7 @@ source_notify(Source *source)
         transport_ring_notify(source->migration.ring);
 }
 
-/* ---- How it ends
- * ---------------------------------------------------------------------------------- */
+/* ---- How it ends ----------------------------------------------------------------------------- */
 
 /* Whether the destination can own the guest: the bytes that give it away were all accepted, and it
  * did not say that it never ran. */
@@ -162,10 +161,12 @@ fail_kept(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
 
+    bool runs = source->has_guest ? source->was_running
+                                  : faultline_run_state(faultline) == FAULTLINE_RUN_RUNNING;
+
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
-    g_autofree char *text =
-        g_strdup_printf("%s. The guest %s at the source, whole", failure->message,
-                        source->has_guest && !source->was_running ? "stays paused" : "goes on");
+    g_autofree char *text = g_strdup_printf("%s. The guest %s at the source, whole",
+                                            failure->message, runs ? "goes on" : "stays paused");
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     keep_guest(source);
@@ -178,6 +179,7 @@ fail_given_away(Source *source, GError *failure)
     Faultline *faultline = source->faultline;
     bool in_postcopy = source->is_postcopy;
 
+    source_stop_log(source);
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
     g_autofree char *text = g_strdup_printf(
         "%s. %s", failure->message,
@@ -332,6 +334,7 @@ void
 source_migration_close(void *self)
 {
     Source *source = self;
+    source_stop_log(source); /* if it was stopped in the midst */
     cpu_latency_release(source->latency_hold);
     g_clear_pointer(&source->connector, transport_connector_free);
     g_clear_pointer(&source->main.sender, transport_sender_free);

@@ -9,7 +9,8 @@
  *   connect    main channel connects; request may read the return path from here on
  *   open       header, configuration, hello, ADVISE, ram START; dirty log on
  *   pass       sends what is dirty; over and over, see precopy.c
- *   urgent     postcopy with preempt: the second connection
+ *   hello      nothing is left to be sent, but the destination has not answered yet
+ *   urgent     postcopy: the destination's answer; with preempt the second connection
  *   stop       the guest is stopped, last sync
  *   then precopy ends:                          or postcopy begins:
  *   rest       remaining pages, ram END           discard    DISCARD for each block
@@ -35,6 +36,7 @@
 
 #define SOURCE_RAM_SECTION  1u
 #define SOURCE_REQUESTS_MAX 4096u /* a power of two */
+#define SOURCE_HINT_SHIFT   48u   /* cursor_hint: the block's index stands above */
 
 /* A host page somebody asked for. */
 typedef struct SourceRequest {
@@ -100,7 +102,8 @@ struct Source {
     uint32_t features; /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
-    uint64_t cursor_hint;  /* block << 48 | page behind the last requested one; 0: none */
+    uint64_t
+        cursor_hint; /* block << SOURCE_HINT_SHIFT | page behind the last requested one; 0: none */
 
     /* shared: requests for the pusher when there is no urgent channel; filled by request at head,
      * emptied by migration at tail. Full: the request is dropped, its page comes by the push. */
@@ -128,8 +131,7 @@ bool source_cancel(Source *source);
 /* Wakes the migration role. Thread: any. */
 void source_notify(Source *source);
 
-/* ---- Between the files of this folder
- * ------------------------------------------------------------ */
+/* ---- Between the files of this folder -------------------------------------------------------- */
 
 StepResult source_migration_step(void *self);
 void source_migration_close(void *self);
@@ -145,6 +147,7 @@ bool source_give_away(Source *source);
 StageResult source_stage_connect(Source *source, GError **error);
 StageResult source_stage_open(Source *source, GError **error);
 StageResult source_stage_pass(Source *source, GError **error);
+StageResult source_stage_hello(Source *source, GError **error);
 StageResult source_stage_urgent(Source *source, GError **error);
 StageResult source_stage_stop(Source *source, GError **error);
 StageResult source_stage_rest(Source *source, GError **error);
@@ -184,6 +187,13 @@ static inline bool
 source_flag(const bool *flag)
 {
     return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+}
+
+/* The destination has said which features it shares, or cannot say anything. */
+static inline bool
+source_has_answer(const Source *source)
+{
+    return !source->has_return_path || source_flag(&source->has_pong);
 }
 
 static inline void

@@ -56,8 +56,7 @@ set_downtime(Source *source)
                  transport_sender_accepted_bytes(source->main.sender) - progress->precopy_bytes);
 }
 
-/* ---- The end of precopy
- * ---------------------------------------------------------------------------- */
+/* ---- The end of precopy ---------------------------------------------------------------------- */
 
 StageResult
 source_stage_rest(Source *source, GError **error)
@@ -90,8 +89,6 @@ source_stage_rest(Source *source, GError **error)
 StageResult
 source_stage_devices(Source *source, GError **error)
 {
-    if (source->has_return_path && !source_flag(&source->has_pong))
-        return source_drain(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     if (!source->package) {
         source->package = g_byte_array_new();
         source->description = g_string_new(NULL);
@@ -156,8 +153,7 @@ source_stage_confirm(Source *source, GError **error)
     return STAGE_DONE;
 }
 
-/* ---- The beginning of postcopy
- * ----------------------------------------------------------------------- */
+/* ---- The beginning of postcopy --------------------------------------------------------------- */
 
 /* One command of up to STREAM_DISCARD_RANGES runs from the cursor on; false: the block has no more.
  */

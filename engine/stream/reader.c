@@ -17,6 +17,24 @@ wire_bad(GError **error, const char *format, ...)
     return STREAM_BAD;
 }
 
+/* Names go into messages and JSON. */
+static bool
+is_name_byte(uint8_t byte)
+{
+    return byte >= 0x20 && byte <= 0x7e;
+}
+
+bool
+stream_name_is_good(const char *name)
+{
+    size_t length = strlen(name);
+    bool is_good = length > 0 && length <= STREAM_NAME_MAX;
+
+    for (size_t i = 0; i < length && is_good; i++)
+        is_good = is_name_byte((uint8_t)name[i]);
+    return is_good;
+}
+
 StreamResult
 wire_copy_name(const void *text, size_t length, const char *what, char *ret_name, GError **error)
 {
@@ -26,7 +44,7 @@ wire_copy_name(const void *text, size_t length, const char *what, char *ret_name
     if (length == 0)
         return wire_bad(error, "%s is empty; expected 1 to %u bytes", what, STREAM_NAME_MAX);
     for (size_t i = 0; i < length; i++)
-        if (bytes[i] < 0x20 || bytes[i] > 0x7e)
+        if (!is_name_byte(bytes[i]))
             return wire_bad(error, "%s has byte 0x%02x at %zu; expected printable ASCII", what,
                             bytes[i], i);
     memcpy(ret_name, bytes, length);

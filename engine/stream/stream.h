@@ -34,8 +34,7 @@
 
 typedef enum { STREAM_OK, STREAM_MORE, STREAM_BAD } StreamResult;
 
-/* ---- Writing -----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 typedef struct StreamWriter {
     uint8_t *bytes;
@@ -49,8 +48,10 @@ void stream_put_be64(StreamWriter *writer, uint64_t value);
 void stream_put_bytes(StreamWriter *writer, const void *bytes, size_t length);
 void stream_put_name(StreamWriter *writer, const char *name); /* str8 */
 
-/* ---- Top level: header, configuration, elements ------------------------------------------------
- */
+/* Whether every decoder takes this name: 1 to STREAM_NAME_MAX bytes of printable ASCII. */
+bool stream_name_is_good(const char *name);
+
+/* ---- Top level: header, configuration, elements ---------------------------------------------- */
 
 typedef enum {
     STREAM_EOF = 0x00,
@@ -130,8 +131,7 @@ void stream_put_command(StreamWriter *writer, StreamCommand command, const void 
                         uint16_t length);
 void stream_put_ping(StreamWriter *writer, uint32_t value);
 
-/* ---- Payloads of commands ----------------------------------------------------------------------
- */
+/* ---- Payloads of commands -------------------------------------------------------------------- */
 
 typedef struct StreamAdvise {
     bool is_short; /* the form without fields */
@@ -154,8 +154,7 @@ void stream_put_discard(StreamWriter *writer, const char *name, const StreamRang
 uint32_t stream_parse_be32(const StreamElement *element); /* PING value, PACKAGED length */
 bool stream_parse_bitmap_name(const StreamElement *element, char *ret_name, GError **error);
 
-/* ---- The ram section ---------------------------------------------------------------------------
- */
+/* ---- The ram section ------------------------------------------------------------------------- */
 
 typedef enum {
     STREAM_RAM_ZERO = 0x002,
@@ -204,8 +203,7 @@ void stream_put_record(StreamWriter *writer, StreamRamFlag zero_or_page, const c
 void stream_put_eos(StreamWriter *writer);
 void stream_put_multifd_flush(StreamWriter *writer);
 
-/* ---- Device state ------------------------------------------------------------------------------
- */
+/* ---- Device state ---------------------------------------------------------------------------- */
 
 /* Our own device sections: FULL head, be32 length, bytes, footer. The be32 is decoded with
  * stream_parse_device_length; limit: what the guest allows; more is BAD. */
@@ -221,8 +219,7 @@ void stream_put_globalstate(StreamWriter *writer,
                             bool running); /* with head and footer's id 0xfff0 */
 #define STREAM_GLOBALSTATE_SECTION 0xfff0u
 
-/* ---- Return path -------------------------------------------------------------------------------
- */
+/* ---- Return path ----------------------------------------------------------------------------- */
 
 /* X(name, number, least, greatest payload bytes counted by the header) */
 #define STREAM_RETURN_LIST(X)                                                                      \
@@ -259,8 +256,7 @@ void stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32
 /* name NULL: REQ_PAGES, the block of the last REQ_PAGES_ID. */
 void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, uint32_t length);
 
-/* ---- Recognising a faultline peer (PING 1) ------------------------------------------------------
- */
+/* ---- Recognising a faultline peer (PING 1) --------------------------------------------------- */
 
 /* A source's first PING carries STREAM_HELLO | its features; a faultline answers
  * STREAM_HELLO_ANSWER | the features both have, a QEMU echoes the PING. */
@@ -277,8 +273,7 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
 #define STREAM_PING_RUNNING   4u
 #define STREAM_PING_COMMIT    0xfa190000u
 
-/* ---- multifd packets (decoding only, for recorded streams)
- * --------------------------------------- */
+/* ---- multifd packets (decoding only, for recorded streams) ----------------------------------- */
 
 typedef struct StreamMultifd {
     bool is_first;   /* the 64 bytes that open the channel */

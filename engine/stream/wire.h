@@ -75,8 +75,7 @@ be64_make(uint64_t value)
     return made;
 }
 
-/* ---- Fixed layouts -----------------------------------------------------------------------------
- */
+/* ---- Fixed layouts --------------------------------------------------------------------------- */
 
 typedef struct {
     be64 page_sizes, target_page_bytes;
@@ -125,8 +124,7 @@ static_assert(offsetof(WireMultifd, name) == 64, "block name");
 static_assert(offsetof(WireMultifd, offsets) == 320, "offsets");
 static_assert(sizeof(WireMultifd) == 1344, "header of a multifd packet");
 
-/* ---- Reading -----------------------------------------------------------------------------------
- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 typedef struct WireReader {
     const uint8_t *bytes;
