@@ -4,6 +4,7 @@
 #   make demo       a guest moves while you watch
 #   make bench      latency and throughput beside this machine's floor, in build/bench/
 #   make check      all tests; ONLY=pattern picks some by name, SEEDS=n sets the simulated migrations
+#   make check-nested   some tests on Debian's kernel and KVM, inside an emulated machine
 #   make lint       what CONTRIBUTING.md asks for, as far as a machine can tell
 #   make install    DESTDIR and PREFIX as usual
 #   make clean
@@ -160,6 +161,10 @@ TESTS := $(UNIT) $(if $(BENCH_TEST),$(BUILD)/tests/bench/bench) $(if $(SIM),$(BU
 check: all $(TESTS)
 	$(Q)BUILD=$(BUILD) SAN=$(SAN) SEEDS=$(SEEDS) ONLY='$(ONLY)' tests/run $(TESTS)
 
+# tests/nested/run says which of them it takes.
+check-nested: all $(UNIT) $(BUILD)/tests/sim/sim
+	$(Q)BUILD=$(BUILD) tests/nested/run
+
 demo: all
 	$(Q)$(BUILD)/faultline demo
 
@@ -213,7 +218,7 @@ export PC
 clean:
 	rm -rf build build-address build-undefined build-thread
 
-.PHONY: all check demo bench lint install clean
+.PHONY: all check check-nested demo bench lint install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
