@@ -5,6 +5,7 @@
  *
  *     build/tests/pair/pair [PATTERN]      * and ? in PATTERN
  */
+#include "tests/pair/huge.h"
 #include "tests/pair/move.h"
 #include "tests/pair/trouble.h"
 
@@ -100,6 +101,8 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(destination_killed_in_postcopy_pauses_source),
     TROUBLE(ping_pong_twenty_times_threads),
     TROUBLE(ping_pong_twenty_times_kvm),
+    cmocka_unit_test_prestate_setup_teardown(postcopy_of_huge_pages_ends_on_huge_pages, huge_setup,
+                                             huge_teardown, NULL),
 };
 
 int
