@@ -203,6 +203,28 @@ store_page(Destination *destination, RamBlock *block, uint64_t page, const uint8
 
 /* ---- Records --------------------------------------------------------------------------------- */
 
+typedef struct RecordDecode {
+    const char *channel;
+    StreamRecord *record;
+} RecordDecode;
+
+static StreamResult
+decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+              GError **error)
+{
+    const RecordDecode *decode = context;
+    return stream_decode_record(bytes, available, decode->channel, decode->record, ret_length,
+                                error);
+}
+
+ReadResult
+destination_read_record(Reader *reader, const PageChannel *channel, StreamRecord *ret,
+                        size_t *ret_length, GError **error)
+{
+    RecordDecode decode = {channel->name, ret};
+    return reader_decode(reader, decode_record, &decode, ret_length, error);
+}
+
 static RamBlock *
 find_block(Destination *destination, PageChannel *channel, const StreamRecord *record,
            GError **error)
