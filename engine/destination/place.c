@@ -62,14 +62,20 @@ tell_account(Destination *destination, const PageChannel *channel, const RamBloc
     __atomic_store_n(&destination->placed_head, destination->placed_head + 1, __ATOMIC_RELEASE);
 }
 
-/* Somebody asked for this host page before it was marked. It may be a zero page that was left
- * invisible, so it is shown once more. */
+/* Somebody asked for this host page before it was marked, and was woken as it was placed. If the
+ * kernel took it out of the mapping at once (reclaim, khugepaged), a second fault may have been
+ * read between placing and marking, and waits for us: shown once more. Not on the urgent channel,
+ * where the role that places is the one that reads faults. */
 static bool
 serve_requested(Destination *destination, const PageChannel *channel, RamBlock *block,
                 uint64_t page, GError **error)
 {
     if (!page_bitmap_is_set(block->requested, page))
         return true;
+    if (channel == &destination->urgent) {
+        tell_account(destination, channel, block, page);
+        return true;
+    }
     UffdResult result = uffd_place_received(block->memory, page * FAULTLINE_PAGE_BYTES,
                                             block->host_pages * FAULTLINE_PAGE_BYTES);
     tell_account(destination, channel, block, page);
