@@ -207,7 +207,7 @@ bool faultline_migrate(Faultline *faultline, const char *uri, GError **error);
 
 /*
  * Listens at uri (tcp port 0 picks one) and receives one guest from the first source that connects.
- * What guest memory holds is dropped at once. From here on nobody touches it but vCPUs and
+ * What guest memory holds is dropped. From here on nobody touches it but vCPUs and
  * load_state (guest.h). After a failure it may be called again.
  * Errors: ARGUMENT for the uri; STATE when there is a guest here or a migration is under way;
  * UNSUPPORTED when io_uring or, with postcopy-ram, userfaultfd is forbidden; HOST.

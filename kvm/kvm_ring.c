@@ -129,31 +129,17 @@ ring_harvest(KvmRing *ring, RingMark mark, void *opaque, GError **error)
 /* ---- Probe: all of it runs in a child process, so system calls only -------------------------- */
 
 /* 32-bit code: writes one byte into each of PROBE_PAGES pages, then exits by port 0x10. */
+/* clang-format off */
 static const uint8_t probe_code[] = {
-    0xb9,
-    PROBE_PAGES & 0xff,
-    PROBE_PAGES >> 8,
-    0,
-    0, /* again: mov ecx, PROBE_PAGES */
-    0xb8,
-    0x00,
-    0x00,
-    PROBE_FIRST >> 4,
-    0x00, /*        mov eax, PROBE_FIRST * 4096 */
-    0xfe,
-    0x00, /* next:  inc byte [eax] */
-    0x05,
-    0x00,
-    0x10,
-    0x00,
-    0x00, /*        add eax, 4096 */
-    0xe2,
-    0xf7, /*        loop next */
-    0xe6,
-    0x10, /*        out 0x10, al */
-    0xeb,
-    0xe9, /*        jmp again */
+    0xb9, PROBE_PAGES & 0xff, PROBE_PAGES >> 8, 0, 0, /* again: mov ecx, PROBE_PAGES */
+    0xb8, 0x00, 0x00, PROBE_FIRST >> 4, 0x00,         /*        mov eax, PROBE_FIRST * 4096 */
+    0xfe, 0x00,                                       /* next:  inc byte [eax] */
+    0x05, 0x00, 0x10, 0x00, 0x00,                     /*        add eax, 4096 */
+    0xe2, 0xf7,                                       /*        loop next */
+    0xe6, 0x10,                                       /*        out 0x10, al */
+    0xeb, 0xe9,                                       /*        jmp again */
 };
+/* clang-format on */
 
 static void
 mark_probed(void *opaque, unsigned slot, uint64_t page)

@@ -30,6 +30,23 @@ open_file(SerialBackend *backend, const char *path, GError **error)
     return true;
 }
 
+/* At a socket of a process that is gone nobody listens. */
+static bool
+is_stale(const struct sockaddr_un *address)
+{
+    struct stat old;
+
+    if (lstat(address->sun_path, &old) < 0 || !S_ISSOCK(old.st_mode))
+        return false;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool is_refused = fd >= 0 &&
+                      connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 &&
+                      errno == ECONNREFUSED;
+    if (fd >= 0)
+        close(fd);
+    return is_refused;
+}
+
 static bool
 open_unix(SerialBackend *backend, const char *path, GError **error)
 {
@@ -42,12 +59,14 @@ open_unix(SerialBackend *backend, const char *path, GError **error)
     }
     strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct stat old;
-    if (lstat(path, &old) == 0 && S_ISSOCK(old.st_mode))
-        unlink(path); /* of a process that is gone */
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 1) < 0) {
+    if (is_stale(&address))
+        unlink(path);
+    /* Linux gives the new file the mode of the unbound socket: it is never open to others. */
+    if (fd < 0 || fchmod(fd, 0600) < 0 ||
+        bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 1) < 0) {
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
-                    "Cannot listen for the serial port at %s: %s", path, g_strerror(errno));
+                    "Cannot listen for the serial port at %s: %s; give another path", path,
+                    g_strerror(errno));
         if (fd >= 0)
             close(fd);
         return false;

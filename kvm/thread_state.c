@@ -3,9 +3,12 @@
  * The device state of a share: section "faultline/thread", one instance a thread, version 1. All
  * fields big-endian, in the order below; then the digests, 8 bytes a table page.
  *
- *   be32 index, be32 count_shares, be64 first_page, be64 count_pages      must be those of the
- * share be64 count_working, be64 write_rate, be64 random, be64 count_full, be64 sweep be64
- * count_writes, be64 count_checks 160 bytes: what was found wrong, ended and filled up by zeros
+ *   be32 index, be32 count_shares           must be those of the share
+ *   be64 first_page, be64 count_pages       likewise
+ *   be64 count_working, be64 write_rate
+ *   be64 random, be64 count_full, be64 sweep
+ *   be64 count_writes, be64 count_checks
+ *   160 bytes                               what was found wrong, ended and filled up by zeros
  *
  * Runs on the threads that save_state and load_state name. The bytes come from a peer: nothing is
  * taken over before all of it was checked.

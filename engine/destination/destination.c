@@ -100,9 +100,9 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     page_channel_init(&destination->main, "main", destination->blocks);
     page_channel_init(&destination->urgent, "urgent", destination->blocks);
     make_roles(destination);
-    if (open_memory(destination, error))
-        destination->listener = transport_listen(uri, error);
-    if (!destination->listener) {
+    /* First what can fail for reasons of the caller's: memory is emptied last. */
+    destination->listener = transport_listen(uri, error);
+    if (!destination->listener || !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }

@@ -101,10 +101,9 @@ struct Destination {
     Reader reader;
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
-    bool in_postcopy;              /* records are placed, not stored */
-    bool can_run;                  /* globalstate: the guest ran at the source */
-    uint32_t ram_section, section; /* id of ram, of the section being read */
-    char section_name[STREAM_NAME_MAX + 1];
+    bool in_postcopy;                   /* records are placed, not stored */
+    bool can_run;                       /* globalstate: the guest ran at the source */
+    uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
     uint64_t drained_bytes, deadline_ns;
     bool has_posted;  /* SHUT */
@@ -201,6 +200,9 @@ bool destination_accept_urgent(Destination *destination, GError **error);
 StageResult destination_read(Destination *destination, ReadDecode decode, void *context,
                              size_t *ret_length, GError **error);
 StageResult destination_stage_of(ReadResult result, GError **error);
+/* The end of a section, consumed. Thread: the reader's. */
+ReadResult destination_read_footer(Reader *reader, uint32_t section, const char *name,
+                                   GError **error);
 
 /* One command that is not part of a package. */
 StageResult destination_take_command(Destination *destination, const StreamElement *element,
@@ -228,10 +230,12 @@ uint64_t destination_state_limit(const Destination *destination);
 /* Messages to the source. false: the mailbox is full, try again later. Thread: listen, package. */
 bool destination_post(Destination *destination, StreamReturnType type, uint32_t value);
 
-/* Pages (place.c). take_record: one record of a channel; PEER error for a record that breaks a
- * rule. */
+/* Pages (place.c). read_record: the next record of a channel, not consumed. take_record: puts its
+ * page where it belongs; PEER error for a record that breaks a rule. Thread: the channel's. */
 void page_channel_init(PageChannel *channel, const char *name, const RamBlocks *blocks);
 void page_channel_clear(PageChannel *channel);
+ReadResult destination_read_record(Reader *reader, const PageChannel *channel, StreamRecord *ret,
+                                   size_t *ret_length, GError **error);
 bool destination_take_record(Destination *destination, PageChannel *channel,
                              const StreamRecord *record, GError **error);
 /* Makes visible what a channel has gathered. */

@@ -51,15 +51,6 @@ decode_globalstate(void *context, const uint8_t *bytes, size_t available, size_t
     return stream_decode_globalstate(bytes, available, &decode->running, ret_length, error);
 }
 
-static StreamResult
-decode_footer(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
-              GError **error)
-{
-    const DeviceLoad *device = ((DeviceDecode *)context)->device;
-    return stream_decode_footer(bytes, available, device->head.section_id, device->head.name,
-                                ret_length, error);
-}
-
 /* The body, as it comes. */
 static ReadResult
 read_body(DeviceLoad *device, Reader *reader)
@@ -100,10 +91,7 @@ read_section(Destination *destination, Reader *reader, DeviceDecode *decode, GEr
     ReadResult result = read_body(device, reader);
     if (result != READ_OK)
         return result;
-    result = reader_decode(reader, decode_footer, decode, &length, error);
-    if (result == READ_OK)
-        reader_consume(reader, length);
-    return result;
+    return destination_read_footer(reader, device->head.section_id, device->head.name, error);
 }
 
 ReadResult

@@ -102,13 +102,6 @@ read_faults(Destination *destination, GError **error)
 
 /* ---- Pages on the urgent channel ------------------------------------------------------------- */
 
-static StreamResult
-decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
-              GError **error)
-{
-    return stream_decode_record(bytes, available, "urgent", context, ret_length, error);
-}
-
 static void
 close_urgent(Destination *destination)
 {
@@ -135,6 +128,7 @@ take_urgent_record(Destination *destination, const StreamRecord *record, GError 
     return destination_take_record(destination, &destination->urgent, record, error);
 }
 
+/* Reads on to the end also when the source is lost: what it sent last is good. */
 static bool
 read_urgent(Destination *destination, GError **error)
 {
@@ -142,25 +136,19 @@ read_urgent(Destination *destination, GError **error)
     size_t length;
 
     for (unsigned count = 0; count < RECORDS_BATCH; count++) {
-        if (!destination->urgent_receiver || !has_source(destination))
+        if (!destination->urgent_receiver)
             return count != 0;
-        switch (
-            reader_decode(&destination->urgent_reader, decode_record, &record, &length, error)) {
-        case READ_OK:
-            break;
-        case READ_WAIT:
+        ReadResult result = destination_read_record(&destination->urgent_reader,
+                                                    &destination->urgent, &record, &length, error);
+        if (result == READ_WAIT)
             return count != 0;
-        case READ_END:
-            if (__atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE))
-                g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
-                            "receive: the source closed the urgent channel");
+        if (result == READ_END && __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE))
+            g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                        "receive: the source closed the urgent channel");
+        if (result != READ_OK || !take_urgent_record(destination, &record, error)) {
             close_urgent(destination);
             return true;
-        default:
-            return true;
         }
-        if (!take_urgent_record(destination, &record, error))
-            return true;
         reader_consume(&destination->urgent_reader, length);
     }
     return true;
@@ -317,11 +305,10 @@ destination_fault_step(void *self)
         if (has_source(destination) && !destination->out.is_pending)
             empty_mailbox(destination);
         has_worked = read_faults(destination, &error);
-        if (!error && has_source(destination)) {
+        if (!error && has_source(destination))
             send_messages(destination, &error);
-            if (!error)
-                has_worked |= read_urgent(destination, &error);
-        }
+        if (!error)
+            has_worked |= read_urgent(destination, &error);
     }
     if (error)
         fail(destination, error);

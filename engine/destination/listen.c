@@ -33,6 +33,31 @@ destination_read(Destination *destination, ReadDecode decode, void *context, siz
         reader_decode(&destination->reader, decode, context, ret_length, error), error);
 }
 
+typedef struct FooterDecode {
+    uint32_t section;
+    const char *name;
+} FooterDecode;
+
+static StreamResult
+decode_footer(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+              GError **error)
+{
+    const FooterDecode *decode = context;
+    return stream_decode_footer(bytes, available, decode->section, decode->name, ret_length, error);
+}
+
+ReadResult
+destination_read_footer(Reader *reader, uint32_t section, const char *name, GError **error)
+{
+    FooterDecode decode = {section, name};
+    size_t length;
+
+    ReadResult result = reader_decode(reader, decode_footer, &decode, &length, error);
+    if (result == READ_OK)
+        reader_consume(reader, length);
+    return result;
+}
+
 /* ---- Connections ----------------------------------------------------------------------------- */
 
 static StageResult
@@ -197,8 +222,6 @@ take_section(Destination *destination, const StreamElement *element, size_t leng
     if (element->type == STREAM_START ? !begin_ram(destination, element, error)
                                       : !check_section(destination, element, error))
         return STAGE_FAILED;
-    destination->section = element->section_id;
-    g_strlcpy(destination->section_name, "ram", sizeof destination->section_name);
     reader_consume(&destination->reader, length);
     destination->stage = destination_stage_records;
     return STAGE_AGAIN;
@@ -213,8 +236,6 @@ take_device(Destination *destination, const StreamElement *element, size_t lengt
                                                         element->name));
         return STAGE_FAILED;
     }
-    destination->section = element->section_id;
-    g_strlcpy(destination->section_name, element->name, sizeof destination->section_name);
     destination_begin_device(destination, element);
     reader_consume(&destination->reader, length);
     destination->stage = destination_stage_device;

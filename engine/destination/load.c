@@ -112,13 +112,6 @@ begin_block_list(Destination *destination, const StreamRecord *record, GError **
 
 /* ---- Records --------------------------------------------------------------------------------- */
 
-static StreamResult
-decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
-              GError **error)
-{
-    return stream_decode_record(bytes, available, "main", context, ret_length, error);
-}
-
 static bool
 take_record(Destination *destination, const StreamRecord *record, GError **error)
 {
@@ -153,7 +146,10 @@ destination_stage_records(Destination *destination, GError **error)
          count < RECORDS_BATCH && destination->stage == destination_stage_records; count++) {
         StreamRecord record;
         size_t length;
-        StageResult result = destination_read(destination, decode_record, &record, &length, error);
+        StageResult result =
+            destination_stage_of(destination_read_record(&destination->reader, &destination->main,
+                                                         &record, &length, error),
+                                 error);
         if (result == STAGE_STAY && !destination_flush_run(destination, &destination->main, error))
             return STAGE_FAILED;
         /* What came before the link broke is good, and somebody may wait for it. */
@@ -168,29 +164,13 @@ destination_stage_records(Destination *destination, GError **error)
     return STAGE_AGAIN;
 }
 
-typedef struct FooterDecode {
-    uint32_t section;
-    const char *name;
-} FooterDecode;
-
-static StreamResult
-decode_footer(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
-              GError **error)
-{
-    const FooterDecode *decode = context;
-    return stream_decode_footer(bytes, available, decode->section, decode->name, ret_length, error);
-}
-
 StageResult
 destination_stage_footer(Destination *destination, GError **error)
 {
-    FooterDecode decode = {destination->section, destination->section_name};
-    size_t length;
-
-    StageResult result = destination_read(destination, decode_footer, &decode, &length, error);
-    if (result != STAGE_AGAIN)
-        return result;
-    reader_consume(&destination->reader, length);
-    destination->stage = destination_stage_element;
-    return STAGE_AGAIN;
+    StageResult result = destination_stage_of(
+        destination_read_footer(&destination->reader, destination->ram_section, "ram", error),
+        error);
+    if (result == STAGE_AGAIN)
+        destination->stage = destination_stage_element;
+    return result;
 }

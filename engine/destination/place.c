@@ -62,6 +62,22 @@ tell_account(Destination *destination, const PageChannel *channel, const RamBloc
     __atomic_store_n(&destination->placed_head, destination->placed_head + 1, __ATOMIC_RELEASE);
 }
 
+/* Somebody asked for this host page before it was marked, and was woken as it was placed. If the
+ * kernel took it out of the mapping at once (reclaim, khugepaged), a second fault may have been
+ * read between placing and marking, and waits for us: shown once more. Not on the urgent channel,
+ * where the role that places is the one that reads faults. */
+static bool
+serve_requested(Destination *destination, const PageChannel *channel, RamBlock *block,
+                uint64_t page, GError **error)
+{
+    tell_account(destination, channel, block, page);
+    if (channel == &destination->urgent)
+        return true;
+    UffdResult result = uffd_place_received(block->memory, page * FAULTLINE_PAGE_BYTES,
+                                            block->host_pages * FAULTLINE_PAGE_BYTES);
+    return check_result(result, block, page, error);
+}
+
 static bool
 refuse_again(const PageChannel *channel, const RamBlock *block, uint64_t page, GError **error)
 {
@@ -85,7 +101,8 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
         if (!page_bitmap_is_set(block->requested, i))
             continue;
         count_requested += block->host_pages;
-        tell_account(destination, channel, block, i);
+        if (!serve_requested(destination, channel, block, i, error))
+            return false;
     }
     if (channel == &destination->urgent) {
         progress_add(&progress->requested_pages, count);
@@ -195,6 +212,28 @@ store_page(Destination *destination, RamBlock *block, uint64_t page, const uint8
 }
 
 /* ---- Records --------------------------------------------------------------------------------- */
+
+typedef struct RecordDecode {
+    const char *channel;
+    StreamRecord *record;
+} RecordDecode;
+
+static StreamResult
+decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+              GError **error)
+{
+    const RecordDecode *decode = context;
+    return stream_decode_record(bytes, available, decode->channel, decode->record, ret_length,
+                                error);
+}
+
+ReadResult
+destination_read_record(Reader *reader, const PageChannel *channel, StreamRecord *ret,
+                        size_t *ret_length, GError **error)
+{
+    RecordDecode decode = {channel->name, ret};
+    return reader_decode(reader, decode_record, &decode, ret_length, error);
+}
 
 static RamBlock *
 find_block(Destination *destination, PageChannel *channel, const StreamRecord *record,

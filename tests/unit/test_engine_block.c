@@ -60,6 +60,18 @@ name_of_255_bytes(FaultlineBlock *block)
 }
 
 static void
+name_of_other_bytes(FaultlineBlock *block)
+{
+    block->name = "r\xc3\xa4m";
+}
+
+static void
+page_size_of_2_gib(FaultlineBlock *block)
+{
+    block->page_size_bytes = block->length_bytes = 2ull << 30;
+}
+
+static void
 page_size_of_2048(FaultlineBlock *block)
 {
     block->page_size_bytes = 2048;
@@ -189,6 +201,8 @@ static const Refusal refusals[] = {
     {"no name", name_missing, "1 to 255 bytes", NULL},
     {"empty name", name_empty, "1 to 255 bytes", NULL},
     {"long name", name_of_256_bytes, "1 to 255 bytes", name_of_255_bytes},
+    {"name of umlauts", name_of_other_bytes, "printable ASCII", NULL},
+    {"gigantic page", page_size_of_2_gib, "page size 2147483648", page_size_of_2_mib},
     {"small page", page_size_of_2048, "page size 2048", NULL},
     {"no page size", page_size_of_0, "page size 0", NULL},
     {"odd page", page_size_of_12288, "page size 12288", page_size_of_2_mib},
@@ -243,6 +257,27 @@ block_that_is_just_good_enough_is_taken(void **state)
         assert_ptr_not_equal(blocks.blocks[0].is.name, block.name);
         ram_blocks_clear(&blocks);
     }
+}
+
+static void
+table_with_too_many_blocks_is_refused(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree FaultlineBlock *many = g_new(FaultlineBlock, RAM_BLOCKS_MAX + 1);
+    char names[RAM_BLOCKS_MAX + 1][8];
+    RamBlocks blocks;
+    (void)state;
+
+    for (unsigned i = 0; i <= RAM_BLOCKS_MAX; i++) {
+        many[i] = good_block();
+        many[i].name = names[i];
+        g_snprintf(names[i], sizeof names[i], "ram%u", i);
+    }
+    assert_true(ram_blocks_init(&blocks, many, RAM_BLOCKS_MAX, NULL));
+    ram_blocks_clear(&blocks);
+    assert_false(ram_blocks_init(&blocks, many, RAM_BLOCKS_MAX + 1, &error));
+    assert_true(g_error_matches(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT));
+    assert_non_null(strstr(error->message, "65 blocks"));
 }
 
 static void
@@ -427,6 +462,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(block_that_is_wrong_is_refused_with_its_reason),
         cmocka_unit_test(block_that_is_just_good_enough_is_taken),
+        cmocka_unit_test(table_with_too_many_blocks_is_refused),
         cmocka_unit_test(table_without_blocks_is_refused),
         cmocka_unit_test(two_blocks_of_one_name_are_refused),
         cmocka_unit_test(locate_at_the_ends_of_blocks_finds_page_or_none),
