@@ -28,7 +28,8 @@ add_touches(Cell *cell, Board *board)
         const Touch *touches = board_touches(board, thread);
         for (uint64_t i = 0; i < board->count_touches[thread]; i++) {
             double us = (double)touches[i].ticks * bench_ns_per_tick() * 1e-3;
-            if (!touches[i].is_fault)
+            cell->count_mapped += touches[i].kind == TOUCH_MAPPED;
+            if (touches[i].kind != TOUCH_WAITED)
                 continue;
             g_array_append_val(values, us);
             cell->waited_s += us * 1e-6;

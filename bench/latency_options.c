@@ -9,6 +9,7 @@
 #define PRESET_MEMORY  "512M"
 #define PRESET_FAULTS  50000
 #define PRESET_REPEATS 5
+#define PRESET_STRIDE  8
 #define PRESET_RUN_S   20
 #define SLACK_S        120u /* precopy and drain of a run, beside its touches */
 
@@ -128,27 +129,29 @@ parse_list(const char *text, bool (*parse)(const char *, uint64_t *, GError **),
  * ------------------------------------------------------------------------------------------------
  */
 
+/* GOption would lose a string that it replaces, so presets come afterwards. */
 static void
-preset(LatencyOptions *options, Texts *texts)
+preset_text(char **text, const char *preset)
 {
-    *options = (LatencyOptions){.spin_is = "n/a", .low_latency_is = "n/a"};
-    *texts = (Texts){.guest = g_strdup("threads"),
-                     .memory = g_strdup(PRESET_MEMORY),
-                     .push = g_strdup("off"),
-                     .threads = g_strdup("1"),
-                     .pattern = g_strdup("random"),
-                     .preempt = g_strdup("on"),
-                     .backing = g_strdup("4k"),
-                     .transport = g_strdup("tcp"),
-                     .warm = g_strdup("on"),
-                     .account = g_strdup("on"),
-                     .faults = PRESET_FAULTS,
-                     .stride = 8,
-                     .seed = 1,
-                     .repeats = PRESET_REPEATS,
-                     .seconds = PRESET_RUN_S};
-    options->spin = g_strdup("auto");
-    options->low_latency = g_strdup("auto");
+    if (!*text)
+        *text = g_strdup(preset);
+}
+
+static void
+preset_texts(LatencyOptions *options, Texts *texts)
+{
+    preset_text(&texts->guest, "threads");
+    preset_text(&texts->memory, PRESET_MEMORY);
+    preset_text(&texts->push, "off");
+    preset_text(&texts->threads, "1");
+    preset_text(&texts->pattern, "random");
+    preset_text(&texts->preempt, "on");
+    preset_text(&texts->backing, "4k");
+    preset_text(&texts->transport, "tcp");
+    preset_text(&texts->warm, "on");
+    preset_text(&texts->account, "on");
+    preset_text(&options->spin, "auto");
+    preset_text(&options->low_latency, "auto");
 }
 
 static void
@@ -209,6 +212,7 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, argc, argv, error))
         return false;
+    preset_texts(options, texts);
     options->writes = writes;
     options->uses_netns = netns;
     return true;
@@ -295,9 +299,13 @@ take_setting(LatencyOptions *options, const char *option, const char *wanted, co
 bool
 latency_options_parse(LatencyOptions *options, int *argc, char ***argv, GError **error)
 {
-    Texts texts;
+    Texts texts = {.faults = PRESET_FAULTS,
+                   .stride = PRESET_STRIDE,
+                   .seed = 1,
+                   .repeats = PRESET_REPEATS,
+                   .seconds = PRESET_RUN_S};
 
-    preset(options, &texts);
+    *options = (LatencyOptions){.spin_is = "n/a", .low_latency_is = "n/a"};
     bool parsed =
         parse_command_line(options, &texts, argc, argv, error) &&
         take_texts(options, &texts, error) &&
