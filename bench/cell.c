@@ -134,15 +134,14 @@ add_repeat(Samples *samples, GArray *us)
 bool
 floor_figures_add_repeat(FloorFigures *floor, const FloorPlan *plan, GError **error)
 {
-    FloorPlan spinning = *plan, sleeping = *plan;
-    spinning.spins = true;
-    sleeping.spins = false;
+    FloorPlan sleeping = *plan;
+    sleeping.spin_ns = 0;
 
     g_autoptr(GArray) slept = floor_round_trips(&sleeping, error);
     if (!add_repeat(&floor->sleeping_us, slept))
         return false;
     if (floor->has_spinning) {
-        g_autoptr(GArray) spun = floor_round_trips(&spinning, error);
+        g_autoptr(GArray) spun = floor_round_trips(plan, error);
         if (!add_repeat(&floor->spinning_us, spun))
             return false;
     }

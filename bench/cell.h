@@ -49,6 +49,7 @@ void cell_add_repeat(Cell *cell, Board *board);
 
 void floor_figures_init(FloorFigures *floor);
 void floor_figures_clear(FloorFigures *floor);
+/* plan->spin_ns is for the spinning one. */
 bool floor_figures_add_repeat(FloorFigures *floor, const FloorPlan *plan, GError **error);
 /* Round trip and local fault together. */
 Quantiles floor_figures_sum(FloorFigures *floor);

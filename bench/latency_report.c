@@ -167,6 +167,7 @@ write_options(JsonBuilder *json, const LatencyOptions *options)
     report_flag(json, "netns", options->uses_netns);
     report_flag(json, "preempt", options->preempt);
     report_text(json, "spin", options->spin_is);
+    report_count(json, "spin-us", options->spin_us);
     report_text(json, "low-latency", options->low_latency_is);
     report_flag(json, "account", options->accounts);
     report_flag(json, "write", options->writes);

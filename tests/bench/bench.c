@@ -328,7 +328,7 @@ floor_of_each_kind_has_all_samples(void **state)
     assert_true(placement_parse(&placement, NULL, NULL, NULL, &error));
     for (unsigned i = 0; i < 4; i++) {
         const FloorPlan plan = {.is_unix = i & 1,
-                                .spins = i & 2,
+                                .spin_ns = i & 2 ? 50000 : 0,
                                 .placement = &placement,
                                 .backing = i & 1 ? BACKING_PRIVATE : BACKING_SMALL,
                                 .count = 500,
