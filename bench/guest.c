@@ -264,6 +264,16 @@ finish(BenchGuest *guest)
     g_assert(written == sizeof one);
 }
 
+/* What a thread used can be read as long as it is there. */
+static void
+wait_for_end(BenchGuest *guest)
+{
+    pthread_mutex_lock(&guest->lock);
+    while (!guest->is_ending)
+        pthread_cond_wait(&guest->changed, &guest->lock);
+    pthread_mutex_unlock(&guest->lock);
+}
+
 static gpointer
 touch_all(gpointer data)
 {
@@ -288,6 +298,7 @@ touch_all(gpointer data)
     guest->board->count_touches[toucher->index] = count;
     __atomic_add_fetch(&guest->board->count_wrong, wrong, __ATOMIC_RELAXED);
     finish(guest);
+    wait_for_end(guest);
     return NULL;
 }
 
