@@ -14,7 +14,6 @@
 void *
 bench_shared_memory(size_t bytes, GError **error)
 {
-    // cppcheck-suppress invalidFunctionArg ; -1 is what MAP_ANONYMOUS wants
     void *memory =
         mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (memory != MAP_FAILED)

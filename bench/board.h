@@ -28,11 +28,18 @@ double process_cpu_s(void);
 /* Private memory of the process that is resident: the guest's is shared and does not count. */
 uint64_t process_anonymous_bytes(void);
 
+/* How a touch got its page. */
+typedef enum {
+    TOUCH_PRESENT, /* without a fault */
+    TOUCH_MAPPED,  /* by a fault that the kernel solved alone */
+    TOUCH_WAITED,  /* by a fault that put the thread to sleep: somebody had to bring the page */
+} TouchKind;
+
 /* One touch of guest memory. */
 typedef struct Touch {
     uint64_t begin_ticks, ticks;
     uint32_t page;
-    bool is_fault; /* the kernel counted a fault for this thread */
+    TouchKind kind;
 } Touch;
 
 typedef struct SideBoard {

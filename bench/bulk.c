@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define PRESET_DIRTY "1,1000,10000,100000"
+
 /* What GOption fills. */
 typedef struct Texts {
     char *memory, *sizes, *dirty, *preempt, *backing, *transport, *source_cpus, *destination_cpus;
@@ -19,6 +21,22 @@ typedef struct Texts {
 } Texts;
 
 #define FAIL(error, ...) g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT, __VA_ARGS__)
+
+/* GOption would lose a string that it replaces, so presets come afterwards. */
+static void
+preset_texts(Texts *texts)
+{
+    const struct {
+        char **text;
+        const char *preset;
+    } presets[] = {
+        {&texts->memory, "1G"},  {&texts->sizes, "512M,1G,2G"}, {&texts->dirty, PRESET_DIRTY},
+        {&texts->preempt, "on"}, {&texts->backing, "4k"},       {&texts->transport, "tcp"},
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(presets); i++)
+        if (!*presets[i].text)
+            *presets[i].text = g_strdup(presets[i].preset);
+}
 
 static bool
 parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, GError **error)
@@ -51,6 +69,7 @@ parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, 
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, argc, argv, error))
         return false;
+    preset_texts(texts);
     options->uses_netns = netns;
     return true;
 }
@@ -120,15 +139,7 @@ take_texts(BulkOptions *options, const Texts *texts, GError **error)
 static bool
 parse(BulkOptions *options, int *argc, char ***argv, GError **error)
 {
-    Texts texts = {.memory = g_strdup("1G"),
-                   .sizes = g_strdup("512M,1G,2G"),
-                   .dirty = g_strdup("1,1000,10000,100000"),
-                   .preempt = g_strdup("on"),
-                   .backing = g_strdup("4k"),
-                   .transport = g_strdup("tcp"),
-                   .dirty_by_size = 10000,
-                   .repeats = 5,
-                   .limit = 300};
+    Texts texts = {.dirty_by_size = 10000, .repeats = 5, .limit = 300};
     char **all[] = {&texts.memory,  &texts.sizes,     &texts.dirty,       &texts.preempt,
                     &texts.backing, &texts.transport, &texts.source_cpus, &texts.destination_cpus};
     bool parsed = parse_command_line(options, &texts, argc, argv, error) &&

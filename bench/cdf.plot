@@ -11,4 +11,4 @@ set format y "10^{%L}"
 set grid xtics ytics lc rgb "#dddddd"
 set key outside bottom center maxcols 2
 plot for [i=0:*] data index i using 1:(1.0 - $2 + 1e-5) \
-    with lines lw 2 title columnheader(1)
+    with lines lw 2 dt 1+i/8 title columnheader(1)

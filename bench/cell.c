@@ -28,7 +28,8 @@ add_touches(Cell *cell, Board *board)
         const Touch *touches = board_touches(board, thread);
         for (uint64_t i = 0; i < board->count_touches[thread]; i++) {
             double us = (double)touches[i].ticks * bench_ns_per_tick() * 1e-3;
-            if (!touches[i].is_fault)
+            cell->count_mapped += touches[i].kind == TOUCH_MAPPED;
+            if (touches[i].kind != TOUCH_WAITED)
                 continue;
             g_array_append_val(values, us);
             cell->waited_s += us * 1e-6;
@@ -133,15 +134,14 @@ add_repeat(Samples *samples, GArray *us)
 bool
 floor_figures_add_repeat(FloorFigures *floor, const FloorPlan *plan, GError **error)
 {
-    FloorPlan spinning = *plan, sleeping = *plan;
-    spinning.spins = true;
-    sleeping.spins = false;
+    FloorPlan sleeping = *plan;
+    sleeping.spin_ns = 0;
 
     g_autoptr(GArray) slept = floor_round_trips(&sleeping, error);
     if (!add_repeat(&floor->sleeping_us, slept))
         return false;
     if (floor->has_spinning) {
-        g_autoptr(GArray) spun = floor_round_trips(&spinning, error);
+        g_autoptr(GArray) spun = floor_round_trips(plan, error);
         if (!add_repeat(&floor->spinning_us, spun))
             return false;
     }

@@ -27,9 +27,9 @@ typedef struct Cell {
     unsigned count_threads;
     PatternKind pattern;
 
-    Samples latency_us;      /* touches that took a fault, from touch to resume */
+    Samples latency_us;      /* touches that waited, from touch to resume */
     FaultlineLatency engine; /* fault read to placed, of the faults that were requested */
-    uint64_t count_touches, count_faults, count_wrong;
+    uint64_t count_touches, count_faults, count_mapped, count_wrong; /* faults: that waited */
     uint64_t count_requests, requested_pages, pushed_pages;
     double touch_s, waited_s; /* of all threads together */
     double count_threads_s;   /* touch_s times threads, over the repeats */
@@ -49,6 +49,7 @@ void cell_add_repeat(Cell *cell, Board *board);
 
 void floor_figures_init(FloorFigures *floor);
 void floor_figures_clear(FloorFigures *floor);
+/* plan->spin_ns is for the spinning one. */
 bool floor_figures_add_repeat(FloorFigures *floor, const FloorPlan *plan, GError **error);
 /* Round trip and local fault together. */
 Quantiles floor_figures_sum(FloorFigures *floor);

@@ -21,6 +21,7 @@ plan_floor(const LatencyOptions *options, const Netns *netns)
     uint64_t room = options->memory_bytes / page_bytes;
 
     return (FloorPlan){.is_unix = options->is_unix,
+                       .spin_ns = options->spin_us * 1000,
                        .holds_latency = g_str_equal(options->low_latency_is, "on"),
                        .netns = netns,
                        .placement = &options->placement,

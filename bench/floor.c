@@ -77,14 +77,14 @@ floor_run(Floor *floor, ForkedBody source, ForkedBody destination, GError **erro
 /* ---- Round trips
  * --------------------------------------------------------------------------------------------- */
 
-/* All `length` bytes; spinning, it asks without waiting for a bounded time first. */
+/* All `length` bytes; it asks without waiting for spin_ns first. */
 static bool
-receive(int fd, char *bytes, size_t length, bool spins)
+receive(int fd, char *bytes, size_t length, uint64_t spin_ns)
 {
-    uint64_t end_ns = spins ? bench_now_ns() + FLOOR_SPIN_NS : 0;
+    uint64_t end_ns = spin_ns ? bench_now_ns() + spin_ns : 0;
 
     while (length) {
-        bool waits = !spins || bench_now_ns() >= end_ns;
+        bool waits = !spin_ns || bench_now_ns() >= end_ns;
         ssize_t got = recv(fd, bytes, length, waits ? 0 : MSG_DONTWAIT);
         if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
             return false;
@@ -106,7 +106,7 @@ answer_round_trips(void *context, int link_fd, GError **error)
     if (fd < 0)
         return false;
     memset(page, 1, sizeof page);
-    while (receive(fd, request, sizeof request, floor->plan->spins))
+    while (receive(fd, request, sizeof request, floor->plan->spin_ns))
         if (send(fd, page, sizeof page, MSG_NOSIGNAL) != sizeof page)
             break;
     close(fd);
@@ -125,7 +125,7 @@ ask_round_trips(void *context, int link_fd, GError **error)
     for (uint64_t i = 0; i < floor->plan->count; i++) {
         uint64_t begin = bench_ticks();
         if (send(fd, request, sizeof request, MSG_NOSIGNAL) != sizeof request ||
-            !receive(fd, page, sizeof page, floor->plan->spins)) {
+            !receive(fd, page, sizeof page, floor->plan->spin_ns)) {
             g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                                 "measure round trips: the connection broke");
             close(fd);

@@ -16,10 +16,10 @@
 #include "bench/move.h"
 
 #define FLOOR_REQUEST_BYTES 20u
-#define FLOOR_SPIN_NS       100000u
 
 typedef struct FloorPlan {
-    bool is_unix, spins;
+    bool is_unix;
+    uint64_t spin_ns;   /* asks for so long before it sleeps; 0: sleeps at once */
     bool holds_latency; /* /dev/cpu_dma_latency at 0 meanwhile */
     const Netns *netns;
     const Placement *placement;

@@ -3,8 +3,9 @@
  * The bench's guest: its memory, what it answers to the engine, and its threads. Threads start to
  * touch when the engine resumes the guest, and each writes its own part of the board.
  *
- * Whether a touch took a fault is asked of the kernel, thread by thread, outside the timed part;
- * latency alone cannot tell, because a fault on a page that is here already is quick as well.
+ * Whether a touch waited for its page is asked of the kernel, thread by thread, outside the timed
+ * part: the thread slept. Latency alone cannot tell, because the scheduler makes any touch slow now
+ * and then, and a count of faults cannot, because the kernel solves some of them alone.
  */
 #include "bench/guest.h"
 #include "bench/clock.h"
@@ -210,12 +211,13 @@ wait_for_start(Toucher *toucher)
     return starts;
 }
 
-static long
-count_faults(void)
+static TouchKind
+kind_of(const struct rusage *before, const struct rusage *after)
 {
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
-    return usage.ru_minflt + usage.ru_majflt;
+    if (after->ru_nvcsw != before->ru_nvcsw)
+        return TOUCH_WAITED;
+    bool has_fault = after->ru_minflt != before->ru_minflt || after->ru_majflt != before->ru_majflt;
+    return has_fault ? TOUCH_MAPPED : TOUCH_PRESENT;
 }
 
 /* Words: 0 tells the page, 1 is the guest's to write. */
@@ -225,8 +227,9 @@ touch_page(const BenchGuest *guest, uint64_t page, Touch *touch)
     uint64_t page_bytes = guest->block.page_size_bytes;
     volatile uint64_t *words =
         (uint64_t *)(void *)((char *)guest->block.host_address + page * page_bytes);
-    long faults_before = count_faults();
+    struct rusage before, after;
 
+    getrusage(RUSAGE_THREAD, &before);
     touch->begin_ticks = bench_ticks();
     if (guest->plan.writes)
         words[1] = page;
@@ -234,7 +237,8 @@ touch_page(const BenchGuest *guest, uint64_t page, Touch *touch)
         (void)words[0];
     touch->ticks = bench_ticks() - touch->begin_ticks;
     touch->page = (uint32_t)page;
-    touch->is_fault = count_faults() != faults_before;
+    getrusage(RUSAGE_THREAD, &after);
+    touch->kind = kind_of(&before, &after);
     return words[0] == word_of_page(page * (page_bytes / FAULTLINE_PAGE_BYTES));
 }
 
@@ -258,6 +262,16 @@ finish(BenchGuest *guest)
     guest->board->touch_ns = bench_now_ns() - guest->began_ns;
     ssize_t written = write(guest->finished_fd, &one, sizeof one);
     g_assert(written == sizeof one);
+}
+
+/* What a thread used can be read as long as it is there. */
+static void
+wait_for_end(BenchGuest *guest)
+{
+    pthread_mutex_lock(&guest->lock);
+    while (!guest->is_ending)
+        pthread_cond_wait(&guest->changed, &guest->lock);
+    pthread_mutex_unlock(&guest->lock);
 }
 
 static gpointer
@@ -284,6 +298,7 @@ touch_all(gpointer data)
     guest->board->count_touches[toucher->index] = count;
     __atomic_add_fetch(&guest->board->count_wrong, wrong, __ATOMIC_RELAXED);
     finish(guest);
+    wait_for_end(guest);
     return NULL;
 }
 

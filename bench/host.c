@@ -85,7 +85,6 @@ host_describe(JsonBuilder *builder)
     add_text(builder, "memory", read_value("/proc/meminfo", "MemTotal"));
     add_text(builder, "load-at-start", read_line("/proc/loadavg"));
     add_text(builder, "is-virtual", g_strdup(strstr(flags, "hypervisor") ? "yes" : "no"));
-    add_text(builder, "shmem-thp", chosen_of(read_line(SHMEM_ENABLED)));
     add_text(builder, "congestion-control", read_line("/proc/sys/net/ipv4/tcp_congestion_control"));
     add_text(builder, "cpu-idle-governor",
              read_line("/sys/devices/system/cpu/cpuidle/current_governor"));

@@ -9,7 +9,9 @@
 #define PRESET_MEMORY  "512M"
 #define PRESET_FAULTS  50000
 #define PRESET_REPEATS 5
+#define PRESET_STRIDE  8
 #define PRESET_RUN_S   20
+#define SPIN_ON_US     100u
 #define SLACK_S        120u /* precopy and drain of a run, beside its touches */
 
 /* What GOption fills. */
@@ -128,27 +130,29 @@ parse_list(const char *text, bool (*parse)(const char *, uint64_t *, GError **),
  * ------------------------------------------------------------------------------------------------
  */
 
+/* GOption would lose a string that it replaces, so presets come afterwards. */
 static void
-preset(LatencyOptions *options, Texts *texts)
+preset_text(char **text, const char *preset)
 {
-    *options = (LatencyOptions){.spin_is = "n/a", .low_latency_is = "n/a"};
-    *texts = (Texts){.guest = g_strdup("threads"),
-                     .memory = g_strdup(PRESET_MEMORY),
-                     .push = g_strdup("off"),
-                     .threads = g_strdup("1"),
-                     .pattern = g_strdup("random"),
-                     .preempt = g_strdup("on"),
-                     .backing = g_strdup("4k"),
-                     .transport = g_strdup("tcp"),
-                     .warm = g_strdup("on"),
-                     .account = g_strdup("on"),
-                     .faults = PRESET_FAULTS,
-                     .stride = 8,
-                     .seed = 1,
-                     .repeats = PRESET_REPEATS,
-                     .seconds = PRESET_RUN_S};
-    options->spin = g_strdup("auto");
-    options->low_latency = g_strdup("auto");
+    if (!*text)
+        *text = g_strdup(preset);
+}
+
+static void
+preset_texts(LatencyOptions *options, Texts *texts)
+{
+    preset_text(&texts->guest, "threads");
+    preset_text(&texts->memory, PRESET_MEMORY);
+    preset_text(&texts->push, "off");
+    preset_text(&texts->threads, "1");
+    preset_text(&texts->pattern, "random");
+    preset_text(&texts->preempt, "on");
+    preset_text(&texts->backing, "4k");
+    preset_text(&texts->transport, "tcp");
+    preset_text(&texts->warm, "on");
+    preset_text(&texts->account, "on");
+    preset_text(&options->spin, "auto");
+    preset_text(&options->low_latency, "auto");
 }
 
 static void
@@ -179,7 +183,8 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
         {"think", 0, 0, G_OPTION_ARG_DOUBLE, &options->think_us, "pause between touches", "US"},
         {"push", 0, 0, G_OPTION_ARG_STRING, &texts->push, "background: off, RATE, full", "P,..."},
         {"preempt", 0, 0, G_OPTION_ARG_STRING, &texts->preempt, "urgent channel", "on|off"},
-        {"spin", 0, 0, G_OPTION_ARG_STRING, &options->spin, "engine's spin", "auto|on|off"},
+        {"spin", 0, 0, G_OPTION_ARG_STRING, &options->spin, "engine's spin: auto, on, off or us",
+         "SPIN"},
         {"low-latency", 0, 0, G_OPTION_ARG_STRING, &options->low_latency,
          "engine holds cpu_dma_latency", "auto|on|off"},
         {"account", 0, 0, G_OPTION_ARG_STRING, &texts->account, "postcopy-blocktime", "on|off"},
@@ -209,6 +214,7 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, argc, argv, error))
         return false;
+    preset_texts(options, texts);
     options->writes = writes;
     options->uses_netns = netns;
     return true;
@@ -271,39 +277,59 @@ take_texts(LatencyOptions *options, const Texts *texts, GError **error)
                            texts->touch_cpus, error);
 }
 
-/* A setting that this library may not have; auto leaves it as it is. */
+/* A setting that this library may not have. "auto" leaves it as it is; "on" is `on`, and a number
+ * is taken where `on` is none of a switch. *ret_value: what it will be. */
 static bool
 take_setting(LatencyOptions *options, const char *option, const char *wanted, const char *name,
-             const char **ret_is, GError **error)
+             uint64_t on, const char **ret_is, uint64_t *ret_value, GError **error)
 {
     const char *const choices[] = {"auto", "off", "on", NULL};
-    unsigned choice;
-    uint64_t value;
+    bool is_number = on > 1 && g_ascii_isdigit(wanted[0]);
+    unsigned choice = 2;
+    uint64_t preset;
 
-    if (!parse_choice(option, wanted, choices, 3, &choice, error))
+    *ret_value = 0;
+    if (!is_number && !parse_choice(option, wanted, choices, 3, &choice, error))
         return false;
-    if (!move_has_setting(name, &value))
+    if (!move_has_setting(name, &preset))
         return true;
-    if (choice) {
-        value = choice == 2;
-        options->settings[options->count_settings++] = (MoveSetting){.name = name, .value = value};
-    }
-    *ret_is = value ? "on" : "off";
+    if (is_number)
+        *ret_value = g_ascii_strtoull(wanted, NULL, 10);
+    else
+        *ret_value = choice == 0 ? preset : choice == 2 ? on : 0;
+    *ret_is = *ret_value ? "on" : "off";
+    if (choice)
+        options->settings[options->count_settings++] =
+            (MoveSetting){.name = name, .value = *ret_value};
+    return true;
+}
+
+static bool
+take_settings(LatencyOptions *options, GError **error)
+{
+    uint64_t spin_us, holds_latency;
+
+    if (!take_setting(options, "--spin", options->spin, "spin-limit", SPIN_ON_US, &options->spin_is,
+                      &spin_us, error) ||
+        !take_setting(options, "--low-latency", options->low_latency, "low-latency", 1,
+                      &options->low_latency_is, &holds_latency, error))
+        return false;
+    options->spin_us = spin_us ? spin_us : SPIN_ON_US;
     return true;
 }
 
 bool
 latency_options_parse(LatencyOptions *options, int *argc, char ***argv, GError **error)
 {
-    Texts texts;
+    Texts texts = {.faults = PRESET_FAULTS,
+                   .stride = PRESET_STRIDE,
+                   .seed = 1,
+                   .repeats = PRESET_REPEATS,
+                   .seconds = PRESET_RUN_S};
 
-    preset(options, &texts);
-    bool parsed =
-        parse_command_line(options, &texts, argc, argv, error) &&
-        take_texts(options, &texts, error) &&
-        take_setting(options, "--spin", options->spin, "spin", &options->spin_is, error) &&
-        take_setting(options, "--low-latency", options->low_latency, "low-latency",
-                     &options->low_latency_is, error);
+    *options = (LatencyOptions){.spin_is = "n/a", .low_latency_is = "n/a"};
+    bool parsed = parse_command_line(options, &texts, argc, argv, error) &&
+                  take_texts(options, &texts, error) && take_settings(options, error);
     for (guint i = 0; parsed && i < options->patterns->len; i++) {
         if (g_array_index(options->patterns, uint64_t, i) == PATTERN_TRACE && !options->trace) {
             FAIL(error, "--pattern trace: it needs --trace FILE");

@@ -18,11 +18,12 @@ typedef struct LatencyOptions {
     unsigned count_repeats, limit_s, run_s;
     uint64_t seed;
     Placement placement;
-    char *spin, *low_latency; /* "auto", "on", "off" */
+    char *spin, *low_latency; /* "auto", "on", "off"; spin: or us */
     MoveSetting settings[MOVE_SETTINGS_MAX];
     unsigned count_settings;
     /* What became of the two: "on", "off", or "n/a": this library has no such setting. */
     const char *spin_is, *low_latency_is;
+    uint64_t spin_us; /* how long the engine spins at most; where it does not, the floor's spin */
 } LatencyOptions;
 
 /* false with an error: the command line is wrong or asks for what is not there. */

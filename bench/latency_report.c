@@ -167,6 +167,7 @@ write_options(JsonBuilder *json, const LatencyOptions *options)
     report_flag(json, "netns", options->uses_netns);
     report_flag(json, "preempt", options->preempt);
     report_text(json, "spin", options->spin_is);
+    report_count(json, "spin-us", options->spin_us);
     report_text(json, "low-latency", options->low_latency_is);
     report_flag(json, "account", options->accounts);
     report_flag(json, "write", options->writes);
@@ -252,6 +253,7 @@ write_cell(JsonBuilder *json, Cell *cell, const Quantiles *floor)
     write_stages(json, cell);
     report_count(json, "touches", cell->count_touches);
     report_count(json, "faults", cell->count_faults);
+    report_count(json, "faults-solved-by-the-kernel", cell->count_mapped);
     report_count(json, "requests", cell->count_requests);
     report_count(json, "urgent-pages", cell->requested_pages);
     report_count(json, "pushed-pages", cell->pushed_pages);
@@ -275,7 +277,7 @@ add_curve(GString *text, const char *name, Samples *samples)
     if (!samples_count(samples))
         return;
     g_string_append_printf(text, "\"%s\"\n", name);
-    for (unsigned i = 1; i <= CDF_POINTS; i++) {
+    for (unsigned i = 1; i < CDF_POINTS; i++) {
         double percent = 100.0 * i / CDF_POINTS;
         g_string_append_printf(text, "%.3f %.5f\n", samples_percentile(samples, percent),
                                percent / 100.0);

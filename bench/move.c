@@ -201,18 +201,18 @@ take_done(Side *side, GError **error)
     return true;
 }
 
-/* Destination. */
-static bool
+/* Destination. A source that has sent all of its pages may have left. */
+static void
 tell_done(Side *side)
 {
     uint64_t count;
 
     if (read(side->finished_fd, &count, sizeof count) != sizeof count)
-        return true;
+        return;
     thread_uses_read(&side->own->last);
     faultline_query(side->faultline, &side->own->at_last);
     side->touches_done = true;
-    return send(side->link_fd, "D", 1, MSG_NOSIGNAL) == 1 || side->has_ended;
+    (void)send(side->link_fd, "D", 1, MSG_NOSIGNAL);
 }
 
 static bool
@@ -236,9 +236,10 @@ watch(Side *side, GError **error)
         };
         if (poll(fds, G_N_ELEMENTS(fds), -1) < 0 && errno != EINTR)
             break;
-        if (!take_events(side, error) || (fds[1].revents && !take_done(side, error)) ||
-            (fds[2].revents && !tell_done(side)))
+        if (!take_events(side, error) || (fds[1].revents && !take_done(side, error)))
             return false;
+        if (fds[2].revents)
+            tell_done(side);
     }
     faultline_query(side->faultline, &side->own->at_end);
     if (side->status == FAULTLINE_STATUS_COMPLETED)
