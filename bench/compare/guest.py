@@ -122,8 +122,9 @@ class Record:
                 total += seen
                 due = (least, least + 1) if page < image.pages else (0,)
                 if address != image.base + page * PAGE or seen not in due:
-                    raise Failure(f"wrong data in the guest: page {page} of {image.fill_pages} holds "
-                                  f"address {address:#x} and {seen} touches of {least} or one more")
+                    raise Failure(
+                        f"wrong data in the guest: page {page} of {image.fill_pages} holds address "
+                        f"{address:#x} and {seen} touches of {least} or one more")
         if total not in (touches, touches + 1):     # the last one not counted yet
             raise Failure(f"wrong data in the guest: its pages hold {total} touches, it counted "
                           f"{touches}")

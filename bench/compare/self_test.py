@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""bench/compare-qemu --self-test: what reads the guest, on memory made here: right memory must pass,
-and memory with one thing wrong must be refused. No process is started.
+"""bench/compare-qemu --self-test: what reads the guest, on memory made here. Right memory must
+pass, and memory with one thing wrong must be refused. No process is started.
 """
 import os
 import struct
