@@ -20,6 +20,8 @@ ENTRY = struct.Struct("<QII")       # TSC at the end, ticks it took, address
 LOG_ADDRESS = 1 << 20
 ROM_IMAGE_MAX = 4096                # what bench/guest/rom.asm copies
 HUGE = 2 << 20
+CALIBRATION = 4096                  # touches before those that are counted
+CHUNK_PAGES = 1024
 MEMORY_MAX = 3 << 30                # below a PC's gap
 REPORTS_PER_S = 10
 
@@ -54,7 +56,7 @@ class Image:
         # Twice as many entries as pages: during postcopy each page is slow once, hardly twice.
         entries = 1 << (2 * (memory // PAGE) - 1).bit_length()
         self.log_bytes = entries * ENTRY.size
-        base = (LOG_ADDRESS + self.log_bytes + HUGE - 1) // HUGE * HUGE
+        self.base = base = (LOG_ADDRESS + self.log_bytes + HUGE - 1) // HUGE * HUGE
         self.fill_pages = (memory - HUGE - base) // PAGE    # the top is the BIOS's
         self.pages = min(self.fill_pages, working_set // PAGE) if working_set else self.fill_pages
         if self.pages < 1024:
@@ -94,6 +96,38 @@ class Record:
         log = (log[first:] + log[:first])[:count * ENTRY.size]
         self.entries = list(ENTRY.iter_unpack(log))
         self.is_whole = count == self.state.slow
+        self.check_log()
+        self.check_pages(read, image)
+
+    def check_log(self):
+        """The log agrees with itself and with the sum beside it."""
+        ends = [stamp for stamp, _, _ in self.entries]
+        if any(later <= earlier for earlier, later in zip(ends, ends[1:])):
+            raise Failure("the guest's TSC went back, or its log is damaged")
+        rest = sum(ticks for _, ticks, _ in self.entries) - self.state.stalled
+        # It may have been stopped between the two writes of its last entry.
+        if self.is_whole and self.entries and rest not in (0, self.entries[-1][1]):
+            raise Failure("the guest's log and its sum of stalled ticks disagree: one is damaged")
+
+    def check_pages(self, read, image):
+        """Every page holds its address and as many touches as the order gives it."""
+        touches = CALIBRATION + self.state.touches
+        least, total = touches // image.pages, 0
+        for first in range(0, image.fill_pages, CHUNK_PAGES):
+            count = min(CHUNK_PAGES, image.fill_pages - first)
+            words = memoryview(read(image.base + first * PAGE, count * PAGE)).cast("I")
+            for i, (value, address) in enumerate(zip(words[::PAGE // 4], words[2::PAGE // 4])):
+                page = first + i
+                seen = (value - (image.fill_pages - page)) & 0xffffffff
+                total += seen
+                due = (least, least + 1) if page < image.pages else (0,)
+                if address != image.base + page * PAGE or seen not in due:
+                    raise Failure(
+                        f"wrong data in the guest: page {page} of {image.fill_pages} holds address "
+                        f"{address:#x} and {seen} touches of {least} or one more")
+        if total not in (touches, touches + 1):     # the last one not counted yet
+            raise Failure(f"wrong data in the guest: its pages hold {total} touches, it counted "
+                          f"{touches}")
 
     def slow_between(self, start, end):
         """Ticks of each slow touch that began in [start, end), in TSC."""

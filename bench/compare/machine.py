@@ -252,7 +252,8 @@ class Faultline(Machine):
             self.setup.faultline, "run", "--memory", f"{self.setup.memory >> 20}M",
             "--boot", self.setup.image, "--qmp", f"unix:{self.qmp_path}",
             "--serial", f"unix:{self.serial_path}"]
-        return machine + self.setup.faultline_options + (["--incoming", "defer"] if incoming else [])
+        machine += self.setup.faultline_options
+        return machine + (["--incoming", "defer"] if incoming else [])
 
 
 KINDS = (Qemu, Faultline)

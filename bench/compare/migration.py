@@ -98,8 +98,8 @@ class Migration:
         for machine in self.sides:
             machine.execute("migrate-set-capabilities", {"capabilities": [
                 {"capability": name, "state": True} for name in CAPABILITIES]})
-        # The least that lets QEMU look at its dirty log at the end of a pass; with 0, 7.2 stops the
-        # guest and is done. What the guest writes during a pass is more than moves in a millisecond.
+        # The least that lets QEMU look at its dirty log at the end of a pass: with 0, 7.2 stops the
+        # guest and is done. A guest writes more in a pass than moves in a millisecond.
         self.source.execute("migrate-set-parameters", {
             "max-bandwidth": NO_LIMIT, "max-postcopy-bandwidth": self.setup.push,
             "downtime-limit": 1})
@@ -168,7 +168,8 @@ class Migration:
             if self.source.event("MIGRATION_PASS", **{"pass": 2}) or (
                     "ram" in reply and reply["ram"]["remaining"] < ending):
                 return reply, time.monotonic_ns()
-        raise Failure(f"{self.source.name} did not end its first pass within {self.setup.limit_s} s")
+        raise Failure(f"{self.source.name} did not end its first pass within "
+                      f"{self.setup.limit_s} s; {self.source.said()}")
 
     def wait_touches(self, count):
         """Until the guest at the source has touched count more pages."""
