@@ -24,6 +24,13 @@ migration_end(Faultline *faultline)
     g_clear_pointer(&faultline->destination, destination_free);
 }
 
+void
+migration_wake(Faultline *faultline)
+{
+    if (faultline->source && faultline->threads)
+        source_notify(faultline->source);
+}
+
 /* Joins what the last migration left (it is over, so this does not wait for the network) and
  * forgets its figures. */
 static void

@@ -8,4 +8,7 @@
 /* Stops the roles of whatever migration there is, joins them and frees both sides' state. */
 void migration_end(Faultline *faultline);
 
+/* A source that sleeps looks at its options again. */
+void migration_wake(Faultline *faultline);
+
 #endif

@@ -3,7 +3,7 @@
  * The tables of capabilities and parameters, and setting them. Control thread; the migration's
  * threads read values through options_has() and options_get().
  */
-#include "engine/context.h"
+#include "engine/migration.h"
 
 #include <string.h>
 
@@ -139,6 +139,7 @@ faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value, 
         return false;
     }
     __atomic_store_n(&faultline->options.parameters[parameter], value, __ATOMIC_RELAXED);
+    migration_wake(faultline); /* who waits for the old limit looks at the new one */
     return true;
 }
 

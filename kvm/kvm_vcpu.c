@@ -14,12 +14,14 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kvm/kvm_cpuid.h"
 #include "kvm/kvm_machine.h"
 
 #define KICK_SIGNAL (SIGRTMIN + 3)
+#define PAUSE_S     20 /* longest wait for a vCPU that is held by a missing page */
 
 static void
 take_kick(int number)
@@ -215,16 +217,30 @@ vcpu_stop(Vcpu *vcpu)
 bool
 vcpu_pause_all(Machine *machine, GError **error)
 {
-    (void)error;
+    struct timespec deadline;
+    int failed = 0;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += PAUSE_S;
+
     pthread_mutex_lock(&machine->lock);
     machine->running = false;
     vcpu_kick_all_locked(machine);
-    for (unsigned i = 0; i < machine->count_cpus; i++) {
-        while (!machine->vcpus[i].parked)
-            pthread_cond_wait(&machine->changed, &machine->lock);
+    for (unsigned i = 0; i < machine->count_cpus && !failed; i++) {
+        while (!machine->vcpus[i].parked && !failed)
+            failed = pthread_cond_clockwait(&machine->changed, &machine->lock, CLOCK_MONOTONIC,
+                                            &deadline);
+        if (failed)
+            g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
+                        "Cannot pause the guest: vCPU %u did not stop within %d s; it waits for a "
+                        "page that is still at the source. The guest goes on",
+                        i, PAUSE_S);
+    }
+    if (failed) {
+        machine->running = true;
+        pthread_cond_broadcast(&machine->changed);
     }
     pthread_mutex_unlock(&machine->lock);
-    return true;
+    return !failed;
 }
 
 bool

@@ -6,7 +6,6 @@
  */
 #include "tests/unit/support/toy_move.h"
 
-#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
@@ -34,11 +33,10 @@ static unsigned
 count_entries(const char *directory)
 {
     unsigned count = 0;
-    DIR *entries = opendir(directory);
+    g_autoptr(GDir) entries = g_dir_open(directory, 0, NULL);
     assert_non_null(entries);
-    while (readdir(entries))
+    while (g_dir_read_name(entries))
         count++;
-    closedir(entries);
     return count;
 }
 
