@@ -20,8 +20,9 @@
  *   confirm    waits for the destination's SHUT
  *
  * Ownership. `gave_away` is set immediately before the bytes that let the destination run the guest
- * are handed to the transport, and cleared again only if the transport proves that not all of them
- * were accepted. While it is false, every failure ends with the guest running here.
+ * are handed to the transport. While it is false, every failure ends with the guest running here.
+ * After that a failure is judged once nothing is in flight: the guest is ours again only if not all
+ * of those bytes were accepted, or if a faultline destination said that it never ran.
  *
  * What the roles share: the dirty bitmaps (who clears a host page's first bit sends that page), the
  * queue of requests when there is no urgent channel, and the atomics below.
