@@ -75,6 +75,15 @@ echo_over_tcp4_arrives(void **state)
 static void
 echo_over_tcp_name_arrives(void **state)
 {
+    g_autoptr(GError) error = NULL;
+    TransportListener *listener = transport_listen("tcp:localhost:0", &error);
+
+    /* A minimal system has no /etc/hosts. */
+    if (listener == NULL) {
+        print_message("skipped: no name to try: %s\n", error->message);
+        skip();
+    }
+    transport_listener_free(listener);
     check_echo_over(*state, "tcp:localhost:0");
 }
 
