@@ -333,14 +333,19 @@ make_guest(bool incoming)
     return machine;
 }
 
+static uint64_t
+count_passes(const char *verdict)
+{
+    return g_ascii_strtoull(strrchr(verdict, ',') + 2, NULL, 10);
+}
+
 /* Waits, as long as it takes, until the verdict counts more than `passes`. */
 static const char *
-wait_for_passes(Machine *machine, unsigned passes)
+wait_for_passes(Machine *machine, uint64_t passes)
 {
     while (true) {
         const char *verdict = machine_threads.verdict(machine);
-        const char *at = strrchr(verdict, ',');
-        if (!g_str_has_prefix(verdict, "ok") || g_ascii_strtoull(at + 2, NULL, 10) > passes)
+        if (!g_str_has_prefix(verdict, "ok") || count_passes(verdict) > passes)
             return verdict;
         g_usleep(1000);
     }
@@ -371,7 +376,7 @@ guest_that_runs_writes_and_paused_does_not(void **state)
     assert_string_equal(verdict, machine_threads.verdict(machine));
 
     assert_true(guest->resume(machine, NULL));
-    wait_for_passes(machine, 3);
+    wait_for_passes(machine, count_passes(verdict) + 1);
     assert_true(guest->pause(machine, NULL));
     assert_int_not_equal(memcmp(copy, block->host_address, block->length_bytes), 0);
     machine_threads.free(machine);
