@@ -22,8 +22,6 @@ spin_allow(Spin *spin, uint64_t wanted_ns)
 void
 spin_learn(Spin *spin, bool is_hit)
 {
-    spin->count_tries++;
-    spin->count_hits += is_hit;
     spin->count_misses = is_hit ? 0 : spin->count_misses + 1;
 }
 

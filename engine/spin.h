@@ -14,7 +14,6 @@
 typedef struct Spin {
     unsigned count_misses; /* in a row */
     unsigned count_skips;  /* since the last try */
-    uint64_t count_hits, count_tries;
 } Spin;
 
 /* How long to spin now: wanted_ns, or 0. */

@@ -11,9 +11,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <linux/kvm.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define POLL_US          20000
@@ -285,21 +287,26 @@ run_demo(Demo *demo)
     return good ? EXIT_OK : EXIT_FAILED;
 }
 
-/* KVM where it can be opened; says so where not. */
+/* Whether /dev/kvm is there and answers as one; says so where not. */
+static bool
+has_kvm(void)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    int version = fd >= 0 ? ioctl(fd, KVM_GET_API_VERSION, 0) : -1;
+
+    if (version != KVM_API_VERSION)
+        printf("/dev/kvm cannot be used (%s): the guest is threads of a process.\n",
+               version < 0 ? g_strerror(errno) : "another version of its interface");
+    if (fd >= 0)
+        close(fd);
+    return version == KVM_API_VERSION;
+}
+
 static void
 choose_guest(Demo *demo)
 {
-    int fd = -1;
-
-    if (!demo->guest) {
-        fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-        demo->guest = g_strdup(fd >= 0 ? "kvm" : "threads");
-        if (fd < 0)
-            printf("/dev/kvm cannot be opened (%s): the guest is threads of a process.\n",
-                   g_strerror(errno));
-    }
-    if (fd >= 0)
-        close(fd);
+    if (!demo->guest)
+        demo->guest = g_strdup(has_kvm() ? "kvm" : "threads");
     if (!demo->write_rate && g_str_equal(demo->guest, "threads"))
         demo->write_rate = g_strdup(WRITE_RATE);
     printf("A guest of kind %s with %s of memory moves between two processes of this host.\n",
