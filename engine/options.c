@@ -4,6 +4,7 @@
  * threads read values through options_has() and options_get().
  */
 #include "engine/migration.h"
+#include "engine/stream/stream.h"
 
 #include <string.h>
 
@@ -38,6 +39,13 @@ options_init(Options *options)
         options->capabilities[i] = capabilities[i].preset;
     for (unsigned i = 0; i < PARAMETER_COUNT; i++)
         options->parameters[i] = parameters[i].preset;
+}
+
+uint32_t
+options_features(const Options *options)
+{
+    return options_has(options, CAPABILITY_PAGE_RUNS) ? STREAM_FEATURES
+                                                      : STREAM_FEATURES & ~STREAM_FEATURE_RUNS;
 }
 
 const FaultlineCapabilityRow *

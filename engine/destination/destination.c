@@ -384,6 +384,7 @@ take_failure(Destination *destination, GError *failure)
     g_clear_error(&destination->failure);
     destination->failure = failure;
     destination->deadline_ns = 0;
+    destination_leave_run(destination);
     destination->stage = is_loaded_here ? destination_stage_paused : destination_stage_failing;
 }
 

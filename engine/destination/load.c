@@ -139,29 +139,39 @@ take_record(Destination *destination, const StreamRecord *record, GError **error
     }
 }
 
+static StageResult
+read_record(Destination *destination, GError **error)
+{
+    PageChannel *channel = &destination->main;
+    StreamRecord record;
+    size_t length;
+
+    StageResult result = destination_stage_of(
+        destination_read_record(&destination->reader, channel, &record, &length, error), error);
+    if (result == STAGE_STAY && !destination_flush_run(destination, channel, error))
+        return STAGE_FAILED;
+    /* What came before the link broke is good, and somebody may wait for it. */
+    if (result == STAGE_FAILED)
+        destination_flush_run(destination, channel, NULL);
+    if (result != STAGE_AGAIN)
+        return result;
+    if (!take_record(destination, &record, error))
+        return STAGE_FAILED;
+    reader_consume(&destination->reader, length);
+    return STAGE_AGAIN;
+}
+
 StageResult
 destination_stage_records(Destination *destination, GError **error)
 {
-    for (unsigned count = 0;
-         count < RECORDS_BATCH && destination->stage == destination_stage_records; count++) {
-        StreamRecord record;
-        size_t length;
-        StageResult result =
-            destination_stage_of(destination_read_record(&destination->reader, &destination->main,
-                                                         &record, &length, error),
-                                 error);
-        if (result == STAGE_STAY && !destination_flush_run(destination, &destination->main, error))
-            return STAGE_FAILED;
-        /* What came before the link broke is good, and somebody may wait for it. */
-        if (result == STAGE_FAILED)
-            destination_flush_run(destination, &destination->main, NULL);
-        if (result != STAGE_AGAIN)
-            return result;
-        if (!take_record(destination, &record, error))
-            return STAGE_FAILED;
-        reader_consume(&destination->reader, length);
-    }
-    return STAGE_AGAIN;
+    StageResult result = STAGE_AGAIN;
+
+    for (unsigned count = 0; count < RECORDS_BATCH && result == STAGE_AGAIN &&
+                             destination->stage == destination_stage_records;
+         count++)
+        result = destination_is_receiving(destination) ? destination_receive_run(destination, error)
+                                                       : read_record(destination, error);
+    return result;
 }
 
 StageResult

@@ -152,7 +152,8 @@ take_pong(Source *source, uint32_t value)
 
     /* Once: features do not change after others were told of them. */
     if ((is_hello || is_answer) && !source_flag(&source->has_pong)) {
-        source->features = is_answer ? value & STREAM_FEATURES : 0;
+        source->features = is_answer ? value & source->offers : 0;
+        source->urgent.puts_runs = source->features & STREAM_FEATURE_RUNS;
         source_set_flag(&source->has_pong);
     } else if (value == STREAM_PING_COMMIT) {
         source_set_flag(&source->has_commit);

@@ -28,6 +28,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
+    source->offers = options_features(options);
     source->latency_hold = -1;
     source->stage = source_stage_connect;
     source->migration = (Role){.name = "migration",

@@ -55,6 +55,7 @@ struct Source {
     RamBlocks *blocks;
     char *uri;
     bool has_return_path, can_postcopy, has_preempt, releases_ram;
+    uint32_t offers; /* features of the hello */
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
     UffdTracker *tracker; /* when the guest has no dirty log of its own */
@@ -71,7 +72,7 @@ struct Source {
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
     unsigned cursor_block;       /* where pass or pusher goes on */
     uint64_t cursor_page;
-    uint64_t end_page; /* pusher: inside a host page up to here; 0: between two */
+    uint64_t end_page; /* pusher: has claimed up to here; 0: nothing */
     uint64_t pass_began_ns, window_began_ns, window_bytes;
     TransportLimit limit;
     GByteArray *package;  /* devices or package: being sent */
@@ -175,6 +176,9 @@ bool source_start_log(Source *source, GError **error);
 void source_stop_log(Source *source);
 uint64_t source_count_dirty(const Source *source);
 
+/* Claims host pages from a dirty one on, as many as lie one behind the other, at most up to end;
+ * returns how many target pages. 0: another one was quicker. */
+uint64_t source_claim_run(RamBlock *block, uint64_t page, uint64_t end);
 /* Claims a host page: true for exactly one caller. Walk 6 of 12. */
 bool source_claim(RamBlock *block, uint64_t page);
 
@@ -195,6 +199,13 @@ static inline bool
 source_has_answer(const Source *source)
 {
     return !source->has_return_path || source_flag(&source->has_pong);
+}
+
+/* The destination has said that it takes runs of pages. */
+static inline bool
+source_has_runs(const Source *source)
+{
+    return source_flag(&source->has_pong) && (source->features & STREAM_FEATURE_RUNS);
 }
 
 static inline void

@@ -115,6 +115,7 @@ typedef struct SimPlan {
     unsigned count_blocks, count_vcpus;
     bool postcopy, preempt, release, return_path, blocktime, tracker, zap_needed;
     bool start_paused, two_wishes, poison, want_postcopy;
+    bool runs[SIM_SIDES];
     uint64_t postcopy_ns; /* when the switch is wished */
     uint64_t idle_ns;     /* from then on the guest writes nothing, so that precopy can end */
     uint64_t touch_ns;    /* mean time between two accesses of a vCPU */
@@ -204,6 +205,9 @@ SimTouch sim_uffd_touch(unsigned block, unsigned page, uint32_t thread, bool wri
                         uint8_t **ret_bytes);
 /* The page has its final bytes here: placed, or stored and not discarded since. */
 bool sim_uffd_has(unsigned block, unsigned page, const uint8_t **ret_bytes);
+/* Bytes have come straight to where uffd_receive_address() said, behind those of the same range
+ * that had come before. */
+void sim_uffd_arrived(const uint8_t *base, size_t before, size_t after);
 /* The source gave the page's memory back. */
 bool sim_uffd_released(unsigned block, unsigned page);
 /* A page of the source was written: for the trackers. */

@@ -240,6 +240,7 @@ make_side(SimSide side)
     set_capability(side, "postcopy-ram", plan->postcopy);
     set_capability(side, "postcopy-preempt", plan->preempt);
     set_capability(side, "return-path", plan->return_path);
+    set_capability(side, "page-runs", plan->runs[side]);
     if (side == SIM_SOURCE)
         set_capability(side, "release-ram", plan->release);
     else
