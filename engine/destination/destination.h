@@ -241,9 +241,9 @@ uint64_t destination_state_limit(const Destination *destination);
 /* Messages to the source. false: the mailbox is full, try again later. Thread: listen, package. */
 bool destination_post(Destination *destination, StreamReturnType type, uint32_t value);
 
-/* Pages (place.c). read_record: the next record of a channel, not consumed; of a run first its
- * header, then as many of its pages as have come, as if they were a record. take_record: puts pages
- * where they belong; PEER error for a record that breaks a rule. Thread: the channel's. */
+/* Pages (load.c, place.c). read_record: the next record of a channel, not consumed; of a run first
+ * its header, then as many of its pages as have come, as if they were a record. take_record: puts
+ * pages where they belong; PEER error for a record that breaks a rule. Thread: the channel's. */
 void page_channel_init(PageChannel *channel, const char *name, const RamBlocks *blocks);
 void page_channel_clear(PageChannel *channel);
 ReadResult destination_read_record(Reader *reader, const PageChannel *channel, StreamRecord *ret,

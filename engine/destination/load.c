@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The ram section: its block list, and its records, of which place.c takes the pages. Listen role,
- * in precopy and postcopy.
+ * in precopy and postcopy; reading a record, also the fault role for the urgent channel.
  */
 #include "engine/destination/destination.h"
 
 #include <string.h>
 
 #define RECORDS_BATCH 128u
+#define PIECE_PAGES   64u /* of a run that are placed at once */
 
 /* ---- The block list -------------------------------------------------------------------------- */
 
@@ -111,6 +112,60 @@ begin_block_list(Destination *destination, const StreamRecord *record, GError **
 }
 
 /* ---- Records --------------------------------------------------------------------------------- */
+
+typedef struct RecordDecode {
+    const char *channel;
+    bool takes_runs;
+    StreamRecord *record;
+} RecordDecode;
+
+static StreamResult
+decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+              GError **error)
+{
+    const RecordDecode *decode = context;
+    return stream_decode_record(bytes, available, decode->channel, decode->takes_runs,
+                                decode->record, ret_length, error);
+}
+
+typedef struct PagesDecode {
+    const ComingRun *coming;
+    StreamRecord *record;
+} PagesDecode;
+
+/* As many whole pages of the run that is coming as are here. */
+static StreamResult
+decode_pages(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+             GError **error)
+{
+    const PagesDecode *decode = context;
+    const ComingRun *coming = decode->coming;
+    uint64_t count = MIN(MIN(coming->count, PIECE_PAGES), available / FAULTLINE_PAGE_BYTES);
+    (void)error;
+
+    *ret_length = MAX(count, 1) * FAULTLINE_PAGE_BYTES;
+    if (!count)
+        return STREAM_MORE;
+    *decode->record = (StreamRecord){.flag = STREAM_RAM_PAGE,
+                                     .is_continue = true,
+                                     .offset = coming->page * FAULTLINE_PAGE_BYTES,
+                                     .count_pages = (uint32_t)count,
+                                     .page = bytes,
+                                     .page_length = (uint32_t)*ret_length};
+    return STREAM_OK;
+}
+
+ReadResult
+destination_read_record(Reader *reader, const PageChannel *channel, StreamRecord *ret,
+                        size_t *ret_length, GError **error)
+{
+    if (channel->coming.count) {
+        PagesDecode pages = {&channel->coming, ret};
+        return reader_decode(reader, decode_pages, &pages, ret_length, error);
+    }
+    RecordDecode decode = {channel->name, destination_flag(&channel->takes_runs), ret};
+    return reader_decode(reader, decode_record, &decode, ret_length, error);
+}
 
 static bool
 take_record(Destination *destination, const StreamRecord *record, GError **error)
