@@ -129,7 +129,9 @@ struct Destination {
     PageChannel urgent;
     const RamBlock *asked; /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
-    bool has_faults;      /* set by the ring: the userfaultfd is readable */
+    bool has_faults;      /* the userfaultfd may be readable; set by the ring, and after placing */
+    bool is_rereading;    /* it was set after placing */
+    Spin reread;          /* whether that finds anything */
     FaultAccount account; /* its figures are atomic */
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
