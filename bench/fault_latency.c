@@ -90,6 +90,16 @@ run_repeat(LatencyRun *run, unsigned repeat, Board *board, const FaultlineBlock 
     return true;
 }
 
+/* Records of one thread and repeat: at most three a request, and two a page of the answer. */
+static uint64_t
+walk_room(const LatencyOptions *options)
+{
+    uint64_t touches = options->count_faults / options->count_repeats + 1;
+    uint64_t pages = options->memory_bytes / FAULTLINE_PAGE_BYTES;
+    bool is_huge = options->backing == BACKING_HUGETLB;
+    return 3 * touches + 2 * (is_huge ? pages : MIN(touches, pages)) + 1024;
+}
+
 static bool
 run_repeats(LatencyRun *run, const FaultlineBlock *block, GError **error)
 {
@@ -101,7 +111,7 @@ run_repeats(LatencyRun *run, const FaultlineBlock *block, GError **error)
         return false;
     /* One thread may have all of the touches. */
     Board *board = board_new(BOARD_THREADS_MAX / 2, room, error);
-    bool done = board != NULL;
+    bool done = board && (!options->traces || board_trace(board, walk_room(options), error));
     for (unsigned repeat = 0; done && repeat < options->count_repeats; repeat++)
         done = run_repeat(run, repeat, board, block, netns, error);
     if (board)
@@ -123,6 +133,8 @@ make_cells(LatencyRun *run)
         Cell *cell = &run->cells[run->count_cells++];
         guint rest = i / pushes->len;
         cell_init(cell);
+        cell->has_urgent = options->preempt;
+        cell->host_pages = options->backing == BACKING_HUGETLB ? 512 : 1;
         cell->push_bytes_per_s = g_array_index(pushes, uint64_t, i % pushes->len);
         cell->count_threads = (unsigned)g_array_index(threads, uint64_t, rest % threads->len);
         cell->pattern = (PatternKind)g_array_index(patterns, uint64_t, rest / threads->len);

@@ -230,6 +230,7 @@ touch_page(const BenchGuest *guest, uint64_t page, Touch *touch)
     struct rusage before, after;
 
     getrusage(RUSAGE_THREAD, &before);
+    touch->begin_ns = bench_now_ns();
     touch->begin_ticks = bench_ticks();
     if (guest->plan.writes)
         words[1] = page;

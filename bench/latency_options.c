@@ -17,7 +17,7 @@
 /* What GOption fills. */
 typedef struct Texts {
     char *guest, *memory, *push, *threads, *pattern, *preempt, *backing, *transport, *warm;
-    char *source_cpus, *destination_cpus, *touch_cpus, *account;
+    char *source_cpus, *destination_cpus, *touch_cpus, *account, *stages;
     gint64 faults, stride, seed;
     gint repeats, seconds;
 } Texts;
@@ -151,6 +151,7 @@ preset_texts(LatencyOptions *options, Texts *texts)
     preset_text(&texts->transport, "tcp");
     preset_text(&texts->warm, "on");
     preset_text(&texts->account, "on");
+    preset_text(&texts->stages, "on");
     preset_text(&options->spin, "auto");
     preset_text(&options->low_latency, "auto");
 }
@@ -158,11 +159,20 @@ preset_texts(LatencyOptions *options, Texts *texts)
 static void
 texts_clear(Texts *texts)
 {
-    char **all[] = {&texts->guest,       &texts->memory,           &texts->push,
-                    &texts->threads,     &texts->pattern,          &texts->preempt,
-                    &texts->backing,     &texts->transport,        &texts->warm,
-                    &texts->source_cpus, &texts->destination_cpus, &texts->touch_cpus,
-                    &texts->account};
+    char **all[] = {&texts->guest,
+                    &texts->memory,
+                    &texts->push,
+                    &texts->threads,
+                    &texts->pattern,
+                    &texts->preempt,
+                    &texts->backing,
+                    &texts->transport,
+                    &texts->warm,
+                    &texts->source_cpus,
+                    &texts->destination_cpus,
+                    &texts->touch_cpus,
+                    &texts->account,
+                    &texts->stages};
     for (unsigned i = 0; i < G_N_ELEMENTS(all); i++)
         g_clear_pointer(all[i], g_free);
 }
@@ -188,6 +198,7 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
         {"low-latency", 0, 0, G_OPTION_ARG_STRING, &options->low_latency,
          "engine holds cpu_dma_latency", "auto|on|off"},
         {"account", 0, 0, G_OPTION_ARG_STRING, &texts->account, "postcopy-blocktime", "on|off"},
+        {"stages", 0, 0, G_OPTION_ARG_STRING, &texts->stages, "trace the walks of pages", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
         {"warm", 0, 0, G_OPTION_ARG_STRING, &texts->warm,
          "allocate destination memory by a precopy pass", "on|off"},
@@ -265,6 +276,7 @@ take_texts(LatencyOptions *options, const Texts *texts, GError **error)
         !parse_choice("--transport", texts->transport, transports, 2, &transport, error) ||
         !parse_flag("--preempt", texts->preempt, &options->preempt, error) ||
         !parse_flag("--account", texts->account, &options->accounts, error) ||
+        !parse_flag("--stages", texts->stages, &options->traces, error) ||
         !parse_flag("--warm", texts->warm, &options->is_warm, error))
         return false;
     options->backing = (Backing)backing;

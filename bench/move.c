@@ -91,7 +91,7 @@ make_faultline(Side *side, const FaultlineBlock *block, GError **error)
         if (!apply(side->faultline, &plan->settings[i], error))
             return false;
     side->own->cpu_begin_s = process_cpu_s();
-    return true;
+    return faultline_trace_walk(side->faultline, board_walks(side->board, side->is_source), error);
 }
 
 /* ---- Events

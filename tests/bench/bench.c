@@ -206,6 +206,7 @@ scene_init(Scene *scene, Backing backing, uint64_t push, unsigned threads)
     assert_true(placement_parse(&scene->placement, NULL, NULL, NULL, &error));
     scene->board = board_new(threads, TOUCHES, &error);
     assert_non_null(scene->board);
+    assert_true(board_trace(scene->board, 6 * TOUCHES, &error));
     scene->plan = (MovePlan){
         .source_block = &scene->block,
         .backing = backing,
@@ -239,12 +240,30 @@ typedef struct MoveCase {
     bool is_unix, writes, is_fresh, no_preempt;
 } MoveCase;
 
+/* Every fault whose page was asked for is told from touch to resume, if there is a channel on which
+ * the answer can be seen. */
+static void
+check_stages(const Cell *cell, const MoveCase *one)
+{
+    const Stages *stages = &cell->stages;
+
+    assert_int_equal(stages->count_lost, 0);
+    assert_true(stages->count_whole + stages->count_other <= cell->count_faults);
+    for (unsigned i = 0; i < STAGE_COUNT; i++)
+        if (!one->no_preempt)
+            assert_int_equal(samples_count(&stages->us[i]), stages->count_whole);
+    if (one->push == PUSH_OFF && !one->is_fresh)
+        assert_true(stages->count_whole >= TOUCHES / 2);
+    if (one->no_preempt)
+        assert_int_equal(stages->count_whole, 0);
+}
+
 static void
 run_case(const MoveCase *one)
 {
     g_autoptr(GError) error = NULL;
     Scene scene;
-    Cell cell = {.count_threads = one->threads};
+    Cell cell = {.count_threads = one->threads, .host_pages = 1, .has_urgent = !one->no_preempt};
 
     scene_init(&scene, one->backing, one->push, one->threads);
     scene.plan.is_unix = one->is_unix;
@@ -263,6 +282,8 @@ run_case(const MoveCase *one)
     assert_int_equal(end->requested_pages + end->pushed_pages, PAGES);
     assert_int_equal(samples_count(&cell.latency_us), cell.count_faults);
     assert_true(cell.count_faults <= TOUCHES);
+    assert_int_equal(cell.count_pages, TOUCHES);
+    check_stages(&cell, one);
     /* Who asks for a page faults on it, and waits for it unless it came in that very moment. */
     assert_true(cell.count_requests <= cell.count_faults + cell.count_mapped);
     if (one->push == PUSH_OFF && !one->is_fresh && !one->no_preempt) {
@@ -335,8 +356,10 @@ floor_of_each_kind_has_all_samples(void **state)
                                 .limit_s = 60};
         g_autoptr(GArray) trips = floor_round_trips(&plan, &error);
         g_autoptr(GArray) faults = floor_local_faults(&plan, &error);
+        g_autoptr(GArray) by_ring = floor_ring_trips(&plan, &error);
         assert_null(error);
         assert_int_equal(trips->len, 500);
+        assert_int_equal(by_ring->len, 500);
         assert_int_equal(faults->len, 500);
         for (guint j = 0; j < 500; j++)
             assert_true(g_array_index(faults, double, j) > 0);
