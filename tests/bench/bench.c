@@ -8,6 +8,7 @@
 #include "bench/clock.h"
 #include "bench/latency_options.h"
 #include "bench/report.h"
+#include "tests/bench/system_calls.h"
 #include "uffd/uffd.h"
 
 #include <math.h>
@@ -392,8 +393,11 @@ plain_transfer_takes_all_bytes(void **state)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--move") == 0)
+        return system_calls_move(argv[2]);
+
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(percentile_of_known_values_is_nearest_rank),
         cmocka_unit_test(samples_of_two_repeats_pool_and_range),
@@ -404,6 +408,8 @@ main(void)
         cmocka_unit_test(move_of_each_kind_accounts_for_every_touch),
         cmocka_unit_test(move_whose_side_dies_reports_it),
         cmocka_unit_test(floor_of_each_kind_has_all_samples),
+        cmocka_unit_test(lone_faults_take_few_system_calls),
+        cmocka_unit_test(batches_of_faults_take_few_system_calls),
         cmocka_unit_test(plain_transfer_takes_all_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
