@@ -53,6 +53,7 @@ typedef struct SideBoard {
     uint64_t anonymous_before_bytes, anonymous_during_bytes;
 
     FaultlineWalkTrace walks[FAULTLINE_WALK_ROLE_COUNT]; /* in the board's walk_records */
+    uint64_t count_slow;    /* KVM guest: slow touches when it was stopped here */
     ThreadUses first, last; /* at the first touch and at the last; count 0: not taken */
     FaultlineInfo at_last;  /* when the last touch was done */
     FaultlineInfo at_end;   /* when the migration was over */
@@ -63,6 +64,9 @@ typedef struct Board {
     char address[256]; /* where the destination listens, as the source reaches it */
 
     uint64_t count_wrong; /* touches that read something else than the source had */
+    double load_ns;       /* one of the plan's loads, on average */
+    uint64_t huge_bytes;  /* of guest memory mapped by 2 MiB meanwhile */
+    uint64_t local_ticks; /* KVM guest: of its quickest touch; 0: threads */
     uint64_t touch_ns;    /* from the first touch to the end of the last */
     uint64_t count_touches[BOARD_THREADS_MAX];
     /* set by the coordinator: room for the trace of each role of each side */

@@ -101,6 +101,8 @@ cell_add_repeat(Cell *cell, Board *board)
         stages_add_repeat(&cell->stages, board, cell->count_threads, cell->host_pages,
                           cell->has_urgent);
     add_engine(&cell->engine, &info->latency);
+    if (board->local_ticks && (!cell->local_ticks || board->local_ticks < cell->local_ticks))
+        cell->local_ticks = board->local_ticks;
     cell->count_wrong += board->count_wrong;
     cell->count_requests += info->postcopy_requests;
     cell->requested_pages += info->requested_pages;

@@ -37,6 +37,7 @@ typedef struct Cell {
     uint64_t count_touches, count_faults, count_mapped, count_wrong; /* faults: that waited */
     uint64_t count_pages; /* different ones touched, of each repeat */
     uint64_t count_requests, requested_pages, pushed_pages;
+    uint64_t local_ticks;     /* KVM guest: of its quickest touch */
     double touch_s, waited_s; /* of all threads together */
     double count_threads_s;   /* touch_s times threads, over the repeats */
     RoleUses source, destination;

@@ -182,7 +182,7 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
 {
     gboolean writes = FALSE, netns = FALSE;
     const GOptionEntry entries[] = {
-        {"guest", 0, 0, G_OPTION_ARG_STRING, &texts->guest, "threads (kvm: see README)", "KIND"},
+        {"guest", 0, 0, G_OPTION_ARG_STRING, &texts->guest, "threads, kvm", "KIND"},
         {"memory", 0, 0, G_OPTION_ARG_STRING, &texts->memory, "guest memory", "BYTES"},
         {"threads", 0, 0, G_OPTION_ARG_STRING, &texts->threads, "faulting threads", "N,..."},
         {"pattern", 0, 0, G_OPTION_ARG_STRING, &texts->pattern,
@@ -262,23 +262,19 @@ take_texts(LatencyOptions *options, const Texts *texts, GError **error)
 {
     const char *backings[BACKING_COUNT + 1] = {NULL};
     const char *const transports[] = {"tcp", "unix", NULL};
-    unsigned backing, transport;
+    const char *const guests[] = {"threads", "kvm", NULL};
+    unsigned guest, backing, transport;
 
-    if (strcmp(texts->guest, "threads") != 0) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
-                    "--guest %s: only threads can be timed touch by touch here; what a KVM guest "
-                    "sees is measured inside it, by bench/compare-qemu",
-                    texts->guest);
-        return false;
-    }
     memcpy(backings, backing_names, sizeof backing_names);
-    if (!parse_choice("--backing", texts->backing, backings, BACKING_COUNT, &backing, error) ||
+    if (!parse_choice("--guest", texts->guest, guests, 2, &guest, error) ||
+        !parse_choice("--backing", texts->backing, backings, BACKING_COUNT, &backing, error) ||
         !parse_choice("--transport", texts->transport, transports, 2, &transport, error) ||
         !parse_flag("--preempt", texts->preempt, &options->preempt, error) ||
         !parse_flag("--account", texts->account, &options->accounts, error) ||
         !parse_flag("--stages", texts->stages, &options->traces, error) ||
         !parse_flag("--warm", texts->warm, &options->is_warm, error))
         return false;
+    options->is_kvm = guest == 1;
     options->backing = (Backing)backing;
     options->is_unix = transport == 1;
     options->pushes = parse_list(texts->push, parse_push, error);
@@ -330,6 +326,29 @@ take_settings(LatencyOptions *options, GError **error)
     return true;
 }
 
+/* What the guest in a virtual machine does by itself, or cannot do. */
+static bool
+check_guest(const LatencyOptions *options, GError **error)
+{
+    const char *what = NULL;
+
+    if (!options->is_kvm)
+        return true;
+    if (options->threads->len != 1 || g_array_index(options->threads, uint64_t, 0) != 1)
+        what = "--threads: it has one vCPU";
+    else if (options->patterns->len != 1 ||
+             g_array_index(options->patterns, uint64_t, 0) != PATTERN_RANDOM)
+        what = "--pattern: it touches in its own order, each page once before any comes again";
+    else if (!options->traces)
+        what = "--stages off: they tell which touches waited";
+    else if (options->think_us > 0)
+        what = "--think: it goes on touching";
+    if (what)
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                    "--guest kvm cannot have %s; take --guest threads", what);
+    return !what;
+}
+
 bool
 latency_options_parse(LatencyOptions *options, int *argc, char ***argv, GError **error)
 {
@@ -341,7 +360,8 @@ latency_options_parse(LatencyOptions *options, int *argc, char ***argv, GError *
 
     *options = (LatencyOptions){.spin_is = "n/a", .low_latency_is = "n/a"};
     bool parsed = parse_command_line(options, &texts, argc, argv, error) &&
-                  take_texts(options, &texts, error) && take_settings(options, error);
+                  take_texts(options, &texts, error) && check_guest(options, error) &&
+                  take_settings(options, error);
     for (guint i = 0; parsed && i < options->patterns->len; i++) {
         if (g_array_index(options->patterns, uint64_t, i) == PATTERN_TRACE && !options->trace) {
             FAIL(error, "--pattern trace: it needs --trace FILE");

@@ -3,6 +3,7 @@
  * What fault-latency tells. Coordinating process, at the end.
  */
 #include "bench/latency_report.h"
+#include "bench/clock.h"
 #include "bench/host.h"
 #include "bench/report.h"
 
@@ -43,6 +44,13 @@ static double
 faults_a_page(const Cell *cell)
 {
     return ratio((double)cell->count_faults, (double)cell->count_pages);
+}
+
+/* What a touch without a fault takes in a KVM guest, its reading of the clock with it. */
+static double
+local_us(const Cell *cell)
+{
+    return (double)cell->local_ticks * bench_ns_per_tick() * 1e-3;
 }
 
 /* ---- Markdown
@@ -138,6 +146,10 @@ print_cells(LatencyRun *run)
         g_autofree char *name = cell_name(&run->cells[i]);
         stages_print(name, &run->cells[i].stages);
     }
+    for (unsigned i = 0; i < run->count_cells; i++)
+        if (run->cells[i].local_ticks)
+            printf("\nIn the guest a touch without a fault takes %.2f us (configuration %u).\n",
+                   local_us(&run->cells[i]), i + 1);
     printf("\nCPU time and sleeps of each thread, a fault:\n\n");
     for (unsigned i = 0; i < run->count_cells; i++) {
         const Cell *cell = &run->cells[i];
@@ -158,14 +170,15 @@ latency_report_print(LatencyRun *run)
     g_autofree char *destination = placement_text(&options->placement.destination);
     g_autofree char *touch = placement_text(&options->placement.touch);
 
-    printf("# Fault latency\n\n%s.\nMemory %" G_GUINT64_FORMAT
+    printf("# Fault latency\n\n%s.\nGuest %s, memory %" G_GUINT64_FORMAT
            " MiB %s, %s, %s%s, preempt %s, spin %s, low-latency %s, %s, CPUs: source %s, "
            "destination %s, guest %s, %u repeats.\n",
-           host, options->memory_bytes >> 20, backing_names[options->backing],
-           options->is_warm ? "warm" : "fresh", options->is_unix ? "unix" : "tcp",
-           options->uses_netns ? " over veth" : "", options->preempt ? "on" : "off",
-           options->spin_is, options->low_latency_is, options->writes ? "writes" : "reads", source,
-           destination, touch, options->count_repeats);
+           host, options->is_kvm ? "kvm" : "threads", options->memory_bytes >> 20,
+           backing_names[options->backing], options->is_warm ? "warm" : "fresh",
+           options->is_unix ? "unix" : "tcp", options->uses_netns ? " over veth" : "",
+           options->preempt ? "on" : "off", options->spin_is, options->low_latency_is,
+           options->writes ? "writes" : "reads", source, destination, touch,
+           options->count_repeats);
     print_latencies(run);
     print_cells(run);
 }
@@ -182,7 +195,7 @@ write_options(JsonBuilder *json, const LatencyOptions *options)
     g_autofree char *touch = placement_text(&options->placement.touch);
 
     report_open(json, "options");
-    report_text(json, "guest", "threads");
+    report_text(json, "guest", options->is_kvm ? "kvm" : "threads");
     report_count(json, "memory-bytes", options->memory_bytes);
     report_text(json, "backing", backing_names[options->backing]);
     report_flag(json, "warm", options->is_warm);
@@ -275,6 +288,8 @@ write_cell(JsonBuilder *json, Cell *cell, FloorFigures *floor)
     write_ratios(json, "ratio-to-io-uring-floor", cell, floor, true);
     stages_write(json, &cell->stages);
     write_engine(json, cell);
+    if (cell->local_ticks)
+        report_number(json, "touch-without-fault-us", local_us(cell));
     report_count(json, "touches", cell->count_touches);
     report_count(json, "faults", cell->count_faults);
     report_count(json, "faults-solved-by-the-kernel", cell->count_mapped);

@@ -109,8 +109,11 @@ static void
 take_touch(Stages *stages, GArray *const values[STAGE_COUNT], const Touch *touch, const Walk *walk,
            bool has_urgent)
 {
+    /* A guest's own counter says how long it waited, and not when. */
     uint64_t resumed_ns =
-        touch->begin_ns + (uint64_t)((double)touch->ticks * bench_ns_per_tick() + 0.5);
+        !touch->begin_ns
+            ? 0
+            : touch->begin_ns + (uint64_t)((double)touch->ticks * bench_ns_per_tick() + 0.5);
     uint64_t at_ns[STAGE_COUNT + 1] = {touch->begin_ns};
     bool is_whole = true;
 
@@ -120,7 +123,8 @@ take_touch(Stages *stages, GArray *const values[STAGE_COUNT], const Touch *touch
     }
     at_ns[STAGE_COUNT] = resumed_ns;
     /* Woken on the CPU of who placed the page, the thread runs on before that one has the time. */
-    at_ns[STAGE_COUNT - 1] = MIN(at_ns[STAGE_COUNT - 1], resumed_ns);
+    if (resumed_ns)
+        at_ns[STAGE_COUNT - 1] = MIN(at_ns[STAGE_COUNT - 1], resumed_ns);
     /* Read before this thread touched it, it is somebody else's fault. */
     bool is_own = walk->at_ns[0] && is_in_order(at_ns);
     stages->count_whole += is_own && is_whole;
@@ -182,7 +186,7 @@ stages_print(const char *name, Stages *stages)
         else
             printf(" - |");
     }
-    printf(" %zu |\n", samples_count(&stages->us[0]));
+    printf(" %" G_GUINT64_FORMAT " |\n", stages->count_whole);
 }
 
 void

@@ -150,7 +150,7 @@ options_that_are_wrong_are_refused_by_name(void **state)
         {"--threads", "0", "--threads 0"},
         {"--pattern", "chaos", "--pattern chaos"},
         {"--memory", "1000", "--memory 1000"},
-        {"--guest", "kvm", "--guest kvm"},
+        {"--guest", "toaster", "--guest toaster"},
         {"--pattern", "trace", "--trace FILE"},
         {"--source-cpus", "x", "'x'"},
         {"--spin", "maybe", "--spin maybe"},
@@ -318,6 +318,62 @@ move_of_each_kind_accounts_for_every_touch(void **state)
 }
 
 static void
+move_of_a_kvm_guest_tells_the_touches_that_waited(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    KvmPlan kvm;
+    Scene scene;
+    Cell cell = {.count_threads = 1, .host_pages = 1, .has_urgent = true};
+    (void)state;
+
+    if (access("/dev/kvm", R_OK | W_OK) != 0 || g_getenv("FAULTLINE_TEST_NO_KVM"))
+        print_message("skipped: no /dev/kvm here\n");
+    if (access("/dev/kvm", R_OK | W_OK) != 0 || g_getenv("FAULTLINE_TEST_NO_KVM") ||
+        !can_watch_memory())
+        skip();
+    scene_init(&scene, BACKING_SMALL, PUSH_OFF, 1);
+    if (!kvm_plan_init(&kvm, MEMORY_BYTES, &error))
+        fail_msg("%s", error->message);
+    scene.plan.kvm = &kvm;
+    scene.plan.touch.count_touches = TOUCHES / 4;
+    if (!move_run(&scene.plan, scene.board, &error))
+        fail_msg("%s", error->message);
+    cell_init(&cell);
+    cell_add_repeat(&cell, scene.board);
+    assert_int_equal(cell.count_wrong, 0);
+    assert_true(cell.count_requests >= TOUCHES / 4);
+    /* It stops between a fault and its log, and other pages of its are missing, too. */
+    assert_true(cell.count_faults >= TOUCHES / 8);
+    assert_true(cell.count_faults <= cell.count_requests + 1);
+    assert_true(cell.stages.count_whole >= TOUCHES / 8);
+    assert_true(cell.local_ticks > 0);
+    kvm_plan_clear(&kvm);
+    cell_clear(&cell);
+    scene_clear(&scene, 1);
+}
+
+static void
+options_of_a_kvm_guest_are_refused_where_it_has_none(void **state)
+{
+    const char *wrong[][2] = {
+        {"--threads", "4"}, {"--pattern", "zipf"}, {"--think", "5"}, {"--stages", "off"}};
+    (void)state;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        char *words[] = {(char *)"fault-latency", (char *)"--guest",   (char *)"kvm",
+                         (char *)wrong[i][0],     (char *)wrong[i][1], NULL};
+        char **argv = words;
+        int argc = 5;
+        LatencyOptions options;
+        g_autoptr(GError) error = NULL;
+
+        assert_false(latency_options_parse(&options, &argc, &argv, &error));
+        assert_non_null(strstr(error->message, wrong[i][0]));
+        latency_options_clear(&options);
+    }
+}
+
+static void
 move_whose_side_dies_reports_it(void **state)
 {
     g_autoptr(GError) error = NULL;
@@ -406,6 +462,8 @@ main(int argc, char **argv)
         cmocka_unit_test(pattern_of_a_trace_follows_the_file),
         cmocka_unit_test(options_that_are_wrong_are_refused_by_name),
         cmocka_unit_test(move_of_each_kind_accounts_for_every_touch),
+        cmocka_unit_test(move_of_a_kvm_guest_tells_the_touches_that_waited),
+        cmocka_unit_test(options_of_a_kvm_guest_are_refused_where_it_has_none),
         cmocka_unit_test(move_whose_side_dies_reports_it),
         cmocka_unit_test(floor_of_each_kind_has_all_samples),
         cmocka_unit_test(lone_faults_take_few_system_calls),
