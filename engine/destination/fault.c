@@ -37,6 +37,7 @@ request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t 
     const char *name = destination->asked == block ? NULL : block->is.name;
     stream_put_request(frame_queue_writer(destination->requests), name, page * FAULTLINE_PAGE_BYTES,
                        (uint32_t)block->is.page_size_bytes);
+    frame_queue_note_page(&destination->out, block, page);
     destination->asked = block;
     destination->asked_ns = now_ns;
     destination->count_asked++;
@@ -68,6 +69,7 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
         return false;
     }
     page = ram_block_host_page(block, page);
+    walk_step_at(destination->walk, WALK_FAULT_READ, block->index, page, now_ns);
     if (page_bitmap_is_set(block->received, page))
         return destination_show_received(block, page, error);
 
