@@ -135,6 +135,17 @@ frame_queue_put_memory(FrameQueue *queue, const void *bytes, size_t length_bytes
 }
 
 void
+frame_queue_note_page(FrameQueue *queue, RamBlock *block, uint64_t page)
+{
+    const FrameRecord noted = {.block = block, .page = page, .count = 1};
+
+    if (!queue->walk || current(queue)->count_pages == FRAME_PAGES)
+        return;
+    note_pages(current(queue), &noted);
+    current(queue)->count_pages++;
+}
+
+void
 frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page)
 {
     Frame *frame = current(queue);
@@ -170,6 +181,16 @@ release_pages(const Frame *frame)
     }
 }
 
+static void
+trace_frame(FrameQueue *queue, const Frame *frame, uint64_t time_ns)
+{
+    for (unsigned i = 0; queue->walk && i < frame->count_runs; i++) {
+        const FrameRun *run = &frame->runs[i];
+        for (uint64_t page = run->page; page < run->page + run->count; page++)
+            walk_step_at(queue->walk, queue->walk_step, run->block->index, page, time_ns);
+    }
+}
+
 static FlushResult
 fail(FrameQueue *queue, GError **error)
 {
@@ -201,8 +222,10 @@ frame_queue_flush(FrameQueue *queue, GError **error)
         queue->closed_bytes += frame->length_bytes;
         queue->is_pending = true;
     }
+    uint64_t handed_ns = walk_now_ns(queue->walk);
     switch (transport_send(queue->sender, frame->iov, frame->count_iov)) {
     case TRANSPORT_OK:
+        trace_frame(queue, frame, handed_ns);
         break;
     case TRANSPORT_WAIT:
         return FLUSH_WAIT;

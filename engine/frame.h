@@ -11,6 +11,7 @@
 
 #include "engine/block.h"
 #include "engine/stream/stream.h"
+#include "engine/walk.h"
 #include "transport/transport.h"
 
 #define FRAME_PAGES          128u
@@ -51,6 +52,8 @@ typedef struct FrameQueue {
     const RamBlock *named; /* last block named on this channel; NULL: name the next one */
     uint64_t closed_bytes; /* all that was handed over, or waits to be */
     uint64_t count_zero, count_normal; /* pages put */
+    FaultlineWalkTrace *walk;          /* of the pages in a frame, as it leaves; NULL: none */
+    WalkStep walk_step;
 } FrameQueue;
 
 typedef enum {
@@ -78,6 +81,9 @@ void frame_queue_put_memory(FrameQueue *queue, const void *bytes, size_t length_
 void frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page);
 /* Pages that the frame still takes. */
 unsigned frame_queue_room_pages(const FrameQueue *queue);
+
+/* What was put last concerns this page: for the trace. */
+void frame_queue_note_page(FrameQueue *queue, RamBlock *block, uint64_t page);
 
 /* Hands over what was put; nothing put: TAKEN. Errors: LINK. */
 FlushResult frame_queue_flush(FrameQueue *queue, GError **error);

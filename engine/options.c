@@ -44,8 +44,13 @@ options_init(Options *options)
 uint32_t
 options_features(const Options *options)
 {
-    return options_has(options, CAPABILITY_PAGE_RUNS) ? STREAM_FEATURES
-                                                      : STREAM_FEATURES & ~STREAM_FEATURE_RUNS;
+    uint32_t features = STREAM_FEATURES;
+
+    if (!options_has(options, CAPABILITY_PAGE_RUNS))
+        features &= ~STREAM_FEATURE_RUNS;
+    if (!options_has(options, CAPABILITY_URGENT_REQUESTS))
+        features &= ~STREAM_FEATURE_URGENT_REQUESTS;
+    return features;
 }
 
 const FaultlineCapabilityRow *

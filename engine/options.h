@@ -23,6 +23,10 @@
       "hold /dev/cpu_dma_latency at 0 during postcopy, where that is permitted")                   \
     X(PAGE_RUNS, "page-runs", true, false,                                                         \
       "pages one behind the other under one header, if the peer is a faultline that has it on")    \
+    X(URGENT_REQUESTS, "urgent-requests", true, false,                                             \
+      "with postcopy-preempt: requests on the urgent channel too, if the peer is a faultline "     \
+      "that "                                                                                      \
+      "has it on")                                                                                 \
     X(RETURN_PATH, "return-path", true, false,                                                     \
       "source: the destination confirms; without it a failure there loses the guest")
 

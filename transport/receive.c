@@ -36,6 +36,7 @@ struct TransportReceiver {
     /* The caller's memory; then start and end are equal, unless it has just been filled. */
     uint8_t *into; /* NULL: none */
     size_t into_length, into_done;
+    size_t wanted_bytes; /* of a receive for a peek, before it is submitted */
     size_t direct_bytes; /* of the operation in flight: as many go there, the rest to the buffer */
     struct msghdr message;
     struct iovec iov[2];
@@ -93,29 +94,10 @@ make_room(TransportReceiver *receiver, size_t length)
     receiver->end = available;
 }
 
-/* For a peek of length. */
-static void
-start_receive(TransportReceiver *receiver, size_t length)
-{
-    struct io_uring_sqe *sqe;
-
-    make_room(receiver, length);
-    size_t room = CAPACITY_BYTES - receiver->end;
-    size_t wanted = length - (receiver->end - receiver->start) + receiver->ahead_bytes;
-    sqe = transport_ring_sqe(receiver->ring);
-    io_uring_prep_recv(sqe, receiver->link->fd, receiver->bytes + receiver->end, MIN(room, wanted),
-                       0);
-    receiver->direct_bytes = 0;
-    transport_ring_queue(&receiver->op, sqe);
-    receiver->ahead_bytes = MIN(receiver->ahead_bytes * 4, CAPACITY_BYTES);
-}
-
 /* For the rest of the caller's memory, and the little that comes behind it. */
 static void
-start_receive_into(TransportReceiver *receiver)
+prepare_receive_into(TransportReceiver *receiver, struct io_uring_sqe *sqe)
 {
-    struct io_uring_sqe *sqe = transport_ring_sqe(receiver->ring);
-
     g_assert(receiver->start == receiver->end);
     receiver->start = receiver->end = 0;
     receiver->direct_bytes = receiver->into_length - receiver->into_done;
@@ -123,7 +105,30 @@ start_receive_into(TransportReceiver *receiver)
     receiver->iov[1] = (struct iovec){receiver->bytes, AHEAD_MIN_BYTES};
     receiver->message = (struct msghdr){.msg_iov = receiver->iov, .msg_iovlen = 2};
     io_uring_prep_recvmsg(sqe, receiver->link->fd, &receiver->message, 0);
-    transport_ring_queue(&receiver->op, sqe);
+}
+
+static void
+prepare_receive(TransportOp *op, struct io_uring_sqe *sqe)
+{
+    TransportReceiver *receiver = (TransportReceiver *)op;
+
+    if (receiver->into != NULL) {
+        prepare_receive_into(receiver, sqe);
+        return;
+    }
+    receiver->direct_bytes = 0;
+    io_uring_prep_recv(sqe, receiver->link->fd, receiver->bytes + receiver->end,
+                       MIN(receiver->wanted_bytes, CAPACITY_BYTES - receiver->end), 0);
+}
+
+/* For a peek of length. */
+static void
+start_receive(TransportReceiver *receiver, size_t length)
+{
+    make_room(receiver, length);
+    receiver->wanted_bytes = length - (receiver->end - receiver->start) + receiver->ahead_bytes;
+    receiver->ahead_bytes = MIN(receiver->ahead_bytes * 4, CAPACITY_BYTES);
+    transport_ring_queue(receiver->ring, &receiver->op);
 }
 
 TransportReceiver *
@@ -132,6 +137,7 @@ transport_receiver_new(TransportRing *ring, TransportLink *link)
     TransportReceiver *receiver = g_new0(TransportReceiver, 1);
 
     receiver->op.done = receive_done;
+    receiver->op.prepare = prepare_receive;
     receiver->ring = ring;
     receiver->link = transport_link_ref(link);
     receiver->bytes = g_malloc(CAPACITY_BYTES);
@@ -244,7 +250,7 @@ advance_into(TransportReceiver *receiver)
     if (receiver->is_ended)
         return report_end(receiver, receiver->into_length, receiver->into_done);
     if (!receiver->op.is_in_flight)
-        start_receive_into(receiver);
+        transport_ring_queue(receiver->ring, &receiver->op);
     return TRANSPORT_WAIT;
 }
 
@@ -270,7 +276,7 @@ transport_receive_leave(TransportReceiver *receiver)
 {
     if (receiver->into == NULL)
         return;
-    if (receiver->direct_bytes != 0)
+    if (receiver->op.is_in_flight)
         transport_ring_cancel(receiver->ring, &receiver->op);
     receiver->op.is_closing = false;
     receiver->into = NULL;

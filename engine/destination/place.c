@@ -72,6 +72,7 @@ static bool
 serve_requested(Destination *destination, const PageChannel *channel, RamBlock *block,
                 uint64_t page, GError **error)
 {
+    walk_step(channel->walk, WALK_PAGE_PLACE, block->index, page);
     tell_account(destination, channel, block, page);
     if (channel == &destination->urgent)
         return true;
@@ -342,6 +343,8 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
     uint64_t page = record->offset / FAULTLINE_PAGE_BYTES;
     ComingRun *coming = &channel->coming;
 
+    if (channel == &destination->urgent)
+        walk_step(channel->walk, WALK_REPLY_RECEIVE, block->index, page);
     if (record->flag == STREAM_RAM_PAGE && !record->page)
         return begin_run(destination, channel, block, page, record->count_pages, error);
     if (coming->count) {

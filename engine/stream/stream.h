@@ -284,7 +284,12 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
                other in the block; then for PAGE their bytes, for ZERO nothing, not even a fill. A \
                source sends runs once it has the answer to its hello, a destination takes them     \
                from that answer on. Only with capability page-runs on both sides */
-#define STREAM_FEATURES       (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS)
+#define STREAM_FEATURE_URGENT_REQUESTS                                                             \
+    0x0008u /* with an urgent channel, REQ_PAGES go on that one, against                           \
+               the pages: they and their answers then carry each other's                           \
+               acknowledgements, which saves a third of the round trip */
+#define STREAM_FEATURES                                                                            \
+    (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS | STREAM_FEATURE_URGENT_REQUESTS)
 #define STREAM_PING_DISCARDED 2u
 #define STREAM_PING_LOADED    3u
 #define STREAM_PING_RUNNING   4u
