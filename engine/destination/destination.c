@@ -387,6 +387,18 @@ take_failure(Destination *destination, GError *failure)
     destination->stage = is_loaded_here ? destination_stage_paused : destination_stage_failing;
 }
 
+/* Somebody wants the connection to be broken in postcopy. */
+static bool
+take_break(Destination *destination, GError **error)
+{
+    if (!__atomic_exchange_n(&destination->wants_break, false, __ATOMIC_ACQUIRE) ||
+        context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        return false;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                "migrate-pause broke the connection, as it was asked to");
+    return true;
+}
+
 /* What the other roles met. */
 static bool
 take_role_errors(Destination *destination, GError **error)
@@ -427,7 +439,7 @@ destination_listen_step(void *self)
     if (destination_flag(&destination->is_stopping))
         return end(destination);
     StageResult result = STAGE_FAILED;
-    if (!take_role_errors(destination, &failure))
+    if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
     progress_set(&destination->faultline->progress.remaining_bytes,
                  count_missing(destination) * FAULTLINE_PAGE_BYTES);
