@@ -390,6 +390,10 @@ FaultlineMonitor *faultline_monitor_new(Faultline *faultline, const FaultlineMon
 void faultline_monitor_free(FaultlineMonitor *monitor);
 void faultline_monitor_pump(FaultlineMonitor *monitor);
 
+/* The last migrate-incoming was given `exit-on-error`: false: the program shall not end when it
+ * fails. */
+bool faultline_monitor_stays_on_error(const FaultlineMonitor *monitor);
+
 /* One QMP client. write is called with whole lines, greeting first, and must not block; it returns
  * false when the client cannot take more, which ends the session. */
 FaultlineSession *faultline_session_new(FaultlineMonitor *monitor,

@@ -218,8 +218,8 @@ arguments_that_do_not_fit_are_refused_by_name(void **state)
         {ADDRESS("\"transport\":\"socket\",\"type\":\"inet\",\"host\":\"a\",\"port\":1"),
          "addr.port', expected: string"},
         {"{\"execute\":\"migrate-incoming\",\"arguments\":{\"uri\":\"unix:/x\","
-         "\"exit-on-error\":true}}",
-         "exit-on-error"},
+         "\"exit-on-error\":1}}",
+         "'exit-on-error', expected: boolean"},
         {CAPABILITIES(""), "'capabilities' is missing"},
         {CAPABILITIES("\"capabilities\":[1]"), "'capabilities[0]', expected: object"},
         {CAPABILITIES("\"capabilities\":[{\"capability\":\"events\"}]"), "state' is missing"},
@@ -339,7 +339,7 @@ hmp_lines_answer_as_typed_in_qemu(void **state)
         {"frobnicate", "Error: unknown command: 'frobnicate'"},
         {"migrate 'open", "Error: "},
         {"help", "migrate_set_capability CAPABILITY on|off -- "},
-        {"help migrate", "migrate [-d] URI -- "},
+        {"help migrate", "migrate [-d] [-r] URI -- "},
         {"help info", "info status -- "},
         {"help nothing", "Error: "},
     };
