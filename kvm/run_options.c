@@ -5,10 +5,9 @@
  * value is left to them.
  */
 #include "kvm/run_options.h"
+#include "kvm/monitor_socket.h"
 
 #include <string.h>
-
-#define SOCKET_PATH_LIMIT 107
 
 /* What GOption fills; checked afterwards. */
 typedef struct RawOptions {
@@ -189,15 +188,13 @@ take_memory(const RawOptions *raw, RunOptions *options, GError **error)
 static bool
 take_qmp(char **texts, RunOptions *options, GError **error)
 {
-    unsigned length = texts ? g_strv_length(texts) : 0;
-
-    options->qmp = g_new0(char *, length + 1);
-    for (unsigned i = 0; i < length; i++) {
-        const char *path = texts[i] + strlen("unix:");
-        if (!g_str_has_prefix(texts[i], "unix:") || !*path || strlen(path) > SOCKET_PATH_LIMIT)
-            return refuse(error, "--qmp %s: give unix:PATH with a PATH of 1 to %d bytes", texts[i],
-                          SOCKET_PATH_LIMIT);
-        options->qmp[i] = g_strdup(path);
+    options->qmp = texts ? g_strdupv(texts) : g_new0(char *, 1);
+    for (unsigned i = 0; options->qmp[i]; i++) {
+        MonitorSocket server;
+        bool is_good = monitor_socket_parse(options->qmp[i], &server, error);
+        monitor_socket_clear(&server);
+        if (!is_good)
+            return false;
     }
     return true;
 }
@@ -254,7 +251,7 @@ make_context(RawOptions *raw, RunOptions *options)
         {"serial", 0, 0, G_OPTION_ARG_STRING, &options->serial, "kvm: serial port (none)",
          "file:PATH|stdio|unix:PATH|none"},
         {"qmp", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->qmp, "control socket; may be repeated",
-         "unix:PATH"},
+         "unix:PATH|tcp:HOST:PORT[,connect]"},
         {"incoming", 0, 0, G_OPTION_ARG_STRING, &options->incoming,
          "wait for a guest; defer: listen when migrate-incoming says so", "URI|defer"},
         {"paused", 0, 0, G_OPTION_ARG_NONE, &raw->paused,
@@ -288,6 +285,8 @@ make_context(RawOptions *raw, RunOptions *options)
         "in bytes, and with --incoming the address:\n"
         "  ram: ram-low 0x7f2a40000000 0x40000000\n"
         "  incoming: listening at tcp:127.0.0.1:4444\n"
+        "and for each --qmp tcp:HOST:PORT, so that PORT may be 0:\n"
+        "  qmp: listening at tcp:127.0.0.1:4445\n"
         "A machine whose guest has migrated away stays, stopped, until quit.\n\n"
         "Exit codes:\n"
         "  0  ended by quit, SIGTERM or SIGINT\n"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whether a text is JSON (RFC 8259), before json-glib sees it: that one leaks memory with each text
- * that it refuses, and takes some that are none.
+ * Whether a text is JSON (RFC 8259), before json-glib sees it: that one takes a good deal that is
+ * none, such as comments, hexadecimal numbers and unknown escapes, which frame.c sees otherwise.
  *
  * frame.c has seen to it that brackets match, that they nest at most FRAME_DEPTH_MAX deep and that
  * the text is UTF-8 without control bytes; this file keeps no more than a bit a level. Control
