@@ -18,48 +18,51 @@ static const struct {
     const char *command;
     Row arguments[6];
 } commands[] = {
-    {"query-version", {{NULL}}},
-    {"query-commands", {{NULL}}},
-    {"query-name", {{NULL}}},
-    {"query-status", {{NULL}}},
-    {"query-cpus-fast", {{NULL}}},
-    {"query-migrate", {{NULL}}},
-    {"query-migrate-capabilities", {{NULL}}},
-    {"query-migrate-parameters", {{NULL}}},
-    {"query-fdsets", {{NULL}}},
-    {"stop", {{NULL}}},
-    {"cont", {{NULL}}},
-    {"quit", {{NULL}}},
-    {"migrate-start-postcopy", {{NULL}}},
-    {"migrate-pause", {{NULL}}},
-    {"migrate_cancel", {{NULL}}},
+    {"query-version", {{.name = NULL}}},
+    {"query-commands", {{.name = NULL}}},
+    {"query-name", {{.name = NULL}}},
+    {"query-status", {{.name = NULL}}},
+    {"query-cpus-fast", {{.name = NULL}}},
+    {"query-migrate", {{.name = NULL}}},
+    {"query-migrate-capabilities", {{.name = NULL}}},
+    {"query-migrate-parameters", {{.name = NULL}}},
+    {"query-fdsets", {{.name = NULL}}},
+    {"stop", {{.name = NULL}}},
+    {"cont", {{.name = NULL}}},
+    {"quit", {{.name = NULL}}},
+    {"migrate-start-postcopy", {{.name = NULL}}},
+    {"migrate-pause", {{.name = NULL}}},
+    {"migrate_cancel", {{.name = NULL}}},
     {"migrate",
-     {{"uri", "string", true}, {"channels", "array", true}, {"resume", "boolean", true}, {NULL}}},
+     {{"uri", "string", true},
+      {"channels", "array", true},
+      {"resume", "boolean", true},
+      {.name = NULL}}},
     {"migrate-incoming",
      {{"uri", "string", true},
       {"channels", "array", true},
       {"exit-on-error", "boolean", true},
-      {NULL}}},
-    {"migrate-set-capabilities", {{"capabilities", "array", false}, {NULL}}},
-    {"migrate-recover", {{"uri", "string", false}, {NULL}}},
-    {"migrate-continue", {{"state", "string", false}, {NULL}}},
+      {.name = NULL}}},
+    {"migrate-set-capabilities", {{"capabilities", "array", false}, {.name = NULL}}},
+    {"migrate-recover", {{"uri", "string", false}, {.name = NULL}}},
+    {"migrate-continue", {{"state", "string", false}, {.name = NULL}}},
     {"calc-dirty-rate",
      {{"calc-time", "integer", false},
       {"calc-time-unit", "string", true},
       {"sample-pages", "integer", true},
       {"mode", "string", true},
-      {NULL}}},
-    {"query-dirty-rate", {{"calc-time-unit", "string", true}, {NULL}}},
+      {.name = NULL}}},
+    {"query-dirty-rate", {{"calc-time-unit", "string", true}, {.name = NULL}}},
     {"pmemsave",
      {{"val", "integer", false},
       {"size", "integer", false},
       {"filename", "string", false},
-      {NULL}}},
-    {"getfd", {{"fdname", "string", false}, {NULL}}},
-    {"closefd", {{"fdname", "string", false}, {NULL}}},
-    {"add-fd", {{"fdset-id", "integer", true}, {"opaque", "string", true}, {NULL}}},
-    {"remove-fd", {{"fdset-id", "integer", false}, {"fd", "integer", true}, {NULL}}},
-    {"human-monitor-command", {{"command-line", "string", false}, {NULL}}},
+      {.name = NULL}}},
+    {"getfd", {{"fdname", "string", false}, {.name = NULL}}},
+    {"closefd", {{"fdname", "string", false}, {.name = NULL}}},
+    {"add-fd", {{"fdset-id", "integer", true}, {"opaque", "string", true}, {.name = NULL}}},
+    {"remove-fd", {{"fdset-id", "integer", false}, {"fd", "integer", true}, {.name = NULL}}},
+    {"human-monitor-command", {{"command-line", "string", false}, {.name = NULL}}},
 };
 
 static const char *
@@ -74,18 +77,20 @@ right_value(const char *type)
     return NULL;
 }
 
-/* Runs the command with all required arguments but `without`, and with `wrong` as an object. */
+#define NONE UINT_MAX
+
+/* Runs the command with all required arguments but that one, and with one as an object. */
 static void
-run_with(Client *client, const char *command, const Row *rows, const Row *without, const Row *wrong)
+run_with(Client *client, const char *command, const Row *rows, unsigned without, unsigned wrong)
 {
     GString *line = g_string_new("{\"execute\":\"");
     g_string_append_printf(line, "%s\",\"arguments\":{", command);
     const char *comma = "";
-    for (const Row *row = rows; row->name != NULL; row++) {
-        if (row == without || (row->optional && row != wrong))
+    for (unsigned i = 0; rows[i].name != NULL; i++) {
+        if (i == without || (rows[i].optional && i != wrong))
             continue;
-        g_string_append_printf(line, "%s\"%s\":%s", comma, row->name,
-                               row == wrong ? "{}" : right_value(row->type));
+        g_string_append_printf(line, "%s\"%s\":%s", comma, rows[i].name,
+                               i == wrong ? "{}" : right_value(rows[i].type));
         comma = ",";
     }
     g_string_append(line, "}}");
@@ -119,14 +124,15 @@ each_argument_has_its_type_and_is_missed_where_required(void **state)
     negotiate(client);
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
         const Row *rows = commands[i].arguments;
-        for (const Row *row = rows; row->name != NULL; row++) {
-            g_autofree char *wrong = g_strdup_printf("'%s', expected: %s", row->name, row->type);
-            run_with(client, commands[i].command, rows, NULL, row);
+        for (unsigned n = 0; rows[n].name != NULL; n++) {
+            g_autofree char *wrong =
+                g_strdup_printf("'%s', expected: %s", rows[n].name, rows[n].type);
+            run_with(client, commands[i].command, rows, NONE, n);
             expect_error(client, "GenericError", wrong);
-            if (row->optional)
+            if (rows[n].optional)
                 continue;
-            g_autofree char *missing = g_strdup_printf("'%s' is missing", row->name);
-            run_with(client, commands[i].command, rows, row, NULL);
+            g_autofree char *missing = g_strdup_printf("'%s' is missing", rows[n].name);
+            run_with(client, commands[i].command, rows, n, NONE);
             expect_error(client, "GenericError", missing);
         }
         expect_silence(client);
