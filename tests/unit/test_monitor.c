@@ -83,6 +83,27 @@ stop_and_cont_move_the_status_and_send_events_first(void **state)
 }
 
 static void
+guest_that_ended_by_itself_is_not_running(void **state)
+{
+    static const char *const ends[] = {"shutdown", "internal-error"};
+    Client *client = *state;
+    negotiate(client);
+    assert_true(faultline_cont(client->faultline, NULL));
+    faultline_monitor_pump(client->monitor);
+    g_string_truncate(client->output, 0);
+    for (size_t i = 0; i < G_N_ELEMENTS(ends); i++) {
+        client->ended = ends[i];
+        g_autofree char *wanted = g_strdup_printf("{\"status\":\"%s\",\"running\":false}", ends[i]);
+        g_autofree char *status = ask_text(client, "{\"execute\":\"query-status\"}");
+        assert_string_equal(status, wanted);
+        feed(client, "{\"execute\":\"cont\"}");
+        expect_error(client, "GenericError", ends[i]);
+        g_autofree char *typed = faultline_monitor_hmp(client->monitor, "info status");
+        assert_non_null(strstr(typed, ends[i]));
+    }
+}
+
+static void
 quit_replies_and_tells_the_host_once(void **state)
 {
     Client *client = *state;
@@ -393,6 +414,7 @@ main(void)
         CASE(query_version_has_three_numbers_and_a_package),
         CASE(query_migrate_is_empty_before_any_migration),
         CASE(stop_and_cont_move_the_status_and_send_events_first),
+        CASE(guest_that_ended_by_itself_is_not_running),
         CASE(quit_replies_and_tells_the_host_once),
         CASE(cancel_succeeds_when_nothing_runs),
         CASE(start_postcopy_without_a_migration_is_refused),
