@@ -192,6 +192,7 @@ incoming_by_channels_shows_the_address_it_listens_at(void **state)
                  "\"channels\":[{\"channel-type\":\"main\",\"addr\":{\"transport\":\"socket\","
                  "\"type\":\"inet\",\"host\":\"127.0.0.1\",\"port\":\"0\"}}]}}");
     expect_line(client, "{\"return\":{}}");
+    assert_true(faultline_monitor_stays_on_error(client->monitor));
     g_autoptr(JsonNode) node = ask(client, "{\"execute\":\"query-migrate\"}");
     JsonObject *reply = json_node_get_object(node);
     assert_string_equal(json_object_get_string_member(reply, "status"), "setup");
