@@ -50,6 +50,7 @@ struct Faultline {
     Destination *destination;
     RoleThreads *threads;
     DirtyRate *dirty_rate; /* the last measuring; NULL: there was none */
+    FaultlineWalkTrace *walks[FAULTLINE_WALK_ROLE_COUNT]; /* NULL: not traced */
 
     /* atomic */
     unsigned status;    /* FaultlineStatus; see context_move() */

@@ -100,6 +100,10 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     make_bitmaps(destination->blocks);
     page_channel_init(&destination->main, "main", destination->blocks);
     page_channel_init(&destination->urgent, "urgent", destination->blocks);
+    destination->walk = faultline->walks[FAULTLINE_WALK_FAULT];
+    destination->out.walk = destination->urgent.walk = destination->walk;
+    destination->out.walk_step = WALK_REQUEST_SEND;
+    destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
     destination->listener = transport_listen(uri, error);

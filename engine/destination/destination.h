@@ -51,9 +51,10 @@ typedef StageResult (*DestinationStage)(Destination *destination, GError **error
 
 /* A channel that brings pages; owned by the role that reads it. */
 typedef struct PageChannel {
-    const char *name; /* "main", "urgent" */
-    RamBlock *block;  /* last one named */
-    UffdRun *run;     /* pages gathered, not yet visible; main only */
+    const char *name;         /* "main", "urgent" */
+    RamBlock *block;          /* last one named */
+    FaultlineWalkTrace *walk; /* of the role that reads it */
+    UffdRun *run;             /* pages gathered, not yet visible; main only */
     RamBlock *run_block;
     /* a host page of several target pages, being put together */
     uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
@@ -127,9 +128,12 @@ struct Destination {
     TransportReceiver *urgent_receiver;
     Reader urgent_reader;
     PageChannel urgent;
-    const RamBlock *asked; /* block of the last REQ_PAGES_ID */
+    FaultlineWalkTrace *walk; /* NULL: not traced */
+    const RamBlock *asked;    /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
-    bool has_faults;      /* set by the ring: the userfaultfd is readable */
+    bool has_faults;      /* the userfaultfd may be readable; set by the ring, and after placing */
+    bool is_rereading;    /* it was set after placing */
+    Spin reread;          /* whether that finds anything */
     FaultAccount account; /* its figures are atomic */
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
