@@ -178,6 +178,7 @@ struct Destination {
     GError *package_error, *fault_error; /* set before the flags */
 
     bool is_stopping; /* control thread */
+    bool wants_break; /* control thread; taken by listen */
 };
 
 /* Control thread. Opens userfaultfd if postcopy-ram is on, empties the memory, listens. */

@@ -272,6 +272,19 @@ stage_hearing(Source *source, GError **error)
     return STAGE_AGAIN;
 }
 
+/* Somebody wants the connection to be broken in postcopy. */
+static bool
+take_break(Source *source, GError **error)
+{
+    if (!__atomic_exchange_n(&source->wants_break, false, __ATOMIC_ACQUIRE) || source->failure ||
+        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        return false;
+    close_links(source);
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                "migrate-pause broke the connection, as it was asked to");
+    return true;
+}
+
 /* An error that the request role met, or a SHUT that comes before its time. */
 static bool
 take_request_error(Source *source, GError **error)
@@ -314,7 +327,7 @@ source_migration_step(void *self)
         return end(source);
     }
     StageResult result = STAGE_FAILED;
-    if (!take_request_error(source, &failure))
+    if (!take_break(source, &failure) && !take_request_error(source, &failure))
         result = source->stage(source, &failure);
     switch (result) {
     case STAGE_STAY:

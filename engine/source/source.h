@@ -11,7 +11,9 @@
  *   pass       sends what is dirty; over and over, see precopy.c
  *   hello      nothing is left to be sent, but the destination has not answered yet
  *   urgent     postcopy: the destination's answer; with preempt the second connection
- *   stop       the guest is stopped, last sync
+ *   stop       the guest is stopped
+ *   await      pause-before-switchover: until somebody says that it may go on
+ *   last       last sync
  *   then precopy ends:                          or postcopy begins:
  *   rest       remaining pages, ram END           discard    DISCARD for each block
  *   devices    device sections; COMMIT ping       package    LISTEN, devices, RUN in one blob
@@ -113,7 +115,8 @@ struct Source {
     uint32_t requests_head, requests_tail;
 
     /* shared: set by the control thread */
-    bool wants_postcopy;
+    bool wants_postcopy, wants_switchover;
+    bool wants_break; /* taken by the migration role */
 
     /* shared: SourceFate, left OPEN once, by compare and exchange: control cancels or migration
      * gives the guest away, so that a cancel that was agreed to holds */
@@ -152,6 +155,8 @@ StageResult source_stage_pass(Source *source, GError **error);
 StageResult source_stage_hello(Source *source, GError **error);
 StageResult source_stage_urgent(Source *source, GError **error);
 StageResult source_stage_stop(Source *source, GError **error);
+StageResult source_stage_await(Source *source, GError **error);
+StageResult source_stage_last(Source *source, GError **error);
 StageResult source_stage_rest(Source *source, GError **error);
 StageResult source_stage_devices(Source *source, GError **error);
 StageResult source_stage_commit(Source *source, GError **error);
