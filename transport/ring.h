@@ -49,6 +49,13 @@ void transport_ring_queue(TransportRing *ring, TransportOp *op);
  */
 void transport_ring_reap(TransportRing *ring, const TransportOp *self);
 
+/* Whether the ring may have something to reap; reads shared memory only. */
+bool transport_ring_has_news(const TransportRing *ring);
+
+/* One more, or one less, on this ring looks for itself when it has news: a spin that ends with news
+ * leaves them there, once. */
+void transport_ring_count_lookers(TransportRing *ring, int change);
+
 /* Ends op and waits for its completion. false: called by another thread while op was in flight;
  * the kernel may still use its memory, which must be kept. */
 bool transport_ring_cancel(TransportRing *ring, TransportOp *op);
