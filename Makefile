@@ -62,8 +62,8 @@ GUEST_IMAGE := $(wildcard kvm/guest/image.S)
 SUPPORT := $(wildcard tests/unit/support/*.c)
 UNIT := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 SIM := $(wildcard tests/sim/*.c)
-# The simulation brings its own channels, memory, clock and threads.
-SIM_ENGINE := $(filter-out engine/threads.c engine/monitor/% uffd/% transport/%,$(LIBRARY))
+# The simulation brings its own channels, memory, clock and threads, and has no host to check.
+SIM_ENGINE := $(filter-out engine/threads.c engine/check.c engine/monitor/% uffd/% transport/%,$(LIBRARY))
 PAIR := $(wildcard tests/pair/*.c)
 EMBED := $(wildcard tests/embed/embed.c)
 BENCH_TEST := $(wildcard tests/bench/*.c)

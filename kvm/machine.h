@@ -58,4 +58,7 @@ bool ram_map(MachineMemory memory, const char *name, uint64_t guest_address, uin
              bool fault_in, FaultlineBlock *ret_block, GError **error);
 void ram_unmap(FaultlineBlock *block);
 
+/* NUMA nodes of this host; 0: the calls for it are refused. */
+unsigned ram_count_nodes(void);
+
 #endif
