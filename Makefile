@@ -206,7 +206,9 @@ Libs.private: -pthread -lm
 Cflags: -I$${includedir}
 endef
 
-install: all
+include doc/rules.mk
+
+install: all install-documents
 	$(call say,INST,$(TO))
 	$(Q)install -d $(TO)/bin $(TO)/lib/pkgconfig $(TO)/include/faultline
 	$(Q)install -m 644 engine/faultline.h engine/guest.h $(TO)/include/faultline/
@@ -220,7 +222,7 @@ export PC
 clean:
 	rm -rf build build-address build-undefined build-thread
 
-.PHONY: all check check-nested demo bench lint install clean
+.PHONY: all check check-nested demo bench lint install install-documents clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -10,6 +10,7 @@
 #include "uffd/uffd.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 G_STATIC_ASSERT((int)UFFD_CHECK_OK == (int)FAULTLINE_CHECK_OK);
 G_STATIC_ASSERT((int)UFFD_CHECK_WARNING == (int)FAULTLINE_CHECK_WARNING);
@@ -62,9 +63,9 @@ check_cpu_latency(Rows *rows)
     int reason = errno;
     g_autofree char *text =
         hold >= 0 ? g_strdup("can be held at 0 during postcopy")
-                  : g_strdup_printf("%s. Run 'setfacl -m u:%s:rw /dev/cpu_dma_latency' as root; "
+                  : g_strdup_printf("%s. Run 'setfacl -m u:%u:rw /dev/cpu_dma_latency' as root; "
                                     "without it idle CPUs take longer to answer a fault",
-                                    g_strerror(reason), g_get_user_name());
+                                    g_strerror(reason), geteuid());
 
     cpu_latency_release(hold);
     pass_on(rows, "cpu-dma-latency", "/dev/cpu_dma_latency",

@@ -49,7 +49,7 @@ static bool
 refuse_kvm(int reason, GError **error)
 {
     g_autofree char *access =
-        g_strdup_printf("Run 'setfacl -m u:%s:rw /dev/kvm' as root", g_get_user_name());
+        g_strdup_printf("Run 'setfacl -m u:%u:rw /dev/kvm' as root", geteuid());
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
                 "Cannot open /dev/kvm: %s. %s, or run the guest made of threads (--guest threads)",
                 g_strerror(reason),

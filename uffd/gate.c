@@ -75,8 +75,7 @@ describe_device(UffdGate *gate, int error_number)
             g_strdup("Bring " DEVICE " into this container (podman and docker: --device " DEVICE
                      "); Linux 6.1 or later has it");
     } else if (error_number == EACCES) {
-        gate->remedy =
-            g_strdup_printf("Run 'setfacl -m u:%s:rw " DEVICE "' as root", g_get_user_name());
+        gate->remedy = g_strdup_printf("Run 'setfacl -m u:%u:rw " DEVICE "' as root", geteuid());
     } else {
         gate->remedy =
             g_strdup("Allow " DEVICE " in the device control group, the security module and the "
