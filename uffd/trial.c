@@ -61,7 +61,8 @@ map_memory(Trial *trial, const TrialKind *kind, GError **error)
     }
     uint8_t *at = room + (0 - (uintptr_t)room) % THP_BYTES;
     int flags = MAP_FIXED | (layout->shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
-    bool done = mmap(at, THP_BYTES, PROT_READ | PROT_WRITE, flags, layout->fd, 0) != MAP_FAILED;
+    void *mapped = mmap(at, THP_BYTES, PROT_READ | PROT_WRITE, flags, layout->fd, 0);
+    bool done = mapped != MAP_FAILED;
 
     if (!done) {
         uffd_fail(error, UFFD_ERROR_HOST, errno, "cannot map %s", kind->text);
@@ -74,7 +75,7 @@ map_memory(Trial *trial, const TrialKind *kind, GError **error)
         munmap(at, THP_BYTES);
         return false;
     }
-    trial->layout.host_address = at;
+    trial->layout.host_address = mapped;
     return true;
 }
 
