@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Receivers: a buffer that shows the bytes of a link in order and in one piece.
+ * Receivers: a buffer that shows the bytes of a link in order and in one piece, or the caller's own
+ * memory.
  *
- * The thread of the receiver's ring. The kernel is asked only when a peek finds too little, for as
- * much as there is room. Bytes lie between start and end; they move to the front of the buffer when
- * the room behind them gets small, never while the kernel writes there. Meaning is left to the
- * caller.
+ * The thread of the receiver's ring. The kernel is asked only when a peek finds too little. Bytes
+ * lie between start and end; they move to the front of the buffer when the room behind them gets
+ * small, never while the kernel writes there. For as much as there is room the kernel is asked as
+ * long as all goes through the buffer; after bytes that went straight to the caller's memory only
+ * for what probably lies between them and the next such bytes, and then for more with each time
+ * that this was too little. Meaning is left to the caller.
  */
 #include "transport/link.h"
 #include "transport/ring.h"
@@ -19,12 +22,24 @@
 /* Below this much room a move is cheaper than receiving in small pieces. */
 #define ROOM_MIN_BYTES (64u * 1024u)
 
+/* What is asked for behind bytes that go to the caller's memory: a few headers, so that mostly they
+ * come by the same call, and little enough to be copied. */
+#define AHEAD_MIN_BYTES 128u
+
 struct TransportReceiver {
     TransportOp op;
     TransportRing *ring;
     TransportLink *link;
     uint8_t *bytes;
     size_t start, end;
+    size_t ahead_bytes; /* read beyond what is needed: CAPACITY_BYTES: as much as there is room */
+    /* The caller's memory; then start and end are equal, unless it has just been filled. */
+    uint8_t *into; /* NULL: none */
+    size_t into_length, into_done;
+    size_t wanted_bytes; /* of a receive for a peek, before it is submitted */
+    size_t direct_bytes; /* of the operation in flight: as many go there, the rest to the buffer */
+    struct msghdr message;
+    struct iovec iov[2];
     uint64_t count_bytes;
     bool is_ended;  /* the peer closed its half */
     bool is_broken; /* error stays */
@@ -37,12 +52,22 @@ receive_done(TransportOp *op, int result)
     TransportReceiver *receiver = (TransportReceiver *)op;
 
     if (result > 0) {
-        receiver->end += (size_t)result;
+        size_t direct = MIN((size_t)result, receiver->direct_bytes);
+        receiver->into_done += direct;
+        receiver->end += (size_t)result - direct;
         receiver->count_bytes += (uint64_t)result;
     } else if (result == 0) {
         receiver->is_ended = true;
     } else if (result == -EAGAIN) {
         transport_link_make_blocking(receiver->link->fd);
+    } else if (result == -EFAULT) {
+        receiver->is_broken = true;
+        g_clear_error(&receiver->error);
+        g_set_error(&receiver->error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST,
+                    "receiving from %s failed after %" G_GUINT64_FORMAT
+                    " bytes: the memory they were meant for cannot be written: is the host, or the "
+                    "memory control group, out of memory or of huge pages?",
+                    receiver->link->name, receiver->count_bytes);
     } else if (result != -EINTR && !op->is_closing) {
         receiver->is_broken = true;
         g_clear_error(&receiver->error);
@@ -69,19 +94,40 @@ make_room(TransportReceiver *receiver, size_t length)
     receiver->end = available;
 }
 
+/* For the rest of the caller's memory, and the little that comes behind it. */
+static void
+prepare_receive_into(TransportReceiver *receiver, struct io_uring_sqe *sqe)
+{
+    g_assert(receiver->start == receiver->end);
+    receiver->start = receiver->end = 0;
+    receiver->direct_bytes = receiver->into_length - receiver->into_done;
+    receiver->iov[0] = (struct iovec){receiver->into + receiver->into_done, receiver->direct_bytes};
+    receiver->iov[1] = (struct iovec){receiver->bytes, AHEAD_MIN_BYTES};
+    receiver->message = (struct msghdr){.msg_iov = receiver->iov, .msg_iovlen = 2};
+    io_uring_prep_recvmsg(sqe, receiver->link->fd, &receiver->message, 0);
+}
+
 static void
 prepare_receive(TransportOp *op, struct io_uring_sqe *sqe)
 {
     TransportReceiver *receiver = (TransportReceiver *)op;
 
+    if (receiver->into != NULL) {
+        prepare_receive_into(receiver, sqe);
+        return;
+    }
+    receiver->direct_bytes = 0;
     io_uring_prep_recv(sqe, receiver->link->fd, receiver->bytes + receiver->end,
-                       CAPACITY_BYTES - receiver->end, 0);
+                       MIN(receiver->wanted_bytes, CAPACITY_BYTES - receiver->end), 0);
 }
 
+/* For a peek of length. */
 static void
 start_receive(TransportReceiver *receiver, size_t length)
 {
     make_room(receiver, length);
+    receiver->wanted_bytes = length - (receiver->end - receiver->start) + receiver->ahead_bytes;
+    receiver->ahead_bytes = MIN(receiver->ahead_bytes * 4, CAPACITY_BYTES);
     transport_ring_queue(receiver->ring, &receiver->op);
 }
 
@@ -95,6 +141,7 @@ transport_receiver_new(TransportRing *ring, TransportLink *link)
     receiver->ring = ring;
     receiver->link = transport_link_ref(link);
     receiver->bytes = g_malloc(CAPACITY_BYTES);
+    receiver->ahead_bytes = CAPACITY_BYTES;
     return receiver;
 }
 
@@ -116,10 +163,8 @@ transport_receiver_free(TransportReceiver *receiver)
 }
 
 static TransportResult
-report_end(TransportReceiver *receiver, size_t length)
+report_end(TransportReceiver *receiver, size_t length, size_t available)
 {
-    size_t available = receiver->end - receiver->start;
-
     if (available == 0)
         return TRANSPORT_END;
     g_clear_error(&receiver->error);
@@ -140,7 +185,7 @@ is_enough_or_over(const TransportReceiver *receiver, size_t length)
 TransportResult
 transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_bytes)
 {
-    g_assert(length <= TRANSPORT_PEEK_MAX);
+    g_assert(length <= TRANSPORT_PEEK_MAX && receiver->into == NULL);
     for (;;) {
         if (receiver->end - receiver->start >= length) {
             *ret_bytes = receiver->bytes + receiver->start;
@@ -149,7 +194,7 @@ transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_b
         if (receiver->is_broken)
             return TRANSPORT_ERROR_RESULT;
         if (receiver->is_ended)
-            return report_end(receiver, length);
+            return report_end(receiver, length, receiver->end - receiver->start);
         transport_ring_reap(receiver->ring, &receiver->op);
         if (receiver->op.is_in_flight)
             return TRANSPORT_WAIT;
@@ -169,13 +214,72 @@ transport_available(const TransportReceiver *receiver)
 void
 transport_consume(TransportReceiver *receiver, size_t length)
 {
-    g_assert(length <= receiver->end - receiver->start);
+    g_assert(length <= receiver->end - receiver->start && receiver->into == NULL);
     receiver->start += length;
     /* The next bytes are asked for at once, so that the request travels with whatever is sent in
-     * answer to these. */
-    if (receiver->start == receiver->end && !receiver->op.is_in_flight && !receiver->is_broken &&
-        !receiver->is_ended)
+     * answer to these; unless they may be meant for the caller's own memory. */
+    if (receiver->start == receiver->end && receiver->ahead_bytes == CAPACITY_BYTES &&
+        !receiver->op.is_in_flight && !receiver->is_broken && !receiver->is_ended)
         start_receive(receiver, 1);
+}
+
+/* ---- Into the caller's memory ---- */
+
+/* What has come into the buffer before, or was asked for before. */
+static void
+copy_buffered(TransportReceiver *receiver)
+{
+    size_t length =
+        MIN(receiver->end - receiver->start, receiver->into_length - receiver->into_done);
+
+    memcpy(receiver->into + receiver->into_done, receiver->bytes + receiver->start, length);
+    receiver->into_done += length;
+    receiver->start += length;
+}
+
+static TransportResult
+advance_into(TransportReceiver *receiver)
+{
+    transport_ring_reap(receiver->ring, &receiver->op);
+    if (receiver->into_done < receiver->into_length)
+        copy_buffered(receiver);
+    if (receiver->into_done == receiver->into_length)
+        return TRANSPORT_OK;
+    if (receiver->is_broken)
+        return TRANSPORT_ERROR_RESULT;
+    if (receiver->is_ended)
+        return report_end(receiver, receiver->into_length, receiver->into_done);
+    if (!receiver->op.is_in_flight)
+        transport_ring_queue(receiver->ring, &receiver->op);
+    return TRANSPORT_WAIT;
+}
+
+TransportResult
+transport_receive_into(TransportReceiver *receiver, void *bytes, size_t length, size_t *ret_done)
+{
+    if (receiver->into == NULL) {
+        receiver->into = bytes;
+        receiver->into_length = length;
+        receiver->into_done = 0;
+        receiver->ahead_bytes = AHEAD_MIN_BYTES;
+    }
+    g_assert(length != 0 && receiver->into == bytes && receiver->into_length == length);
+    TransportResult result = advance_into(receiver);
+    *ret_done = receiver->into_done;
+    if (result != TRANSPORT_WAIT)
+        receiver->into = NULL;
+    return result;
+}
+
+void
+transport_receive_leave(TransportReceiver *receiver)
+{
+    if (receiver->into == NULL)
+        return;
+    if (receiver->op.is_in_flight)
+        transport_ring_cancel(receiver->ring, &receiver->op);
+    receiver->op.is_closing = false;
+    receiver->into = NULL;
 }
 
 uint64_t

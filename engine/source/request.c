@@ -86,6 +86,7 @@ answer(Source *source, GError **error)
             source->asking_page += block->host_pages;
             if (!source_claim(block, page))
                 continue;
+            walk_step(source->urgent.walk, WALK_PAGE_CLAIM, block->index, page);
             source->sending_page = page;
             source->sending_end = page + block->host_pages;
             progress_add(&source->faultline->progress.requested_pages, block->host_pages);
@@ -129,6 +130,7 @@ take_request(Source *source, const StreamReturn *message)
 
     progress_add(&source->faultline->progress.postcopy_requests, 1);
     source->asking_page = message->start / FAULTLINE_PAGE_BYTES;
+    walk_step(source->urgent.walk, WALK_REQUEST_RECEIVE, block->index, source->asking_page);
     source->asking_end = source->asking_page + message->length / FAULTLINE_PAGE_BYTES;
     if (source->is_mute)
         return NULL;
@@ -153,6 +155,7 @@ take_pong(Source *source, uint32_t value)
     /* Once: features do not change after others were told of them. */
     if ((is_hello || is_answer) && !source_flag(&source->has_pong)) {
         source->features = is_answer ? value & source->offers : 0;
+        source->urgent.puts_runs = source->features & STREAM_FEATURE_RUNS;
         source_set_flag(&source->has_pong);
     } else if (value == STREAM_PING_COMMIT) {
         source_set_flag(&source->has_commit);

@@ -41,7 +41,7 @@ new_side(ScriptShape shape)
 }
 
 PeerRecording *
-peer_recording_new(ScriptShape shape)
+peer_recording_new(ScriptShape shape, bool with_runs)
 {
     PeerRecording *recording = g_new0(PeerRecording, 1);
     g_autoptr(GError) error = NULL;
@@ -58,6 +58,10 @@ peer_recording_new(ScriptShape shape)
     recording->source = new_side(shape);
     recording->destination = new_side(shape);
     recording->destination->reads_all = true;
+    check(faultline_set_capability(recording->source->faultline, "page-runs", with_runs, &error) &&
+              faultline_set_capability(recording->destination->faultline, "page-runs", with_runs,
+                                       &error),
+          error);
     recording->source->is_always_dirty = is_postcopy;
     peer_guest_fill(recording->source);
     peer_incoming(recording->destination, inner);
