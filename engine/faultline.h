@@ -147,7 +147,7 @@ void faultline_free(Faultline *faultline);
 typedef enum {
     FAULTLINE_CHECK_OK,
     FAULTLINE_CHECK_WARNING, /* it goes without, or something else does the same: text says what */
-    FAULTLINE_CHECK_CLOSED,  /* postcopy cannot work on this host, or not to that peer */
+    FAULTLINE_CHECK_CLOSED,  /* postcopy cannot work here, or not to that peer */
 } FaultlineCheckState;
 
 /* "ok", "warning", "closed"; never NULL. */
@@ -164,9 +164,8 @@ typedef struct FaultlineCheck {
 
 /*
  * Tries all that a migration will ask of this host, for real: userfaultfd (device, sysctl,
- * capability, features), a fault answered in each kind of memory, write tracking, io_uring, limits;
- * takes tens of milliseconds and up to 10 MiB of its own memory. What rests on something that is
- * closed is left out. Needs no Faultline, touches none.
+ * capability, features), a fault answered in each kind of memory, write tracking, io_uring, limits,
+ * with up to 10 MiB of its own memory. What rests on something closed is left out.
  * guest: the one that would be moved, to know whether it keeps a dirty log; NULL: it does.
  * uri: where the destination listens; NULL: not asked. Tried without a connection, so that the
  * destination does not take us for its source; up to 3 s for each address of a host that is silent.
