@@ -39,7 +39,7 @@ use_manual_protect(Machine *machine, GError **error)
         return true;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
                 "Cannot track the guest's writes: this kernel's KVM lacks "
-                "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (Linux 5.2): %m");
+                "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: %m. Use Linux 5.2 or later");
     return false;
 }
 

@@ -31,6 +31,9 @@ struct TransportOp {
 /* Makes a ring of the kernel with the best flags it takes. Errors: UNSUPPORTED, HOST. */
 bool transport_setup(struct io_uring *uring, unsigned entries, GError **error);
 
+/* Sends an entry through a ring on which nothing is under way. Errors: UNSUPPORTED. */
+bool transport_try(struct io_uring *uring, GError **error);
+
 /* A free submission entry, never NULL. */
 struct io_uring_sqe *transport_ring_sqe(TransportRing *ring);
 

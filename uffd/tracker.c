@@ -37,11 +37,11 @@ uffd_tracker_new(GError **error)
         return NULL;
     }
     if (features != NEEDED) {
-        g_set_error(error, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED,
-                    "this kernel cannot track writes of a process: userfaultfd lacks %s; Linux 6.7 "
-                    "or later is needed",
-                    features & UFFD_FEATURE_WP_ASYNC ? "WP_UNPOPULATED or WP_HUGETLBFS_SHMEM"
-                                                     : "WP_ASYNC");
+        g_set_error(
+            error, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED,
+            "this kernel cannot track writes of a process: userfaultfd lacks %s. Use Linux 6.7 "
+            "or later",
+            features & UFFD_FEATURE_WP_ASYNC ? "WP_UNPOPULATED or WP_HUGETLBFS_SHMEM" : "WP_ASYNC");
         close(uffd);
         return NULL;
     }
