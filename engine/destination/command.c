@@ -151,6 +151,7 @@ begin_package(Destination *destination, const StreamElement *element, GError **e
                           destination_peer_error("load package of %u bytes: %s", length, problem));
         return false;
     }
+    context_note(destination->faultline, FAULTLINE_MOMENT_TOLD);
     destination->blob = g_byte_array_new();
     destination->blob_length = length;
     return true;

@@ -40,6 +40,7 @@ obey_listen(Destination *destination, GError **error)
                  destination->missing_pages * FAULTLINE_PAGE_BYTES);
     if (options_has(&destination->faultline->options, CAPABILITY_LOW_LATENCY))
         destination->latency_hold = cpu_latency_hold();
+    context_note(destination->faultline, FAULTLINE_MOMENT_LISTENING);
     destination_set_flag(&destination->is_listening);
     destination_set_flag(&destination->package_ready);
     destination_notify(destination, &destination->fault);
@@ -92,6 +93,7 @@ destination_stage_blob(Destination *destination, GError **error)
     StageResult awaited = await_urgent(destination, error);
     if (awaited != STAGE_AGAIN)
         return awaited;
+    context_note(destination->faultline, FAULTLINE_MOMENT_ARRIVED);
     if (!obey_listen(destination, error))
         return STAGE_FAILED;
     destination->stage = destination_stage_element;
@@ -112,10 +114,12 @@ run_guest(Destination *destination, GError **error)
     }
     if (!destination_move(destination, POSTCOPY_RUNNING, "POSTCOPY_RUN", error))
         return false;
+    context_note(faultline, FAULTLINE_MOMENT_LOADED);
     if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return false;
     }
+    context_note(faultline, FAULTLINE_MOMENT_RUNNING);
     destination_set_flag(&destination->has_run);
     destination_notify(destination, &destination->listen);
     return true;

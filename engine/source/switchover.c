@@ -31,13 +31,15 @@ source_stage_stop(Source *source, GError **error)
 {
     Faultline *faultline = source->faultline;
 
+    context_note(faultline, FAULTLINE_MOMENT_STOPPING);
     if (!context_take_guest(faultline, &source->was_running, error))
         return STAGE_FAILED;
     source->has_guest = true;
-    progress_set(&faultline->progress.stopped_ns, clock_now_ns());
+    context_note(faultline, FAULTLINE_MOMENT_STOPPED);
     context_move(faultline, FAULTLINE_STATUS_DEVICE);
     if (!source_sync(source, error))
         return STAGE_FAILED;
+    context_note(faultline, FAULTLINE_MOMENT_SYNCED);
     source->cursor_block = 0;
     source->cursor_page = 0;
     if (source->is_postcopy)
@@ -51,7 +53,9 @@ static void
 set_downtime(Source *source)
 {
     Progress *progress = &source->faultline->progress;
-    progress_set(&progress->downtime_ns, clock_now_ns() - progress->stopped_ns);
+    context_note(source->faultline, FAULTLINE_MOMENT_GIVEN);
+    progress_set(&progress->downtime_ns, progress->moment_ns[FAULTLINE_MOMENT_GIVEN] -
+                                             progress->moment_ns[FAULTLINE_MOMENT_STOPPED]);
     progress_set(&progress->downtime_bytes,
                  transport_sender_accepted_bytes(source->main.sender) - progress->precopy_bytes);
 }
@@ -94,6 +98,7 @@ source_stage_devices(Source *source, GError **error)
         source->description = g_string_new(NULL);
         if (!source_put_devices(source, source->package, source->description, error))
             return STAGE_FAILED;
+        context_note(source->faultline, FAULTLINE_MOMENT_SAVED);
     }
     StageResult result = source_drain(source, error);
     if (result != STAGE_AGAIN)
@@ -190,6 +195,7 @@ source_stage_discard(Source *source, GError **error)
         source->cursor_page = 0;
     }
     if (source->cursor_block == source->blocks->count && frame_queue_has_room(&source->main)) {
+        context_note(source->faultline, FAULTLINE_MOMENT_DISCARDED);
         stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_DISCARDED);
         source->stage = source_stage_package;
     }
@@ -218,6 +224,7 @@ build_package(Source *source, GError **error)
     stream_put_ping(&ping, STREAM_PING_LOADED);
     g_byte_array_append(source->package, memory, (guint)ping.length);
     append_command(source->package, STREAM_COMMAND_POSTCOPY_RUN);
+    context_note(source->faultline, FAULTLINE_MOMENT_SAVED);
     return true;
 }
 
