@@ -154,6 +154,8 @@ take_pong(Source *source, uint32_t value)
     if ((is_hello || is_answer) && !source_flag(&source->has_pong)) {
         source->features = is_answer ? value & STREAM_FEATURES : 0;
         source_set_flag(&source->has_pong);
+    } else if (value == STREAM_PING_SETTLED) {
+        source_set_flag(&source->has_settled);
     } else if (value == STREAM_PING_COMMIT) {
         source_set_flag(&source->has_commit);
     } else if (value == STREAM_PING_LOADED) {
