@@ -3,9 +3,7 @@
  * One repeat of each bulk case. Coordinating process; the work is done by forked ones.
  */
 #include "bench/bulk_cases.h"
-#include "bench/clock.h"
 #include "bench/report.h"
-#include "uffd/uffd.h"
 
 #include <string.h>
 
@@ -53,12 +51,6 @@ bulk_largest_size(const BulkOptions *options)
 void
 bulk_init(Bulk *bulk, const BulkOptions *options)
 {
-    static const Sync syncs[SYNC_COUNT] = {
-        {.name = "clean", .percent = 0},
-        {.name = "one page in ten dirty", .percent = 10},
-        {.name = "all dirty", .percent = 100},
-    };
-
     *bulk = (Bulk){.options = options};
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
         Transfer *one = &bulk->transfers[i];
@@ -75,9 +67,7 @@ bulk_init(Bulk *bulk, const BulkOptions *options)
     for (unsigned scattered = 0; scattered < 2; scattered++)
         for (guint i = 0; i < options->dirty->len; i++)
             bulk_switch_add(bulk, largest, g_array_index(options->dirty, uint64_t, i), scattered);
-    memcpy(bulk->syncs, syncs, sizeof syncs);
-    for (unsigned i = 0; i < SYNC_COUNT; i++)
-        samples_init(&bulk->syncs[i].ms_per_gib);
+    bulk_syncs_init(bulk);
 }
 
 void
@@ -92,9 +82,7 @@ bulk_clear(Bulk *bulk)
         samples_clear(&one->destination_overhead);
     }
     bulk_switches_clear(bulk);
-    for (unsigned i = 0; i < SYNC_COUNT; i++)
-        samples_clear(&bulk->syncs[i].ms_per_gib);
-    g_free(bulk->sync_problem);
+    bulk_syncs_clear(bulk);
 }
 
 void
@@ -202,60 +190,6 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
     return true;
 }
 
-/* ---- The dirty log of plain processes
- * ------------------------------------------------------------------------ */
-
-static void
-dirty_some(const FaultlineBlock *block, unsigned percent)
-{
-    volatile char *memory = block->host_address;
-    uint64_t step = percent ? 100 / percent * FAULTLINE_PAGE_BYTES : block->length_bytes;
-    for (uint64_t at = 0; percent && at < block->length_bytes; at += step)
-        memory[at] = 1;
-}
-
-static bool
-time_syncs(Bulk *bulk, UffdTracker *tracker, const FaultlineBlock *block, GError **error)
-{
-    g_autofree uint64_t *words =
-        g_new0(uint64_t, (block->length_bytes / FAULTLINE_PAGE_BYTES + 63) / 64);
-
-    for (unsigned i = 0; i < SYNC_COUNT; i++) {
-        Sync *sync = &bulk->syncs[i];
-        dirty_some(block, sync->percent);
-        uint64_t begin_ns = bench_now_ns();
-        if (!uffd_tracker_sync(tracker, block->host_address, block->length_bytes, words, error))
-            return false;
-        double ms = (double)(bench_now_ns() - begin_ns) * 1e-6;
-        bulk_add_value(&sync->ms_per_gib, ms / ((double)block->length_bytes / GIB));
-    }
-    return true;
-}
-
-/* In this process: there is no other side to it. Memory of its own, because it is written. */
-static bool
-run_syncs(Bulk *bulk, GError **error)
-{
-    g_autoptr(GError) reason = NULL;
-    FaultlineBlock block;
-
-    if (bulk->sync_problem)
-        return true;
-    if (!bench_map(bulk->options->backing, bulk->options->memory_bytes, &block, error))
-        return false;
-    dirty_some(&block, 100);
-    UffdTracker *tracker = uffd_tracker_new(&reason);
-    bool timed = tracker &&
-                 uffd_tracker_add(tracker, block.host_address, block.length_bytes, &reason) &&
-                 time_syncs(bulk, tracker, &block, &reason);
-    if (!timed)
-        bulk->sync_problem = g_strdup(reason->message);
-    bulk->has_syncs |= timed;
-    g_clear_pointer(&tracker, uffd_tracker_free);
-    ram_unmap(&block);
-    return true;
-}
-
 bool
 bulk_run_repeat(Bulk *bulk, GError **error)
 {
@@ -269,5 +203,7 @@ bulk_run_repeat(Bulk *bulk, GError **error)
         if (!bulk_switch_run(bulk, &bulk->switches[i], error))
             return false;
     }
-    return !bulk_has(bulk, BULK_PART_SYNCS) || run_syncs(bulk, error);
+    if (bulk_has(bulk, BULK_PART_SYNCS))
+        bulk_syncs_run(bulk);
+    return true;
 }

@@ -71,12 +71,21 @@ typedef struct Switch {
     Samples parts_ms[SWITCH_PARTS];
 } Switch;
 
+/* What was written since the sync before; the last one finds the guest at rest. */
+typedef enum {
+    SYNC_TRACKER_CLEAN,
+    SYNC_TRACKER_SOME,
+    SYNC_TRACKER_ALL,
+    SYNC_TRACKER_LAST,
+    SYNC_KVM_CLEAN,
+    SYNC_KVM_ALL,
+    SYNC_KVM_LAST,
+    SYNC_COUNT
+} SyncKind;
+
 typedef struct Sync {
-    const char *name;
-    unsigned percent; /* of the pages that are dirty */
-    Samples ms_per_gib;
+    Samples ms_per_gib, dirty_percent;
 } Sync;
-#define SYNC_COUNT 3u
 
 typedef struct Bulk {
     const BulkOptions *options;
@@ -88,8 +97,7 @@ typedef struct Bulk {
     Switch *switches;
     unsigned count_switches;
     Sync syncs[SYNC_COUNT];
-    bool has_syncs;
-    char *sync_problem; /* why there are none */
+    char *sync_problems[2]; /* why there are none: tracker, KVM */
 } Bulk;
 
 void bulk_init(Bulk *bulk, const BulkOptions *options);
@@ -111,6 +119,12 @@ void bulk_switches_clear(Bulk *bulk);
 bool bulk_switch_run(Bulk *bulk, Switch *one, GError **error);
 void bulk_switches_print(Bulk *bulk);
 void bulk_switches_write(JsonBuilder *json, Bulk *bulk);
+
+void bulk_syncs_init(Bulk *bulk);
+void bulk_syncs_clear(Bulk *bulk);
+void bulk_syncs_run(Bulk *bulk);
+void bulk_syncs_print(Bulk *bulk);
+void bulk_syncs_write(JsonBuilder *json, Bulk *bulk);
 
 /* One value a repeat: median and range. */
 char *bulk_text(Samples *samples);

@@ -32,6 +32,14 @@ ratio_to_floor(Bulk *bulk, TransferKind kind)
     return floor > 0 ? median(&bulk->transfers[kind].gib_per_s) / floor : 0;
 }
 
+/* Of the destination, over a plain receive into allocated memory. */
+static double
+ratio_of_cpu(Bulk *bulk, TransferKind kind)
+{
+    double floor = median(&bulk->transfers[TRANSFER_PLAIN_ALLOCATED].destination_cpu);
+    return floor > 0 ? median(&bulk->transfers[kind].destination_cpu) / floor : 0;
+}
+
 /* ---- Markdown
  * -----------------------------------------------------------------------------------------------
  */
@@ -40,8 +48,8 @@ static void
 print_transfers(Bulk *bulk)
 {
     printf("\nMedian of the repeats (least..greatest)\n\n"
-           "| | GiB/s | of plain | source CPU s/GiB | destination CPU s/GiB | private MiB/GiB, "
-           "source | destination |\n|---|---|---|---|---|---|---|\n");
+           "| | GiB/s | of plain | source CPU s/GiB | destination CPU s/GiB | of plain, allocated "
+           "| private MiB/GiB, source | destination |\n|---|---|---|---|---|---|---|---|\n");
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
         Transfer *one = &bulk->transfers[i];
         g_autofree char *speed = bulk_text(&one->gib_per_s);
@@ -49,23 +57,9 @@ print_transfers(Bulk *bulk)
         g_autofree char *destination = bulk_text(&one->destination_cpu);
         g_autofree char *more = bulk_text(&one->source_overhead);
         g_autofree char *more_there = bulk_text(&one->destination_overhead);
-        printf("| %s | %s | %.2f | %s | %s | %s | %s |\n", transfer_names[i], speed,
-               ratio_to_floor(bulk, (TransferKind)i), source, destination, more, more_there);
-    }
-}
-
-static void
-print_syncs(Bulk *bulk)
-{
-    if (!bulk->has_syncs) {
-        printf("\nSync of the dirty log of a plain process: not measured: %s\n",
-               bulk->sync_problem);
-        return;
-    }
-    printf("\n| sync of the dirty log of a plain process | ms/GiB |\n|---|---|\n");
-    for (unsigned i = 0; i < SYNC_COUNT; i++) {
-        g_autofree char *text = bulk_text(&bulk->syncs[i].ms_per_gib);
-        printf("| %s | %s |\n", bulk->syncs[i].name, text);
+        printf("| %s | %s | %.2f | %s | %s | %.2f | %s | %s |\n", transfer_names[i], speed,
+               ratio_to_floor(bulk, (TransferKind)i), source, destination,
+               ratio_of_cpu(bulk, (TransferKind)i), more, more_there);
     }
 }
 
@@ -87,7 +81,7 @@ bulk_report_print(Bulk *bulk)
     if (bulk_has(bulk, BULK_PART_SWITCHES))
         bulk_switches_print(bulk);
     if (bulk_has(bulk, BULK_PART_SYNCS))
-        print_syncs(bulk);
+        bulk_syncs_print(bulk);
 }
 
 /* ---- JSON and columns
@@ -140,22 +134,13 @@ write_transfers(JsonBuilder *json, Bulk *bulk)
         report_number(json, "ratio-to-floor", ratio_to_floor(bulk, (TransferKind)i));
         bulk_write_figure(json, "source-cpu-s-per-gib", &one->source_cpu);
         bulk_write_figure(json, "destination-cpu-s-per-gib", &one->destination_cpu);
+        report_number(json, "destination-cpu-ratio-to-plain-allocated",
+                      ratio_of_cpu(bulk, (TransferKind)i));
         bulk_write_figure(json, "source-private-mib-per-gib", &one->source_overhead);
         bulk_write_figure(json, "destination-private-mib-per-gib", &one->destination_overhead);
         json_builder_end_object(json);
     }
     json_builder_end_array(json);
-}
-
-static void
-write_syncs(JsonBuilder *json, Bulk *bulk)
-{
-    report_open(json, "dirty-log-sync-ms-per-gib");
-    for (unsigned i = 0; i < SYNC_COUNT; i++)
-        bulk_write_figure(json, bulk->syncs[i].name, &bulk->syncs[i].ms_per_gib);
-    if (!bulk->has_syncs)
-        report_text(json, "skipped", bulk->sync_problem);
-    report_close(json);
 }
 
 static bool
@@ -185,7 +170,7 @@ bulk_report_write(Bulk *bulk, GError **error)
     if (bulk_has(bulk, BULK_PART_SWITCHES))
         bulk_switches_write(json, bulk);
     if (bulk_has(bulk, BULK_PART_SYNCS))
-        write_syncs(json, bulk);
+        bulk_syncs_write(json, bulk);
     if (!report_write(json, bulk->options->json_path, error))
         return false;
     return !bulk_has(bulk, BULK_PART_TRANSFERS) || write_columns(bulk, error);

@@ -117,6 +117,8 @@ take_status(Side *side, const FaultlineEvent *event)
         break;
     case FAULTLINE_STATUS_POSTCOPY_ACTIVE:
         side->own->postcopy_us = event->time_us;
+        if (side->is_source)
+            note_switch(side);
         break;
     case FAULTLINE_STATUS_COMPLETED:
     case FAULTLINE_STATUS_FAILED:
@@ -158,7 +160,8 @@ take_events(Side *side, GError **error)
             break;
         case FAULTLINE_EVENT_STOP:
             side->own->stop_us = event.time_us;
-            note_switch(side);
+            if (!side->plan->is_postcopy) /* reading /proc would be downtime */
+                note_switch(side);
             break;
         case FAULTLINE_EVENT_RESUME:
             side->own->resume_us = event.time_us;
@@ -259,6 +262,7 @@ run_source(void *context, int link_fd, GError **error)
     char byte;
 
     side->link_fd = link_fd;
+    bench_map_source(side->plan->source_block);
     side->guest = bench_guest_new_source(side->plan->source_block, &side->plan->dirty);
     if (!make_faultline(side, side->plan->source_block, error) ||
         !faultline_cont(side->faultline, error))

@@ -174,8 +174,9 @@ void source_end_part(Source *source);
 /* Sends dirty pages from the cursor on until the frame is full; false: none is left behind it. */
 bool source_put_dirty(Source *source);
 
-/* Last sync of the dirty log before `pass`; sets figures. */
-bool source_sync(Source *source, GError **error);
+/* Takes what the dirty log has into the dirty bitmaps; sets figures. is_last: the guest stands and
+ * will not write again before the log ends. */
+bool source_sync(Source *source, bool is_last, GError **error);
 bool source_start_log(Source *source, GError **error);
 void source_stop_log(Source *source);
 uint64_t source_count_dirty(const Source *source);

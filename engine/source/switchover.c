@@ -22,7 +22,7 @@ source_stage_stop(Source *source, GError **error)
     source->has_guest = true;
     context_note(faultline, FAULTLINE_MOMENT_STOPPED);
     context_move(faultline, FAULTLINE_STATUS_DEVICE);
-    if (!source_sync(source, error))
+    if (!source_sync(source, true, error))
         return STAGE_FAILED;
     context_note(faultline, FAULTLINE_MOMENT_SYNCED);
     source->cursor_block = 0;
