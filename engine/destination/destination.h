@@ -103,6 +103,7 @@ struct Destination {
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
     bool in_postcopy;                   /* records are placed, not stored */
+    uint32_t features;                  /* agreed; not changed after is_listening */
     bool can_run;                       /* globalstate: the guest ran at the source */
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
@@ -121,7 +122,9 @@ struct Destination {
 
     /* fault thread */
     TransportSender *sender;
-    FrameQueue out;
+    FrameQueue out;       /* messages, on the main channel */
+    FrameQueue asking;    /* requests, on the urgent one, with the feature */
+    FrameQueue *requests; /* one of the two; NULL before LISTEN */
     TransportReceiver *urgent_receiver;
     Reader urgent_reader;
     PageChannel urgent;

@@ -35,7 +35,7 @@ static void
 request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns)
 {
     const char *name = destination->asked == block ? NULL : block->is.name;
-    stream_put_request(frame_queue_writer(&destination->out), name, page * FAULTLINE_PAGE_BYTES,
+    stream_put_request(frame_queue_writer(destination->requests), name, page * FAULTLINE_PAGE_BYTES,
                        (uint32_t)block->is.page_size_bytes);
     destination->asked = block;
     destination->asked_ns = now_ns;
@@ -88,7 +88,7 @@ read_faults(Destination *destination, GError **error)
 {
     UffdFault faults[FAULTS_BATCH];
 
-    if (!destination->has_faults || !frame_queue_has_room(&destination->out))
+    if (!destination->has_faults || !frame_queue_has_room(destination->requests))
         return false;
     unsigned count = uffd_read_faults(destination->uffd, faults, FAULTS_BATCH);
     destination->has_faults = count == FAULTS_BATCH;
@@ -199,6 +199,9 @@ empty_mailbox(Destination *destination)
 static void
 send_messages(Destination *destination, GError **error)
 {
+    if (destination->asking.sender &&
+        frame_queue_flush(&destination->asking, error) == FLUSH_FAILED)
+        return;
     if (frame_queue_flush(&destination->out, error) == FLUSH_TAKEN && !*error) {
         empty_mailbox(destination);
         frame_queue_flush(&destination->out, error);
@@ -217,6 +220,7 @@ static bool
 attach(Destination *destination, GError **error)
 {
     TransportRing *ring = destination->fault.ring;
+    bool is_listening = destination_flag(&destination->is_listening); /* before the links */
     TransportLink *link = __atomic_load_n(&destination->fault_link, __ATOMIC_ACQUIRE);
     TransportLink *urgent = __atomic_load_n(&destination->fault_urgent_link, __ATOMIC_ACQUIRE);
 
@@ -229,8 +233,13 @@ attach(Destination *destination, GError **error)
         destination->urgent_receiver = transport_receiver_new(ring, urgent);
         destination->urgent_reader = (Reader){.receiver = destination->urgent_receiver};
     }
-    if (!destination->is_watching && destination_flag(&destination->is_listening)) {
+    if (!destination->is_watching && is_listening) {
         destination->is_watching = true;
+        destination->requests = &destination->out;
+        if (urgent && (destination->features & STREAM_FEATURE_URGENT_REQUESTS)) {
+            destination->asking.sender = transport_sender_new(ring, urgent);
+            destination->requests = &destination->asking;
+        }
         account_start(&destination->account, destination->faultline);
         if (!transport_ring_watch(ring, uffd_fd(destination->uffd), &destination->has_faults,
                                   error))
@@ -335,5 +344,6 @@ destination_fault_close(void *self)
     Destination *destination = self;
     close_urgent(destination);
     g_clear_pointer(&destination->sender, transport_sender_free);
+    g_clear_pointer(&destination->asking.sender, transport_sender_free);
     destination_drop_fault_links(destination);
 }
