@@ -65,8 +65,8 @@ decode_element(const uint8_t *bytes, size_t available, size_t *ret_length, GErro
     if (got.element.command == STREAM_COMMAND_POSTCOPY_RAM_DISCARD)
         is_good = stream_parse_discard(&got.element, got.name, &got.count, error);
     if (got.element.command == STREAM_COMMAND_DISCARD_WORDS)
-        is_good = stream_parse_discard_words(&got.element, got.name, &got.first_page, &got.count,
-                                             error);
+        is_good =
+            stream_parse_discard_words(&got.element, got.name, &got.first_page, &got.count, error);
     if (got.element.command == STREAM_COMMAND_RECV_BITMAP)
         is_good = stream_parse_bitmap_name(&got.element, got.name, error);
     return is_good ? STREAM_OK : STREAM_BAD;
