@@ -137,6 +137,8 @@ take_status(Side *side, const FaultlineEvent *event)
         break;
     case FAULTLINE_STATUS_POSTCOPY_ACTIVE:
         side->own->postcopy_us = event->time_us;
+        if (side->is_source)
+            note_switch(side);
         break;
     case FAULTLINE_STATUS_COMPLETED:
     case FAULTLINE_STATUS_FAILED:
@@ -193,7 +195,8 @@ take_events(Side *side, GError **error)
             if (!side->is_source)
                 break; /* what we asked for ourselves */
             side->own->stop_us = event.time_us;
-            note_switch(side);
+            if (!side->plan->is_postcopy) /* reading /proc would be downtime */
+                note_switch(side);
             break;
         case FAULTLINE_EVENT_RESUME:
             side->own->resume_us = event.time_us;
@@ -356,6 +359,8 @@ run_source(void *context, int link_fd, GError **error)
     char byte;
 
     side->link_fd = link_fd;
+    if (!side->plan->kvm)
+        bench_map_source(side->plan->source_block);
     if (!make_guest(side, side->plan->source_block, error) ||
         !make_faultline(side, side->plan->source_block, error) ||
         !faultline_cont(side->faultline, error) ||

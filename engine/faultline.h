@@ -322,6 +322,31 @@ typedef struct FaultlineLatency {
     uint32_t buckets[FAULTLINE_LATENCY_BUCKETS];
 } FaultlineLatency;
 
+/* What a switch-over consists of, each moment the end of a part: X(name, text). The first six are a
+ * source's, the others a destination's in postcopy. */
+#define FAULTLINE_MOMENT_LIST(X)                                                                   \
+    X(STOPPING, "stopping")   /* begins to pause the guest */                                      \
+    X(STOPPED, "stopped")     /* it stands */                                                      \
+    X(SYNCED, "synced")       /* last sync of the dirty log */                                     \
+    X(DISCARDED, "discarded") /* postcopy: what has to come again was said */                      \
+    X(SAVED, "saved")         /* device state collected */                                         \
+    X(GIVEN, "given")         /* the kernel has taken all that the destination needs to run */     \
+    X(TOLD, "told")           /* all was read of what has to come again */                         \
+    X(ARRIVED, "arrived")     /* the package is here */                                            \
+    X(LISTENING, "listening") /* missing memory is watched */                                      \
+    X(LOADED, "loaded")       /* device state loaded */                                            \
+    X(RUNNING, "running")     /* the guest was resumed */
+
+typedef enum {
+#define FAULTLINE_MOMENT_ENUM(name, text) FAULTLINE_MOMENT_##name,
+    FAULTLINE_MOMENT_LIST(FAULTLINE_MOMENT_ENUM)
+#undef FAULTLINE_MOMENT_ENUM
+        FAULTLINE_MOMENT_COUNT
+} FaultlineMoment;
+
+/* Never NULL. */
+const char *faultline_moment_name(FaultlineMoment moment);
+
 /* Value in ns below which `percent` (0..100) of the faults lie; 0 when there were none. */
 uint64_t faultline_latency_percentile(const FaultlineLatency *latency, double percent);
 
@@ -353,6 +378,9 @@ typedef struct FaultlineInfo {
     FaultlineLatency latency;                  /* remote faults of all threads */
     uint64_t vcpu_faults[FAULTLINE_VCPUS_MAX]; /* remote faults of each */
     uint64_t non_vcpu_faults, non_vcpu_total_ns;
+
+    /* CLOCK_MONOTONIC of this host; 0: not yet, or the other side's */
+    uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
 } FaultlineInfo;
 
 /* A snapshot; each figure is whole, together they agree nearly. Those of the last migration stay

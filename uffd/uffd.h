@@ -224,8 +224,9 @@ void uffd_tracker_free(UffdTracker *tracker);
 bool uffd_tracker_add(UffdTracker *tracker, void *address, uint64_t length, GError **error);
 
 /* ORs one bit a 4096-byte page into words for each page of the range written since the last sync or
- * add, and re-arms them, atomically page by page. */
+ * add, and re-arms them, atomically page by page. is_last: leaves them as they are, which is
+ * quicker; only where nobody writes any more. */
 bool uffd_tracker_sync(UffdTracker *tracker, void *address, uint64_t length, uint64_t *words,
-                       GError **error);
+                       bool is_last, GError **error);
 
 #endif

@@ -157,6 +157,8 @@ take_pong(Source *source, uint32_t value)
         source->features = is_answer ? value & source->offers : 0;
         source->urgent.puts_runs = source->features & STREAM_FEATURE_RUNS;
         source_set_flag(&source->has_pong);
+    } else if (value == STREAM_PING_SETTLED) {
+        source_set_flag(&source->has_settled);
     } else if (value == STREAM_PING_COMMIT) {
         source_set_flag(&source->has_commit);
     } else if (value == STREAM_PING_LOADED) {
