@@ -101,8 +101,9 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     page_channel_init(&destination->main, "main", destination->blocks);
     page_channel_init(&destination->urgent, "urgent", destination->blocks);
     destination->walk = faultline->walks[FAULTLINE_WALK_FAULT];
-    destination->out.walk = destination->urgent.walk = destination->walk;
-    destination->out.walk_step = WALK_REQUEST_SEND;
+    destination->out.walk = destination->asking.walk = destination->walk;
+    destination->out.walk_step = destination->asking.walk_step = WALK_REQUEST_SEND;
+    destination->urgent.walk = destination->walk;
     destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
     /* First what can fail for reasons of the caller's: memory is emptied last. */

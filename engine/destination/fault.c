@@ -37,7 +37,7 @@ request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t 
     const char *name = destination->asked == block ? NULL : block->is.name;
     stream_put_request(frame_queue_writer(destination->requests), name, page * FAULTLINE_PAGE_BYTES,
                        (uint32_t)block->is.page_size_bytes);
-    frame_queue_note_page(&destination->out, block, page);
+    frame_queue_note_page(destination->requests, block, page);
     destination->asked = block;
     destination->asked_ns = now_ns;
     destination->count_asked++;
