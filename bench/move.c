@@ -16,6 +16,7 @@
 
 #define LOOK_MS               5 /* between looks at how far a KVM guest is */
 #define HELD_BACK_BYTES_PER_S (1u << 20)
+#define WARMING_BYTES_PER_S   (200u << 20)
 
 typedef struct Side {
     const MovePlan *plan;
@@ -92,7 +93,9 @@ make_faultline(Side *side, const FaultlineBlock *block, GError **error)
         {"postcopy-ram", plan->is_postcopy},
         {"postcopy-preempt", plan->is_postcopy && plan->preempt},
         {"postcopy-blocktime", plan->is_postcopy && plan->accounts && !side->is_source},
-        {"max-bandwidth", 0},
+        /* So that a KVM guest dirties something during the pass that warms, however little of the
+         * CPU it gets: a pass that finds nothing dirty would end in precopy. */
+        {"max-bandwidth", side->machine ? WARMING_BYTES_PER_S : 0},
         {"max-postcopy-bandwidth", push_limit(plan->push_bytes_per_s)},
         {"downtime-limit", plan->is_postcopy ? 0 : 300},
     };
@@ -317,6 +320,13 @@ watch(Side *side, GError **error)
             tell_done(side);
     }
     faultline_query(side->faultline, &side->own->at_end);
+    if (side->is_source && side->plan->is_postcopy && !side->asked_postcopy &&
+        side->status == FAULTLINE_STATUS_COMPLETED) {
+        g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
+                            "the guest had moved by precopy before postcopy was asked for: its "
+                            "vCPU gets too little of the CPU; give it one by --source-cpus");
+        return false;
+    }
     if (side->status == FAULTLINE_STATUS_COMPLETED)
         return true;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST, "the migration ended as %s: %s",
