@@ -33,6 +33,8 @@
     X(DISCARD_WORDS, "discard-words", true, false,                                                 \
       "scattered dirty pages are told as a bitmap, if the peer is a faultline that has it on",     \
       EACH)                                                                                        \
+    X(AUTO_CONVERGE, "auto-converge", false, false,                                                \
+      "source: hold vCPUs for a rising part of their time while passes do not converge", SOURCE)   \
     X(RETURN_PATH, "return-path", true, false,                                                     \
       "source: the destination confirms; without it a failure there loses the guest", SOURCE)
 
@@ -57,7 +59,24 @@ typedef enum {
       "precopy ends when the rest can be sent in this time", INTEGER, SOURCE, false)               \
     X(SPIN_LIMIT, "spin-limit", 100, 0, 1000, "us",                                                \
       "longest time to wait awake for a requested page or the next request, 0: sleep at once",     \
-      INTEGER, EACH, false)
+      INTEGER, EACH, false)                                                                        \
+    X(THROTTLE_TRIGGER, "throttle-trigger-threshold", 50, 1, 100, "%",                             \
+      "auto-converge: a pass in which more than this part of what was sent is dirtied does not "   \
+      "converge; two in a row make a step",                                                        \
+      INTEGER, SOURCE, false)                                                                      \
+    X(THROTTLE_INITIAL, "cpu-throttle-initial", 20, 1, 99, "%",                                    \
+      "auto-converge: part of their time that vCPUs are held by the first step", INTEGER, SOURCE,  \
+      false)                                                                                       \
+    X(THROTTLE_INCREMENT, "cpu-throttle-increment", 10, 1, 99, "%",                                \
+      "auto-converge: what each later step adds", INTEGER, SOURCE, false)                          \
+    X(THROTTLE_TAILSLOW, "cpu-throttle-tailslow", 0, 0, 1, "",                                     \
+      "auto-converge: later steps add no more than should suffice", BOOLEAN, SOURCE, false)        \
+    X(THROTTLE_GREATEST, "max-cpu-throttle", 99, 1, 99, "%",                                       \
+      "auto-converge: where the steps end; not below cpu-throttle-initial", INTEGER, SOURCE,       \
+      false)
+
+/* Which parameter must not be above which: X(lower, upper) */
+#define PARAMETER_ORDER_LIST(X) X(THROTTLE_INITIAL, THROTTLE_GREATEST)
 
 typedef enum {
 #define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help, type, side, both)          \

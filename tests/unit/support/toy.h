@@ -33,6 +33,7 @@ typedef struct ToyKind {
     uint64_t pages;       /* a power of two */
     unsigned count_vcpus; /* a power of two */
     bool is_tracked;      /* gives no dirty log: the engine tracks writes itself */
+    bool has_no_throttle; /* its vCPUs cannot be slowed down */
     unsigned rest_us;     /* a vCPU's sleep after 16 steps; 0: 1000 */
     const char *machine;  /* NULL: "toy-1.0" */
 } ToyKind;
@@ -65,6 +66,8 @@ struct Toy {
     atomic_bool is_logging;
     unsigned fail_at[TOY_CALLS]; /* the how manieth call fails, from 1; 0: none */
     _Atomic unsigned calls[TOY_CALLS];
+    _Atomic unsigned throttle_percent, greatest_percent,
+        count_throttles; /* in force; ever; calls */
 
     ToyVcpu vcpus[TOY_VCPUS_MAX];
     _Atomic pid_t threads[TOY_VCPUS_MAX];
