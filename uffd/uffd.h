@@ -145,6 +145,10 @@ bool uffd_memory_zap(UffdMemory *memory, GError **error);
 bool uffd_memory_register(UffdMemory *memory, Uffd *uffd, uint64_t offset, uint64_t length,
                           GError **error);
 
+/* The page at offset is asked for and will be placed: while that takes its time, brings the memory
+ * it will be written to near to this processor. */
+void uffd_expect(const UffdMemory *memory, uint64_t offset);
+
 /* Walk 10 and 11 of 12. Makes bytes (NULL: zeros) visible at a registered range that was not
  * received before, and wakes who waits there: one ioctl for the range. */
 UffdResult uffd_place(UffdMemory *memory, uint64_t offset, uint64_t length, const void *bytes);

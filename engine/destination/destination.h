@@ -147,6 +147,8 @@ struct Destination {
     bool is_rereading;    /* it was set after placing */
     Spin reread;          /* whether that finds anything */
     FaultAccount account; /* its figures are atomic */
+    RamBlock *expected;   /* of the page last asked for, until it was told to uffd; else NULL */
+    uint64_t expected_page;
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
 

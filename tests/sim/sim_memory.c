@@ -272,6 +272,12 @@ place_page(UffdMemory *memory, uint64_t page, const uint8_t *bytes)
     *flags |= STORED | RECEIVED | VISIBLE;
 }
 
+void
+uffd_expect(const UffdMemory *memory, uint64_t offset)
+{
+    check_range(memory, offset, memory->page_bytes, memory->page_bytes, "uffd_expect");
+}
+
 UffdResult
 uffd_place(UffdMemory *memory, uint64_t offset, uint64_t length, const void *bytes)
 {
