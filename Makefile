@@ -63,8 +63,8 @@ GUEST_IMAGE := $(wildcard kvm/guest/image.S)
 SUPPORT := $(wildcard tests/unit/support/*.c)
 UNIT := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 SIM := $(wildcard tests/sim/*.c)
-# The simulation brings its own channels, memory, clock and threads.
-SIM_ENGINE := $(filter-out engine/threads.c engine/monitor/% uffd/% transport/%,$(LIBRARY))
+# The simulation brings its own channels, memory, clock and threads, and has no host to check.
+SIM_ENGINE := $(filter-out engine/threads.c engine/check.c engine/monitor/% uffd/% transport/%,$(LIBRARY))
 PAIR := $(wildcard tests/pair/*.c)
 EMBED := $(wildcard tests/embed/embed.c)
 BENCH_TEST := $(wildcard tests/bench/*.c)
@@ -207,7 +207,9 @@ Libs.private: -pthread -lm
 Cflags: -I$${includedir}
 endef
 
-install: all
+include doc/rules.mk
+
+install: all install-documents
 	$(call say,INST,$(TO))
 	$(Q)install -d $(TO)/bin $(TO)/lib/pkgconfig $(TO)/include/faultline
 	$(Q)install -m 644 engine/faultline.h engine/guest.h $(TO)/include/faultline/
@@ -221,7 +223,7 @@ export PC
 clean:
 	rm -rf build build-address build-undefined build-thread
 
-.PHONY: all check check-nested demo bench lint install clean
+.PHONY: all check check-nested demo bench lint install install-documents clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

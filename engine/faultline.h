@@ -142,6 +142,39 @@ Faultline *faultline_new(const FaultlineGuest *guest, void *opaque, const Faultl
  * NULL: nothing. Waits for callbacks under way, not for the network. Never fails. */
 void faultline_free(Faultline *faultline);
 
+/* ---- Checking the host ----------------------------------------------------------------------- */
+
+typedef enum {
+    FAULTLINE_CHECK_OK,
+    FAULTLINE_CHECK_WARNING, /* it goes without, or something else does the same: text says what */
+    FAULTLINE_CHECK_CLOSED,  /* postcopy cannot work here, or not to that peer */
+} FaultlineCheckState;
+
+/* "ok", "warning", "closed"; never NULL. */
+const char *faultline_check_state_name(FaultlineCheckState state);
+
+/* Something that was tried. */
+typedef struct FaultlineCheck {
+    const char *name;  /* for programs, e.g. "uffd-device"; never changes its meaning */
+    const char *tried; /* for people, e.g. "userfaultfd by /dev/userfaultfd" */
+    FaultlineCheckState state;
+    const char *text; /* what came of it; sentences behind the first say what to do about it. In the
+                       * same words a migration is refused for that reason */
+} FaultlineCheck;
+
+/*
+ * Tries all that a migration will ask of this host, for real: userfaultfd (device, sysctl,
+ * capability, features), a fault answered in each kind of memory, write tracking, io_uring, limits,
+ * with up to 10 MiB of its own memory. What rests on something closed is left out.
+ * guest: the one that would be moved, to know whether it keeps a dirty log; NULL: it does.
+ * uri: where the destination listens; NULL: not asked. Tried without a connection, so that the
+ * destination does not take us for its source; up to 3 s for each address of a host that is silent.
+ * take: gets each row, valid during the call. Thread: any; starts one and joins it. A seccomp
+ * filter that kills instead of refusing kills here too. Returns whether nothing is closed.
+ */
+bool faultline_check_host(const FaultlineGuest *guest, const char *uri,
+                          void (*take)(void *opaque, const FaultlineCheck *check), void *opaque);
+
 /* ---- Capabilities and parameters: names of QMP ----------------------------------------------- */
 
 /* Holds for the migrations that begin afterwards. Errors: STATE while one is under way; ARGUMENT
@@ -289,6 +322,31 @@ typedef struct FaultlineLatency {
     uint32_t buckets[FAULTLINE_LATENCY_BUCKETS];
 } FaultlineLatency;
 
+/* What a switch-over consists of, each moment the end of a part: X(name, text). The first six are a
+ * source's, the others a destination's in postcopy. */
+#define FAULTLINE_MOMENT_LIST(X)                                                                   \
+    X(STOPPING, "stopping")   /* begins to pause the guest */                                      \
+    X(STOPPED, "stopped")     /* it stands */                                                      \
+    X(SYNCED, "synced")       /* last sync of the dirty log */                                     \
+    X(DISCARDED, "discarded") /* postcopy: what has to come again was said */                      \
+    X(SAVED, "saved")         /* device state collected */                                         \
+    X(GIVEN, "given")         /* the kernel has taken all that the destination needs to run */     \
+    X(TOLD, "told")           /* all was read of what has to come again */                         \
+    X(ARRIVED, "arrived")     /* the package is here */                                            \
+    X(LISTENING, "listening") /* missing memory is watched */                                      \
+    X(LOADED, "loaded")       /* device state loaded */                                            \
+    X(RUNNING, "running")     /* the guest was resumed */
+
+typedef enum {
+#define FAULTLINE_MOMENT_ENUM(name, text) FAULTLINE_MOMENT_##name,
+    FAULTLINE_MOMENT_LIST(FAULTLINE_MOMENT_ENUM)
+#undef FAULTLINE_MOMENT_ENUM
+        FAULTLINE_MOMENT_COUNT
+} FaultlineMoment;
+
+/* Never NULL. */
+const char *faultline_moment_name(FaultlineMoment moment);
+
 /* Value in ns below which `percent` (0..100) of the faults lie; 0 when there were none. */
 uint64_t faultline_latency_percentile(const FaultlineLatency *latency, double percent);
 
@@ -320,6 +378,9 @@ typedef struct FaultlineInfo {
     FaultlineLatency latency;                  /* remote faults of all threads */
     uint64_t vcpu_faults[FAULTLINE_VCPUS_MAX]; /* remote faults of each */
     uint64_t non_vcpu_faults, non_vcpu_total_ns;
+
+    /* CLOCK_MONOTONIC of this host; 0: not yet, or the other side's */
+    uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
 } FaultlineInfo;
 
 /* A snapshot; each figure is whole, together they agree nearly. Those of the last migration stay

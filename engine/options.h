@@ -30,6 +30,9 @@
       "with postcopy-preempt: requests on the urgent channel too, if the peer is a faultline "     \
       "that has it on",                                                                            \
       EACH)                                                                                        \
+    X(DISCARD_WORDS, "discard-words", true, false,                                                 \
+      "scattered dirty pages are told as a bitmap, if the peer is a faultline that has it on",     \
+      EACH)                                                                                        \
     X(RETURN_PATH, "return-path", true, false,                                                     \
       "source: the destination confirms; without it a failure there loses the guest", SOURCE)
 

@@ -14,6 +14,7 @@
 int run_command(int argc, char **argv);
 int monitor_command(int argc, char **argv);
 int demo_command(int argc, char **argv);
+int doctor_command(int argc, char **argv);
 
 /* Prints one error line with the way to help, and returns EXIT_USAGE. */
 int usage_error(const char *command, const char *reason);

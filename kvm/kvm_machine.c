@@ -46,19 +46,31 @@ static const Need needs[] = {
 };
 
 static bool
+refuse_kvm(int reason, GError **error)
+{
+    g_autofree char *access =
+        g_strdup_printf("Run 'setfacl -m u:%u:rw /dev/kvm' as root", geteuid());
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                "Cannot open /dev/kvm: %s. %s, or run the guest made of threads (--guest threads)",
+                g_strerror(reason),
+                reason == EACCES || reason == EPERM
+                    ? access
+                    : "Run 'modprobe kvm-amd' or 'modprobe kvm-intel' as root, switch "
+                      "virtualisation on in the firmware, and bring /dev/kvm into this container");
+    return false;
+}
+
+static bool
 open_kvm(Machine *machine, GError **error)
 {
     machine->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    if (machine->kvm_fd < 0) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
-                    "Cannot open /dev/kvm: %m. Load the kvm module and give this user access to "
-                    "it, or run the guest made of threads");
-        return false;
-    }
+    if (machine->kvm_fd < 0)
+        return refuse_kvm(errno, error);
     int version = ioctl(machine->kvm_fd, KVM_GET_API_VERSION, 0);
     if (version != KVM_API_VERSION) {
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
-                    "Cannot use /dev/kvm: its API version is %d, not %d", version, KVM_API_VERSION);
+                    "Cannot use /dev/kvm: its API version is %d, not %d. Use another kernel",
+                    version, KVM_API_VERSION);
         return false;
     }
     return true;
@@ -71,8 +83,8 @@ check_needs(Machine *machine, GError **error)
         if (ioctl(machine->vm_fd, KVM_CHECK_EXTENSION, needs[i].capability) > 0)
             continue;
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
-                    "Cannot run a guest: this kernel's KVM lacks %s (Linux %s)", needs[i].name,
-                    needs[i].since);
+                    "Cannot run a guest: this kernel's KVM lacks %s. Use Linux %s or later",
+                    needs[i].name, needs[i].since);
         return false;
     }
     machine->xsave_bytes = (size_t)ioctl(machine->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
@@ -251,6 +263,7 @@ guest_pause(void *opaque, GError **error)
     if (!vcpu_pause_all(machine, error))
         return false;
     serial_pause(machine->serial);
+    dirty_rest(machine);
     return true;
 }
 
@@ -260,7 +273,7 @@ guest_resume(void *opaque, GError **error)
     Machine *machine = opaque;
     if (machine->incoming && !state_is_complete(machine, error))
         return false;
-    if (!vcpu_resume_all(machine, error))
+    if (!dirty_wake(machine, error) || !vcpu_resume_all(machine, error))
         return false;
     serial_resume(machine->serial);
     return true;

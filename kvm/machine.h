@@ -63,6 +63,9 @@ bool ram_map(MachineMemory memory, const char *name, uint64_t guest_address, uin
              bool fault_in, FaultlineBlock *ret_block, GError **error);
 void ram_unmap(FaultlineBlock *block);
 
+/* NUMA nodes of this host; 0: the calls for it are refused. */
+unsigned ram_count_nodes(void);
+
 /* Writes guest physical memory to a file, for pmemsave; it must lie in the blocks. Errors:
  * ARGUMENT, HOST. (ram_file.c) */
 bool ram_write_file(const FaultlineBlock *blocks, unsigned count, uint64_t address,

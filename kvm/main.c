@@ -26,6 +26,8 @@ static const CommandRow command_table[] = {
      "send monitor commands to a running machine, or type them"},
     {"demo", demo_command, "[--memory SIZE] [...]",
      "move a guest between two processes of this host and report"},
+    {"doctor", doctor_command, "[--to ADDRESS] [...]",
+     "try what a migration needs of this host, and say what mends it"},
 };
 
 static void

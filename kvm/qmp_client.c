@@ -121,6 +121,12 @@ greet(QmpClient *client, GError **error)
 QmpClient *
 qmp_client_open(const char *path, GError **error)
 {
+    return qmp_client_open_within(path, 0, error);
+}
+
+QmpClient *
+qmp_client_open_within(const char *path, unsigned timeout_s, GError **error)
+{
     if (g_str_has_prefix(path, "unix:"))
         path += strlen("unix:");
     if (!*path || strlen(path) > PATH_LIMIT) {
@@ -131,6 +137,7 @@ qmp_client_open(const char *path, GError **error)
     }
 
     g_autoptr(GSocketClient) maker = g_socket_client_new();
+    g_socket_client_set_timeout(maker, timeout_s);
     g_autoptr(GSocketAddress) address = g_unix_socket_address_new(path);
     g_autoptr(GSocketConnection) connection =
         g_socket_client_connect(maker, G_SOCKET_CONNECTABLE(address), NULL, error);

@@ -14,6 +14,9 @@ typedef struct QmpClient QmpClient;
 
 /* Connects to a unix socket, reads the greeting and leaves negotiation mode. */
 QmpClient *qmp_client_open(const char *path, GError **error);
+
+/* The same, and waits for no answer longer than timeout_s (G_IO_ERROR_TIMED_OUT); 0: no limit. */
+QmpClient *qmp_client_open_within(const char *path, unsigned timeout_s, GError **error);
 void qmp_client_free(QmpClient *client);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QmpClient, qmp_client_free)
 

@@ -85,11 +85,17 @@ map_block(FaultlineBlock *block, GError **error)
     return true;
 }
 
+unsigned
+ram_count_nodes(void)
+{
+    return numa_available() < 0 ? 0 : (unsigned)MAX(numa_num_configured_nodes(), 1);
+}
+
 /* The guest is not told of nodes, so every part of its memory gets the same mixture of them. */
 static bool
 bind_nodes(const FaultlineBlock *block, bool fault_in, GError **error)
 {
-    if (numa_available() < 0 || numa_num_configured_nodes() < 2)
+    if (ram_count_nodes() < 2)
         return true;
     numa_interleave_memory(block->host_address, block->length_bytes, numa_all_nodes_ptr);
     if (fault_in && madvise(block->host_address, block->length_bytes, MADV_POPULATE_WRITE) < 0 &&

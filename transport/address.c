@@ -209,3 +209,20 @@ transport_check_uri(const char *uri, bool is_listen, GError **error)
     g_autoptr(TransportAddress) address = transport_address_new(uri, is_listen, error);
     return address != NULL;
 }
+
+void
+transport_note_failure(GString *reasons, const TransportEndpoint *endpoint, int code)
+{
+    g_autofree char *uri = transport_endpoint_uri(endpoint);
+
+    g_string_append_printf(reasons, "%s%s: %s", reasons->len ? ", " : "", uri, g_strerror(code));
+}
+
+void
+transport_set_unreachable(const char *uri, const GString *reasons, GError **error)
+{
+    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK,
+                "connecting to %s failed (%s). Start the destination there first, and open the "
+                "firewalls in between",
+                uri, reasons->str);
+}

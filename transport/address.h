@@ -43,4 +43,14 @@ GArray *transport_address_resolve(const TransportAddress *address, bool is_liste
 /* The URI of an endpoint, with numbers. */
 char *transport_endpoint_uri(const TransportEndpoint *endpoint);
 
+/* Appends why an endpoint did not answer (an errno). */
+void transport_note_failure(GString *reasons, const TransportEndpoint *endpoint, int code);
+
+/* None of the endpoints answered. LINK. */
+void transport_set_unreachable(const char *uri, const GString *reasons, GError **error);
+
+/* Whether somebody listens at uri; who does never notices. May take 3 s an endpoint. Errors:
+ * ADDRESS, LINK. */
+bool transport_knock(const char *uri, GError **error);
+
 #endif

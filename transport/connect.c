@@ -46,10 +46,7 @@ close_socket(TransportConnector *connector)
 static void
 note_failure(TransportConnector *connector, int code)
 {
-    g_autofree char *uri = transport_endpoint_uri(endpoint_at(connector, connector->next - 1));
-
-    g_string_append_printf(connector->reasons, "%s%s: %s", connector->reasons->len ? ", " : "", uri,
-                           g_strerror(code));
+    transport_note_failure(connector->reasons, endpoint_at(connector, connector->next - 1), code);
     close_socket(connector);
 }
 
@@ -126,10 +123,7 @@ transport_connect(TransportRing *ring, const char *uri, GError **error)
 static TransportResult
 fail_all(TransportConnector *connector, GError **error)
 {
-    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK,
-                "connecting to %s failed (%s): is the destination listening there, and does no "
-                "firewall stand between?",
-                connector->address->uri, connector->reasons->str);
+    transport_set_unreachable(connector->address->uri, connector->reasons, error);
     return TRANSPORT_ERROR_RESULT;
 }
 

@@ -52,7 +52,8 @@ set_listen_error(const TransportAddress *address, int code, GError **error)
 
 /* ---- Unix paths ---- */
 
-/* A socket at which nobody listens is what a program that died left behind. */
+/* A socket at which nobody listens is what a program that died left behind. Asked with a socket of
+ * another type: a destination that listens must not take us for its source (knock.c). */
 static bool
 is_stale(const struct sockaddr_un *path)
 {
@@ -61,7 +62,7 @@ is_stale(const struct sockaddr_un *path)
 
     if (lstat(path->sun_path, &status) < 0 || !S_ISSOCK(status.st_mode))
         return false;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
     r = connect(fd, (const struct sockaddr *)path, sizeof *path) < 0 ? errno : 0;

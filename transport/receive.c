@@ -14,6 +14,7 @@
 #include "transport/ring.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -41,8 +42,12 @@ struct TransportReceiver {
     struct msghdr message;
     struct iovec iov[2];
     uint64_t count_bytes;
-    bool is_ended;  /* the peer closed its half */
-    bool is_broken; /* error stays */
+    /* transport_receiver_look(): the operation is a poll */
+    bool looks;
+    bool is_readable; /* there may be bytes, or the end */
+    bool is_ending;   /* the end, or an error, is among them */
+    bool is_ended;    /* the peer closed its half */
+    bool is_broken;   /* error stays */
     GError *error;
 };
 
@@ -156,10 +161,73 @@ transport_receiver_free(TransportReceiver *receiver)
         transport_link_shutdown(receiver->link);
         return;
     }
+    if (receiver->looks)
+        transport_ring_count_lookers(receiver->ring, -1);
     transport_link_unref(receiver->link);
     g_clear_error(&receiver->error);
     g_free(receiver->bytes);
     g_free(receiver);
+}
+
+/* ---- Looking ---- */
+
+static void
+poll_done(TransportOp *op, int result)
+{
+    TransportReceiver *receiver = (TransportReceiver *)op;
+
+    receiver->is_readable = true;
+    receiver->is_ending = receiver->is_ending || result < 0 ||
+                          (result & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) != 0;
+}
+
+static void
+prepare_poll(TransportOp *op, struct io_uring_sqe *sqe)
+{
+    TransportReceiver *receiver = (TransportReceiver *)op;
+
+    io_uring_prep_poll_multishot(sqe, receiver->link->fd, POLLIN | POLLRDHUP);
+}
+
+void
+transport_receiver_look(TransportReceiver *receiver)
+{
+    g_assert(!receiver->op.is_in_flight && !receiver->looks);
+    receiver->op.done = poll_done;
+    receiver->op.prepare = prepare_poll;
+    receiver->looks = receiver->is_readable = true;
+    transport_ring_count_lookers(receiver->ring, 1);
+}
+
+/* False: nothing is there. The next arrival is told anew, unless there is more than there is room
+ * for now, or the end, which is told only once. */
+static bool
+look(TransportReceiver *receiver, size_t length)
+{
+    make_room(receiver, length);
+    size_t room = CAPACITY_BYTES - receiver->end;
+    ssize_t got = recv(receiver->link->fd, receiver->bytes + receiver->end, room, MSG_DONTWAIT);
+
+    receiver->is_readable = got < 0 ? errno != EAGAIN : receiver->is_ending || (size_t)got == room;
+    if (!receiver->is_readable && got < 0)
+        return false;
+    receive_done(&receiver->op, got < 0 ? -errno : (int)got);
+    return true;
+}
+
+/* OK: something has come; WAIT: nothing has. */
+static TransportResult
+look_for(TransportReceiver *receiver, size_t length)
+{
+    if ((receiver->is_readable || transport_ring_has_news(receiver->ring)) &&
+        look(receiver, length))
+        return TRANSPORT_OK;
+    transport_ring_reap(receiver->ring, &receiver->op);
+    if (receiver->is_readable && look(receiver, length))
+        return TRANSPORT_OK;
+    if (!receiver->op.is_in_flight)
+        transport_ring_queue(receiver->ring, &receiver->op);
+    return TRANSPORT_WAIT;
 }
 
 static TransportResult
@@ -195,6 +263,11 @@ transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_b
             return TRANSPORT_ERROR_RESULT;
         if (receiver->is_ended)
             return report_end(receiver, length, receiver->end - receiver->start);
+        if (receiver->looks) {
+            if (look_for(receiver, length) == TRANSPORT_WAIT)
+                return TRANSPORT_WAIT;
+            continue;
+        }
         transport_ring_reap(receiver->ring, &receiver->op);
         if (receiver->op.is_in_flight)
             return TRANSPORT_WAIT;
@@ -218,8 +291,9 @@ transport_consume(TransportReceiver *receiver, size_t length)
     receiver->start += length;
     /* The next bytes are asked for at once, so that the request travels with whatever is sent in
      * answer to these; unless they may be meant for the caller's own memory. */
-    if (receiver->start == receiver->end && receiver->ahead_bytes == CAPACITY_BYTES &&
-        !receiver->op.is_in_flight && !receiver->is_broken && !receiver->is_ended)
+    if (receiver->start == receiver->end && !receiver->looks &&
+        receiver->ahead_bytes == CAPACITY_BYTES && !receiver->op.is_in_flight &&
+        !receiver->is_broken && !receiver->is_ended)
         start_receive(receiver, 1);
 }
 

@@ -37,7 +37,9 @@ struct TransportRing {
     struct io_uring uring;
     GPtrArray *watches;
     TransportOp *queued; /* list */
-    bool has_happened;   /* a completion was reaped that the thread may not know of */
+    unsigned count_lookers;
+    bool has_left_news; /* since the last reap */
+    bool has_happened;  /* a completion was reaped that the thread may not know of */
 
     /* Shared: exchanged by notify (release) and by wait (acquire). */
     bool is_notified;
@@ -107,8 +109,22 @@ transport_ring_start(TransportRing *ring, TransportOp *op, struct io_uring_sqe *
     io_uring_sqe_set_data(sqe, op);
     op->is_in_flight = true;
     take_queued(ring);
-    /* When the kernel has no memory now, the entry stays queued: the wait submits it. */
-    io_uring_submit(&ring->uring);
+    /* What the ring has to run costs least now, while the answer to this is still to come. When the
+     * kernel has no memory, the entry stays queued: the wait submits it. */
+    io_uring_submit_and_get_events(&ring->uring);
+}
+
+bool
+transport_ring_has_news(const TransportRing *ring)
+{
+    return io_uring_cq_ready(&ring->uring) != 0 ||
+           (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_TASKRUN) != 0;
+}
+
+void
+transport_ring_count_lookers(TransportRing *ring, int change)
+{
+    ring->count_lookers += (unsigned)change;
 }
 
 void
@@ -116,6 +132,7 @@ transport_ring_reap(TransportRing *ring, const TransportOp *self)
 {
     struct io_uring_cqe *cqe;
 
+    ring->has_left_news = false;
     while (io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
         TransportOp *op = io_uring_cqe_get_data(cqe);
         int result = cqe->res;
@@ -295,8 +312,18 @@ static bool
 has_news(const TransportRing *ring)
 {
     return __atomic_load_n(&ring->is_notified, __ATOMIC_RELAXED) || ring->has_happened ||
-           io_uring_cq_ready(&ring->uring) != 0 ||
-           (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_TASKRUN) != 0;
+           transport_ring_has_news(ring);
+}
+
+/* Never left twice in a row: who looks may not be looking. */
+static void
+leave_or_reap(TransportRing *ring)
+{
+    bool leave = ring->count_lookers != 0 && !ring->has_left_news;
+
+    if (!leave)
+        transport_ring_reap(ring, NULL);
+    ring->has_left_news = leave;
 }
 
 bool
@@ -311,7 +338,7 @@ transport_ring_spin(TransportRing *ring, uint64_t spin_ns)
     do {
         for (unsigned i = 0; i < COUNT_LOOKS; i++) {
             if (has_news(ring)) {
-                transport_ring_reap(ring, NULL);
+                leave_or_reap(ring);
                 take_notification(ring);
                 ring->has_happened = false;
                 return true;

@@ -31,6 +31,9 @@ struct TransportOp {
 /* Makes a ring of the kernel with the best flags it takes. Errors: UNSUPPORTED, HOST. */
 bool transport_setup(struct io_uring *uring, unsigned entries, GError **error);
 
+/* Sends an entry through a ring on which nothing is under way. Errors: UNSUPPORTED. */
+bool transport_try(struct io_uring *uring, GError **error);
+
 /* A free submission entry, never NULL. */
 struct io_uring_sqe *transport_ring_sqe(TransportRing *ring);
 
@@ -48,6 +51,13 @@ void transport_ring_queue(TransportRing *ring, TransportOp *op);
  * others are remembered for transport_ring_wait(); may be NULL.
  */
 void transport_ring_reap(TransportRing *ring, const TransportOp *self);
+
+/* Whether the ring may have something to reap; reads shared memory only. */
+bool transport_ring_has_news(const TransportRing *ring);
+
+/* One more, or one less, on this ring looks for itself when it has news: a spin that ends with news
+ * leaves them there, once. */
+void transport_ring_count_lookers(TransportRing *ring, int change);
 
 /* Ends op and waits for its completion. false: called by another thread while op was in flight;
  * the kernel may still use its memory, which must be kept. */

@@ -19,52 +19,48 @@ static const unsigned flags_by_preference[] = {
     0,
 };
 
-static char *
-sysctl_text(void)
-{
-    g_autofree char *value = NULL;
-
-    if (!g_file_get_contents(SYSCTL_PATH, &value, NULL, NULL))
-        return g_strdup("the sysctl kernel.io_uring_disabled cannot be read");
-    g_strstrip(value);
-    return g_strdup_printf("the sysctl kernel.io_uring_disabled is %s%s", value,
-                           strcmp(value, "0") == 0   ? " (allowed)"
-                           : strcmp(value, "1") == 0 ? " (only CAP_SYS_ADMIN and the group "
-                                                       "kernel.io_uring_group are allowed)"
-                                                     : " (forbidden)");
-}
+#define FILTER                                                                                     \
+    "Allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp filter (of a "      \
+    "container or a service manager)"
 
 static void
-set_forbidden_error(int code, GError **error)
+set_forbidden_error(const char *call, int code, GError **error)
 {
-    g_autofree char *sysctl = sysctl_text();
+    g_autofree char *value = NULL;
+    g_autofree char *sysctl = NULL;
+    const char *remedy = FILTER;
 
-    g_set_error(
-        error, TRANSPORT_ERROR, TRANSPORT_ERROR_UNSUPPORTED,
-        "io_uring_setup failed: %s: this process may not use io_uring, which all channels "
-        "need: %s. Run 'sysctl -w kernel.io_uring_disabled=0' as root if it is not 0; if it "
-        "is, a seccomp filter (of a container or a service manager) forbids it: allow "
-        "io_uring_setup, io_uring_enter and io_uring_register there",
-        g_strerror(code), sysctl);
+    if (!g_file_get_contents(SYSCTL_PATH, &value, NULL, NULL)) {
+        sysctl = g_strdup("the kernel has no sysctl kernel.io_uring_disabled");
+        remedy = FILTER ", or use a kernel with CONFIG_IO_URING";
+    } else if (g_str_equal(g_strstrip(value), "0")) {
+        sysctl = g_strdup("the sysctl kernel.io_uring_disabled is 0, so a filter forbids it");
+    } else {
+        sysctl = g_strdup_printf("the sysctl kernel.io_uring_disabled is %s", value);
+        remedy = "Run 'sysctl -w kernel.io_uring_disabled=0' as root";
+    }
+    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_UNSUPPORTED,
+                "%s failed: %s: this process may not use io_uring, which all channels need: %s. %s",
+                call, g_strerror(code), sysctl, remedy);
 }
 
 static bool
 set_setup_error(int code, GError **error)
 {
     if (code == EPERM || code == EACCES || code == ENOSYS)
-        set_forbidden_error(code, error);
+        set_forbidden_error("io_uring_setup", code, error);
     else if (code == ENOMEM)
         g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST,
-                    "io_uring_setup failed: %s: free memory, or raise the limit of locked memory "
+                    "io_uring_setup failed: %s. Free memory, or raise the limit of locked memory "
                     "(ulimit -l)",
                     g_strerror(code));
     else if (code == EMFILE || code == ENFILE)
         g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST,
-                    "io_uring_setup failed: %s: raise the limit of open files (ulimit -n)",
+                    "io_uring_setup failed: %s. Raise the limit of open files (ulimit -n)",
                     g_strerror(code));
     else
         g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_UNSUPPORTED,
-                    "io_uring_setup failed: %s: Linux 5.13 or newer with io_uring is needed",
+                    "io_uring_setup failed: %s. Use Linux 5.13 or later with io_uring",
                     g_strerror(code));
     return false;
 }
@@ -91,6 +87,25 @@ transport_setup(struct io_uring *uring, unsigned entries, GError **error)
     return true;
 }
 
+/* A filter may forbid the use of what it let us make. */
+bool
+transport_try(struct io_uring *uring, GError **error)
+{
+    struct __kernel_timespec patience = {.tv_sec = 5};
+    struct io_uring_sqe *sqe = io_uring_get_sqe(uring);
+    struct io_uring_cqe *cqe = NULL;
+
+    io_uring_prep_nop(sqe);
+    int r = io_uring_submit_and_wait_timeout(uring, &cqe, 1, &patience, NULL);
+
+    if (r < 0) {
+        set_forbidden_error("io_uring_enter", -r, error);
+        return false;
+    }
+    io_uring_cqe_seen(uring, cqe);
+    return true;
+}
+
 bool
 transport_probe(GError **error)
 {
@@ -98,6 +113,8 @@ transport_probe(GError **error)
 
     if (!transport_setup(&uring, 4, error))
         return false;
+    bool works = transport_try(&uring, error);
+
     io_uring_queue_exit(&uring);
-    return true;
+    return works;
 }

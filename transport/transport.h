@@ -78,6 +78,28 @@ void transport_ring_notify(TransportRing *ring);
  * must stay until the ring is freed. */
 bool transport_ring_watch(TransportRing *ring, int fd, bool *ready, GError **error);
 
+/* ---- Checking the host ----------------------------------------------------------------------- */
+
+typedef enum {
+    TRANSPORT_CHECK_OK,
+    TRANSPORT_CHECK_WARNING, /* it goes without */
+    TRANSPORT_CHECK_CLOSED,  /* no migration can work */
+} TransportCheckState;
+
+/* Something that was tried. */
+typedef struct TransportCheck {
+    const char *name;  /* "io-uring"; never changes its meaning */
+    const char *tried; /* "io_uring" */
+    TransportCheckState state;
+    const char *text; /* what came of it; sentences behind the first say what to do about it */
+} TransportCheck;
+
+/* Tries a ring for real, and whether a destination listens at uri (NULL: none is asked for) in a
+ * way that it does not notice: no connection is made. Hands each row to take, valid during the
+ * call. Blocks for up to 3 s an address of uri. Thread: any. */
+void transport_check_host(const char *uri, void (*take)(void *opaque, const TransportCheck *check),
+                          void *opaque);
+
 /* ---- Links ----------------------------------------------------------------------------------- */
 
 typedef struct TransportLink TransportLink;
@@ -164,6 +186,11 @@ typedef struct TransportReceiver TransportReceiver;
 
 TransportReceiver *transport_receiver_new(TransportRing *ring, TransportLink *link);
 void transport_receiver_free(TransportReceiver *receiver);
+
+/* Set-up, before the first peek: for short messages that the thread waits for awake. The ring only
+ * shows that bytes have come, transport_peek() fetches them by recv(2): that leaves less to be done
+ * between arrival and peek than when the ring receives them. Not with transport_receive_into(). */
+void transport_receiver_look(TransportReceiver *receiver);
 
 /*
  * OK: *ret_bytes points to length contiguous bytes, valid until the next call with this receiver.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the files of uffd/ know of each other, and nobody outside: the memory of a block, the two
- * ways of placing as tables of functions, the walk over a range by one placing call, and opening.
+ * ways of placing as tables of functions, the walk over a range by one placing call, opening and
+ * its gates.
  */
 #ifndef UFFD_MEMORY_H
 #define UFFD_MEMORY_H
@@ -99,6 +100,29 @@ void uffd_forget_error(const UffdMemory *memory);
 
 /* A new userfaultfd with those of the wanted features that the kernel has; -1: error. */
 int uffd_descriptor_open(uint64_t wanted, uint64_t *ret_features, GError **error);
+
+/* A raw descriptor by the first gate that is open; -1: error, with all of them in it. */
+int uffd_gate_open(GError **error);
+
+#define UFFD_GATES 3
+
+typedef struct UffdGate {
+    const char *name;
+    const char *tried;
+    bool is_open;
+    char *reason; /* NULL: open */
+    char *remedy; /* a sentence without its stop; NULL: open */
+} UffdGate;
+
+/* Tries each by itself. */
+void uffd_gates_try(UffdGate gates[UFFD_GATES]);
+void uffd_gates_clear(UffdGate gates[UFFD_GATES]);
+
+/* The words for a feature that is not there: reason. Remedy. */
+char *uffd_feature_lack(const UffdFeatureRow *row);
+
+/* A number of /proc/self/status; 0 when it is not told. */
+uint64_t uffd_process_status(const char *field, int base);
 
 /* "what: reason of errno". False always. */
 bool uffd_fail(GError **error, UffdErrorCode code, int error_number, const char *format, ...)

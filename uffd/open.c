@@ -1,23 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening a userfaultfd: device first, system call second, the features both we and the kernel
- * have, and the words when it is not allowed. Set-up only. What is watched is memory.c's, who waits
- * is fault.c's.
+ * Opening a userfaultfd with the features both we and the kernel have, and the words when it lacks
+ * one we need. Set-up only. Whether it is allowed at all is gate.c's, what is watched memory.c's,
+ * who waits fault.c's.
  */
 #include "uffd/memory.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "uffd/abi.h"
-
-#define DEVICE "/dev/userfaultfd"
-#define SYSCTL "/proc/sys/vm/unprivileged_userfaultfd"
 
 GQuark
 uffd_error_quark(void)
@@ -55,63 +50,6 @@ uffd_fail(GError **error, UffdErrorCode code, int error_number, const char *form
     return false;
 }
 
-/* Without UFFD_USER_MODE_ONLY: KVM touches guest memory in kernel mode. */
-static int
-open_by_device(int *ret_error)
-{
-    int device = open(DEVICE, O_RDWR | O_CLOEXEC);
-    int fd = -1;
-
-    if (device >= 0) {
-        fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
-    }
-    *ret_error = errno;
-    if (device >= 0) {
-        close(device);
-    }
-    return fd;
-}
-
-static char *
-read_sysctl(void)
-{
-    char *text = NULL;
-
-    if (!g_file_get_contents(SYSCTL, &text, NULL, NULL)) {
-        return g_strdup("not there");
-    }
-    return g_strstrip(text);
-}
-
-static int
-open_raw(GError **error)
-{
-    int device_error = 0;
-    int fd = open_by_device(&device_error);
-
-    if (fd >= 0) {
-        return fd;
-    }
-    fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-    if (fd >= 0) {
-        return fd;
-    }
-    int call_error = errno;
-
-    if (call_error != EPERM && call_error != ENOSYS) {
-        uffd_fail(error, UFFD_ERROR_HOST, call_error, "cannot open a userfaultfd");
-        return -1;
-    }
-    g_autofree char *sysctl = read_sysctl();
-
-    g_set_error(error, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED,
-                "cannot open a userfaultfd: " DEVICE ": %s; system call: %s. Give this user read "
-                "and write access to " DEVICE " (Linux 6.1 or later), or set the sysctl "
-                "vm.unprivileged_userfaultfd=1 (now %s), or give the program CAP_SYS_PTRACE",
-                g_strerror(device_error), g_strerror(call_error), sysctl);
-    return -1;
-}
-
 static bool
 negotiate(int fd, uint64_t wanted, uint64_t *ret_features, GError **error)
 {
@@ -131,7 +69,7 @@ negotiate(int fd, uint64_t wanted, uint64_t *ret_features, GError **error)
 static bool
 probe_features(uint64_t *ret_features, GError **error)
 {
-    int fd = open_raw(error);
+    int fd = uffd_gate_open(error);
 
     if (fd < 0) {
         return false;
@@ -151,7 +89,7 @@ uffd_descriptor_open(uint64_t wanted, uint64_t *ret_features, GError **error)
     if (!probe_features(&offered, error)) {
         return -1;
     }
-    int fd = open_raw(error);
+    int fd = uffd_gate_open(error);
 
     if (fd < 0) {
         return -1;
@@ -162,6 +100,27 @@ uffd_descriptor_open(uint64_t wanted, uint64_t *ret_features, GError **error)
     }
     *ret_features = wanted & offered;
     return fd;
+}
+
+char *
+uffd_feature_lack(const UffdFeatureRow *row)
+{
+    return g_strdup_printf("userfaultfd of this kernel lacks %s (%s). Use Linux %s or later",
+                           row->name, row->reason, row->kernel);
+}
+
+static bool
+features_suffice(uint64_t features, GError **error)
+{
+    for (const UffdFeatureRow *row = feature_table; row->name != NULL; row++) {
+        if (row->required && !(features & row->bit)) {
+            g_autofree char *text = uffd_feature_lack(row);
+
+            g_set_error_literal(error, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED, text);
+            return false;
+        }
+    }
+    return true;
 }
 
 Uffd *
@@ -178,14 +137,9 @@ uffd_open(GError **error)
     if (fd < 0) {
         return NULL;
     }
-    for (const UffdFeatureRow *row = feature_table; row->name != NULL; row++) {
-        if (row->required && !(features & row->bit)) {
-            g_set_error(error, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED,
-                        "userfaultfd of this kernel lacks %s (%s); Linux %s or later is needed",
-                        row->name, row->reason, row->kernel);
-            close(fd);
-            return NULL;
-        }
+    if (!features_suffice(features, error)) {
+        close(fd);
+        return NULL;
     }
     Uffd *uffd = g_new0(Uffd, 1);
 

@@ -37,11 +37,11 @@ uffd_tracker_new(GError **error)
         return NULL;
     }
     if (features != NEEDED) {
-        g_set_error(error, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED,
-                    "this kernel cannot track writes of a process: userfaultfd lacks %s; Linux 6.7 "
-                    "or later is needed",
-                    features & UFFD_FEATURE_WP_ASYNC ? "WP_UNPOPULATED or WP_HUGETLBFS_SHMEM"
-                                                     : "WP_ASYNC");
+        g_set_error(
+            error, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED,
+            "this kernel cannot track writes of a process: userfaultfd lacks %s. Use Linux 6.7 "
+            "or later",
+            features & UFFD_FEATURE_WP_ASYNC ? "WP_UNPOPULATED or WP_HUGETLBFS_SHMEM" : "WP_ASYNC");
         close(uffd);
         return NULL;
     }
@@ -119,12 +119,12 @@ mark(uint64_t *words, uint64_t page, uint64_t end)
 
 bool
 uffd_tracker_sync(UffdTracker *tracker, void *address, uint64_t length, uint64_t *words,
-                  GError **error)
+                  bool is_last, GError **error)
 {
     uint64_t start = (uintptr_t)address;
     struct pm_scan_arg scan = {
         .size = sizeof(scan),
-        .flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+        .flags = PM_SCAN_CHECK_WPASYNC | (is_last ? 0 : PM_SCAN_WP_MATCHING),
         .start = start,
         .end = start + length,
         .vec = (uintptr_t)tracker->regions,

@@ -190,6 +190,28 @@ bool uffd_memory_finish(UffdMemory *memory, bool collapse, GError **error);
 /* Source: frees the host memory behind a range that was sent (release-ram). */
 void uffd_memory_release(UffdMemory *memory, uint64_t offset, uint64_t length);
 
+/* ---- Checking the host ----------------------------------------------------------------------- */
+
+typedef enum {
+    UFFD_CHECK_OK,
+    UFFD_CHECK_WARNING, /* it goes without, or another gate does the same */
+    UFFD_CHECK_CLOSED,  /* postcopy cannot work */
+} UffdCheckState;
+
+/* Something that was tried. */
+typedef struct UffdCheck {
+    const char *name;  /* "uffd-device"; never changes its meaning */
+    const char *tried; /* "userfaultfd by /dev/userfaultfd" */
+    UffdCheckState state;
+    const char *text; /* what came of it; sentences behind the first say what to do about it */
+} UffdCheck;
+
+/* Set-up. Tries everything of this folder for real, on memory of its own (below 10 MiB), and hands
+ * each row to take, valid during the call. What rests on something that is closed is left out.
+ * needs_tracker: guests keep no dirty log of their own. Starts a thread and joins it. */
+void uffd_check_host(bool needs_tracker, void (*take)(void *opaque, const UffdCheck *check),
+                     void *opaque);
+
 /* ---- Write tracking of plain processes ------------------------------------------------------- */
 
 typedef struct UffdTracker UffdTracker;
@@ -202,8 +224,9 @@ void uffd_tracker_free(UffdTracker *tracker);
 bool uffd_tracker_add(UffdTracker *tracker, void *address, uint64_t length, GError **error);
 
 /* ORs one bit a 4096-byte page into words for each page of the range written since the last sync or
- * add, and re-arms them, atomically page by page. */
+ * add, and re-arms them, atomically page by page. is_last: leaves them as they are, which is
+ * quicker; only where nobody writes any more. */
 bool uffd_tracker_sync(UffdTracker *tracker, void *address, uint64_t length, uint64_t *words,
-                       GError **error);
+                       bool is_last, GError **error);
 
 #endif

@@ -187,6 +187,7 @@ destination_stage_run(Destination *destination, GError **error)
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return STAGE_FAILED;
     }
+    context_note(faultline, FAULTLINE_MOMENT_RUNNING);
     destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;

@@ -11,6 +11,7 @@
  *   block_list   behind MEM_SIZE;  records  pages;  footer
  *   device       one device section (precopy)
  *   blob         the package's bytes; then LISTEN is obeyed and `package` gets the rest
+ *   stand_back   leaves the processor to `package` until the guest runs, for a moment
  *   run          precopy: the guest starts
  *   drain        precopy: reads the description behind EOF
  *   arrived      postcopy: EOF was read; waits for pages on the urgent channel and for `package`
@@ -204,6 +205,7 @@ StageResult destination_stage_records(Destination *destination, GError **error);
 StageResult destination_stage_footer(Destination *destination, GError **error);
 StageResult destination_stage_device(Destination *destination, GError **error);
 StageResult destination_stage_blob(Destination *destination, GError **error);
+StageResult destination_stage_stand_back(Destination *destination, GError **error);
 StageResult destination_stage_run(Destination *destination, GError **error);
 StageResult destination_stage_drain(Destination *destination, GError **error);
 StageResult destination_stage_arrived(Destination *destination, GError **error);
@@ -230,6 +232,11 @@ StageResult destination_take_command(Destination *destination, const StreamEleme
 bool destination_move(Destination *destination, PostcopyState to, const char *command,
                       GError **error);
 PostcopyState destination_postcopy(const Destination *destination);
+
+/* Commands that say what will come again (discard.c). */
+bool destination_discard(Destination *destination, const StreamElement *element, GError **error);
+bool destination_discard_words(Destination *destination, const StreamElement *element,
+                               GError **error);
 
 /* Registers what is missing; the guest's first touch may come right after. Part of LISTEN. PEER
  * error for a large host page that is here in part. Thread: listen. */

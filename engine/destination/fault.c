@@ -251,6 +251,7 @@ attach(Destination *destination, GError **error)
     if (urgent && !destination->has_urgent) {
         destination->has_urgent = true;
         destination->urgent_receiver = transport_receiver_new(ring, urgent);
+        transport_receiver_look(destination->urgent_receiver);
         destination->urgent_reader = (Reader){.receiver = destination->urgent_receiver};
     }
     if (!destination->is_watching && is_listening) {

@@ -157,6 +157,8 @@ take_pong(Source *source, uint32_t value)
         source->features = is_answer ? value & source->offers : 0;
         source->urgent.puts_runs = source->features & STREAM_FEATURE_RUNS;
         source_set_flag(&source->has_pong);
+    } else if (value == STREAM_PING_SETTLED) {
+        source_set_flag(&source->has_settled);
     } else if (value == STREAM_PING_COMMIT) {
         source_set_flag(&source->has_commit);
     } else if (value == STREAM_PING_LOADED) {
@@ -205,12 +207,14 @@ attach_links(Source *source)
 
     if (link && source->has_return_path && !source->receiver) {
         source->receiver = transport_receiver_new(source->request.ring, link);
+        transport_receiver_look(source->receiver);
         source->reader = (Reader){.receiver = source->receiver};
     }
     if (urgent && !source->urgent.sender) {
         source->urgent.sender = transport_sender_new(source->request.ring, urgent);
         if (source->features & STREAM_FEATURE_URGENT_REQUESTS) {
             source->urgent_receiver = transport_receiver_new(source->request.ring, urgent);
+            transport_receiver_look(source->urgent_receiver);
             source->urgent_reader = (Reader){.receiver = source->urgent_receiver};
         }
     }

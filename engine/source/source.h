@@ -11,6 +11,7 @@
  *   pass       sends what is dirty; over and over, see precopy.c
  *   hello      nothing is left to be sent, but the destination has not answered yet
  *   urgent     postcopy: the destination's answer; with preempt the second connection
+ *   settle     postcopy: the destination has read what was sent so far
  *   stop       the guest is stopped
  *   await      pause-before-switchover: until somebody says that it may go on
  *   last       last sync
@@ -69,6 +70,7 @@ struct Source {
     FrameQueue main;
     bool is_part_open;           /* a PART has begun and not yet its EOS */
     bool is_logging;             /* the dirty log is on */
+    bool asked_settled;          /* PING SETTLED was sent */
     bool has_guest, was_running; /* the guest was stopped by us, and whether it ran before */
     bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
@@ -102,7 +104,7 @@ struct Source {
     bool answers_requests;              /* dirty bitmaps are final */
 
     /* shared: set with release by the request role, read with acquire by the migration role */
-    bool has_pong, has_commit, has_loaded, has_shut, request_failed, request_ended;
+    bool has_pong, has_settled, has_commit, has_loaded, has_shut, request_failed, request_ended;
     uint32_t features; /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
@@ -154,6 +156,7 @@ StageResult source_stage_open(Source *source, GError **error);
 StageResult source_stage_pass(Source *source, GError **error);
 StageResult source_stage_hello(Source *source, GError **error);
 StageResult source_stage_urgent(Source *source, GError **error);
+StageResult source_stage_settle(Source *source, GError **error);
 StageResult source_stage_stop(Source *source, GError **error);
 StageResult source_stage_await(Source *source, GError **error);
 StageResult source_stage_last(Source *source, GError **error);
@@ -169,14 +172,17 @@ StageResult source_stage_confirm(Source *source, GError **error);
 /* The flush of the main channel, in the terms of a stage: AGAIN: taken (drained). */
 StageResult source_flush(Source *source, GError **error);
 StageResult source_drain(Source *source, GError **error);
+/* At the beginning of postcopy: whole host pages. */
+void source_round_dirty(RamBlock *block);
 /* A page record on the main channel, with a PART around it that source_end_part() closes. */
 void source_put_page(Source *source, RamBlock *block, uint64_t page);
 void source_end_part(Source *source);
 /* Sends dirty pages from the cursor on until the frame is full; false: none is left behind it. */
 bool source_put_dirty(Source *source);
 
-/* Last sync of the dirty log before `pass`; sets figures. */
-bool source_sync(Source *source, GError **error);
+/* Takes what the dirty log has into the dirty bitmaps; sets figures. is_last: the guest stands and
+ * will not write again before the log ends. */
+bool source_sync(Source *source, bool is_last, GError **error);
 bool source_start_log(Source *source, GError **error);
 void source_stop_log(Source *source);
 uint64_t source_count_dirty(const Source *source);

@@ -271,6 +271,7 @@ run_case(const MoveCase *one)
     scene.plan.is_warm = !one->is_fresh;
     scene.plan.preempt = !one->no_preempt;
     scene.plan.touch.writes = one->writes;
+    scene.plan.count_loads = 1000;
     if (!move_run(&scene.plan, scene.board, &error))
         fail_msg("%s: %s", one->name, error->message);
     cell_init(&cell);
@@ -285,6 +286,7 @@ run_case(const MoveCase *one)
     assert_true(cell.count_faults <= TOUCHES);
     assert_int_equal(cell.count_pages, TOUCHES);
     check_stages(&cell, one);
+    assert_true(scene.board->load_ns > 0);
     /* Who asks for a page faults on it, and waits for it unless it came in that very moment. */
     assert_true(cell.count_requests <= cell.count_faults + cell.count_mapped);
     if (one->push == PUSH_OFF && !one->is_fresh && !one->no_preempt) {

@@ -149,7 +149,7 @@ connect_where_nobody_listens_says_so(void **state)
     assert_true(g_error_matches(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK));
     assert_non_null(strstr(error->message, uri));
     assert_non_null(strstr(error->message, g_strerror(ECONNREFUSED)));
-    assert_non_null(strstr(error->message, "is the destination listening"));
+    assert_non_null(strstr(error->message, "Start the destination there first"));
 }
 
 static void
