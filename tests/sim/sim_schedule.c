@@ -85,6 +85,12 @@ cpu_latency_release(int hold G_GNUC_UNUSED)
 {
 }
 
+void
+thread_set_urgency(ThreadUrgency urgency G_GNUC_UNUSED, uint64_t bulk_nice G_GNUC_UNUSED)
+{
+    sim_check(sim.thread, "thread_set_urgency: not by a role");
+}
+
 int
 wakeup_open(GError **error G_GNUC_UNUSED)
 {
