@@ -40,7 +40,9 @@ typedef enum {
     X(DOWNTIME_LIMIT, "downtime-limit", 300, 0, 2000000, "ms",                                     \
       "precopy ends when the rest can be sent in this time")                                       \
     X(SPIN_LIMIT, "spin-limit", 100, 0, 1000, "us",                                                \
-      "longest time to wait awake for a requested page or the next request, 0: sleep at once")
+      "longest time to wait awake for a requested page or the next request, 0: sleep at once")     \
+    X(BULK_NICE, "bulk-nice", 20, 0, 20, "nice",                                                   \
+      "of the threads that move pages in the background of postcopy, 0: none, 20: by the CPUs")
 
 typedef enum {
 #define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help) PARAMETER_##name,

@@ -89,7 +89,7 @@ struct Destination {
     RamBlocks *blocks;
     char *address; /* URI where it listens */
     bool can_postcopy, has_preempt, accounts;
-    uint64_t spin_limit_ns;
+    uint64_t spin_limit_ns, bulk_nice;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
 

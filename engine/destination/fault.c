@@ -231,6 +231,7 @@ attach(Destination *destination, GError **error)
     }
     if (!destination->is_watching && destination_flag(&destination->is_listening)) {
         destination->is_watching = true;
+        thread_set_urgency(URGENCY_URGENT, 0);
         account_start(&destination->account, destination->faultline);
         if (!transport_ring_watch(ring, uffd_fd(destination->uffd), &destination->has_faults,
                                   error))

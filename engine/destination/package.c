@@ -44,6 +44,8 @@ obey_listen(Destination *destination, GError **error)
     destination_set_flag(&destination->package_ready);
     destination_notify(destination, &destination->fault);
     destination_notify(destination, &destination->package);
+    transport_link_shorten_queue(destination->link);
+    thread_set_urgency(URGENCY_BULK, destination->bulk_nice);
     return true;
 }
 
@@ -118,6 +120,7 @@ run_guest(Destination *destination, GError **error)
     }
     destination_set_flag(&destination->has_run);
     destination_notify(destination, &destination->listen);
+    thread_set_urgency(URGENCY_BULK, destination->bulk_nice); /* it is the mapper from here on */
     return true;
 }
 
