@@ -68,7 +68,7 @@ PAIR := $(wildcard tests/pair/*.c)
 EMBED := $(wildcard tests/embed/embed.c)
 BENCH_TEST := $(wildcard tests/bench/*.c)
 # Each bench program is one file with main and all the others.
-BENCH_MAIN := bench/bulk.c bench/fault_latency.c
+BENCH_MAIN := bench/afterwards.c bench/bulk.c bench/fault_latency.c
 BENCH := $(filter-out $(BENCH_MAIN),$(wildcard bench/*.c))
 
 object = $(patsubst %,$(BUILD)/%.o,$(basename $(1)))

@@ -48,6 +48,7 @@ struct Faultline {
     Source *source;
     Destination *destination;
     RoleThreads *threads;
+    FaultlineWalkTrace *walks[FAULTLINE_WALK_ROLE_COUNT]; /* NULL: not traced */
 
     /* atomic */
     unsigned status;    /* FaultlineStatus; see context_move() */

@@ -100,6 +100,13 @@ note_page(Frame *frame, RamBlock *block, uint64_t page)
 }
 
 void
+frame_queue_note_page(FrameQueue *queue, RamBlock *block, uint64_t page)
+{
+    if (queue->walk && current(queue)->count_pages < FRAME_PAGES)
+        note_page(current(queue), block, page);
+}
+
+void
 frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page)
 {
     Frame *frame = current(queue);
@@ -128,6 +135,16 @@ release_pages(const Frame *frame)
         if (end > page)
             uffd_memory_release(run->block->memory, page * FAULTLINE_PAGE_BYTES,
                                 (end - page) * FAULTLINE_PAGE_BYTES);
+    }
+}
+
+static void
+trace_frame(FrameQueue *queue, const Frame *frame, uint64_t time_ns)
+{
+    for (unsigned i = 0; queue->walk && i < frame->count_runs; i++) {
+        const FrameRun *run = &frame->runs[i];
+        for (uint64_t page = run->page; page < run->page + run->count; page++)
+            walk_step_at(queue->walk, queue->walk_step, run->block->index, page, time_ns);
     }
 }
 
@@ -161,8 +178,10 @@ frame_queue_flush(FrameQueue *queue, GError **error)
         queue->closed_bytes += frame->length_bytes;
         queue->is_pending = true;
     }
+    uint64_t handed_ns = walk_now_ns(queue->walk);
     switch (transport_send(queue->sender, frame->iov, frame->count_iov)) {
     case TRANSPORT_OK:
+        trace_frame(queue, frame, handed_ns);
         break;
     case TRANSPORT_WAIT:
         return FLUSH_WAIT;

@@ -11,6 +11,7 @@
 
 #include "engine/block.h"
 #include "engine/stream/stream.h"
+#include "engine/walk.h"
 #include "transport/transport.h"
 
 #define FRAME_PAGES 128u
@@ -39,6 +40,8 @@ typedef struct FrameQueue {
     const RamBlock *named; /* last block named on this channel; NULL: name the next one */
     uint64_t closed_bytes; /* all that was handed over, or waits to be */
     uint64_t count_zero, count_normal; /* page records put */
+    FaultlineWalkTrace *walk;          /* of the pages in a frame, as it leaves; NULL: none */
+    WalkStep walk_step;
 } FrameQueue;
 
 typedef enum {
@@ -62,6 +65,9 @@ bool frame_queue_is_empty(const FrameQueue *queue);
 void frame_queue_put_memory(FrameQueue *queue, const void *bytes, size_t length_bytes);
 /* A page record: header, and a pointer to the page unless it is all zero. Walk 7 and 8 of 12. */
 void frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page);
+
+/* What was put last concerns this page: for the trace. */
+void frame_queue_note_page(FrameQueue *queue, RamBlock *block, uint64_t page);
 
 /* Hands over what was put; nothing put: TAKEN. Errors: LINK. */
 FlushResult frame_queue_flush(FrameQueue *queue, GError **error);

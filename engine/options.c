@@ -4,6 +4,7 @@
  * threads read values through options_has() and options_get().
  */
 #include "engine/migration.h"
+#include "engine/stream/stream.h"
 
 #include <string.h>
 
@@ -38,6 +39,16 @@ options_init(Options *options)
         options->capabilities[i] = capabilities[i].preset;
     for (unsigned i = 0; i < PARAMETER_COUNT; i++)
         options->parameters[i] = parameters[i].preset;
+}
+
+uint32_t
+options_features(const Options *options)
+{
+    uint32_t features = STREAM_FEATURES;
+
+    if (!options_has(options, CAPABILITY_URGENT_REQUESTS))
+        features &= ~STREAM_FEATURE_URGENT_REQUESTS;
+    return features;
 }
 
 const FaultlineCapabilityRow *

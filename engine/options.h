@@ -21,6 +21,10 @@
       "source: free pages as they are sent in postcopy (no recovery then)")                        \
     X(LOW_LATENCY, "low-latency", true, false,                                                     \
       "hold /dev/cpu_dma_latency at 0 during postcopy, where that is permitted")                   \
+    X(URGENT_REQUESTS, "urgent-requests", true, false,                                             \
+      "with postcopy-preempt: requests on the urgent channel too, if the peer is a faultline "     \
+      "that "                                                                                      \
+      "has it on")                                                                                 \
     X(RETURN_PATH, "return-path", true, false,                                                     \
       "source: the destination confirms; without it a failure there loses the guest")
 
@@ -57,6 +61,9 @@ typedef struct Options {
 } Options;
 
 void options_init(Options *options);
+
+/* STREAM_FEATURE_*: those that are not switched off, for the hello and its answer. */
+uint32_t options_features(const Options *options);
 
 static inline bool
 options_has(const Options *options, Capability capability)

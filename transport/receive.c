@@ -70,15 +70,19 @@ make_room(TransportReceiver *receiver, size_t length)
 }
 
 static void
-start_receive(TransportReceiver *receiver, size_t length)
+prepare_receive(TransportOp *op, struct io_uring_sqe *sqe)
 {
-    struct io_uring_sqe *sqe;
+    TransportReceiver *receiver = (TransportReceiver *)op;
 
-    make_room(receiver, length);
-    sqe = transport_ring_sqe(receiver->ring);
     io_uring_prep_recv(sqe, receiver->link->fd, receiver->bytes + receiver->end,
                        CAPACITY_BYTES - receiver->end, 0);
-    transport_ring_queue(&receiver->op, sqe);
+}
+
+static void
+start_receive(TransportReceiver *receiver, size_t length)
+{
+    make_room(receiver, length);
+    transport_ring_queue(receiver->ring, &receiver->op);
 }
 
 TransportReceiver *
@@ -87,6 +91,7 @@ transport_receiver_new(TransportRing *ring, TransportLink *link)
     TransportReceiver *receiver = g_new0(TransportReceiver, 1);
 
     receiver->op.done = receive_done;
+    receiver->op.prepare = prepare_receive;
     receiver->ring = ring;
     receiver->link = transport_link_ref(link);
     receiver->bytes = g_malloc(CAPACITY_BYTES);

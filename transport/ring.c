@@ -39,7 +39,8 @@ struct TransportRing {
     /* The ring's thread. */
     struct io_uring uring;
     GPtrArray *watches;
-    bool has_happened; /* a completion was reaped that the thread may not know of */
+    TransportOp *queued; /* list */
+    bool has_happened;   /* a completion was reaped that the thread may not know of */
 
     /* Shared: exchanged by notify (release) and by wait (acquire). */
     bool is_notified;
@@ -71,16 +72,44 @@ transport_ring_sqe(TransportRing *ring)
 }
 
 void
-transport_ring_queue(TransportOp *op, struct io_uring_sqe *sqe)
+transport_ring_queue(TransportRing *ring, TransportOp *op)
 {
-    io_uring_sqe_set_data(sqe, op);
-    op->is_in_flight = true;
+    op->is_in_flight = op->is_queued = true;
+    op->next_queued = ring->queued;
+    ring->queued = op;
+}
+
+static void
+take_queued(TransportRing *ring)
+{
+    while (ring->queued != NULL) {
+        TransportOp *op = ring->queued;
+        struct io_uring_sqe *sqe = transport_ring_sqe(ring);
+
+        ring->queued = op->next_queued;
+        op->is_queued = false;
+        op->prepare(op, sqe);
+        io_uring_sqe_set_data(sqe, op);
+    }
+}
+
+static void
+unqueue(TransportRing *ring, TransportOp *op)
+{
+    TransportOp **at = &ring->queued;
+
+    while (*at != op)
+        at = &(*at)->next_queued;
+    *at = op->next_queued;
+    op->is_queued = op->is_in_flight = false;
 }
 
 void
 transport_ring_start(TransportRing *ring, TransportOp *op, struct io_uring_sqe *sqe)
 {
-    transport_ring_queue(op, sqe);
+    io_uring_sqe_set_data(sqe, op);
+    op->is_in_flight = true;
+    take_queued(ring);
     /* When the kernel has no memory now, the entry stays queued: the wait submits it. */
     io_uring_submit(&ring->uring);
 }
@@ -115,6 +144,10 @@ transport_ring_cancel(TransportRing *ring, TransportOp *op)
         return true;
     if (!is_own_thread(ring))
         return false;
+    if (op->is_queued) {
+        unqueue(ring, op);
+        return true;
+    }
     sqe = transport_ring_sqe(ring);
     io_uring_prep_cancel(sqe, op, 0);
     io_uring_sqe_set_data(sqe, NULL);
@@ -248,6 +281,7 @@ void
 transport_ring_wait(TransportRing *ring, uint64_t deadline_ns)
 {
     g_assert(is_own_thread(ring));
+    take_queued(ring);
     transport_ring_reap(ring, NULL);
     if (!take_notification(ring) && !ring->has_happened) {
         /* Submits as well, in the same call. */
@@ -276,6 +310,7 @@ transport_ring_spin(TransportRing *ring, uint64_t spin_ns, bool *ret_was_interru
 
     g_assert(is_own_thread(ring));
     *ret_was_interrupted = false;
+    take_queued(ring);
     if (io_uring_sq_ready(&ring->uring) != 0)
         io_uring_submit(&ring->uring);
     while (!is_hit && now_ns < end_ns) {

@@ -97,9 +97,14 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->stage = destination_stage_accept;
     pthread_mutex_init(&destination->mailbox_lock, NULL);
     frame_queue_init(&destination->out);
+    frame_queue_init(&destination->asking);
     make_bitmaps(destination->blocks);
     page_channel_init(&destination->main, "main", destination->blocks);
     page_channel_init(&destination->urgent, "urgent", destination->blocks);
+    destination->walk = faultline->walks[FAULTLINE_WALK_FAULT];
+    destination->out.walk = destination->urgent.walk = destination->walk;
+    destination->out.walk_step = WALK_REQUEST_SEND;
+    destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
     destination->listener = transport_listen(uri, error);
@@ -127,6 +132,7 @@ destination_free(Destination *destination)
     page_channel_clear(&destination->main);
     page_channel_clear(&destination->urgent);
     frame_queue_clear(&destination->out);
+    frame_queue_clear(&destination->asking);
     g_clear_pointer(&destination->blob, g_byte_array_unref);
     g_clear_pointer(&destination->device.bytes, g_byte_array_unref);
     g_clear_error(&destination->failure);

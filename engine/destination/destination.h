@@ -51,9 +51,10 @@ typedef StageResult (*DestinationStage)(Destination *destination, GError **error
 
 /* A channel that brings pages; owned by the role that reads it. */
 typedef struct PageChannel {
-    const char *name; /* "main", "urgent" */
-    RamBlock *block;  /* last one named */
-    UffdRun *run;     /* pages gathered, not yet visible; main only */
+    const char *name;         /* "main", "urgent" */
+    RamBlock *block;          /* last one named */
+    FaultlineWalkTrace *walk; /* of the role that reads it */
+    UffdRun *run;             /* pages gathered, not yet visible; main only */
     RamBlock *run_block;
     /* a host page of several target pages, being put together */
     uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
@@ -102,6 +103,7 @@ struct Destination {
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
     bool in_postcopy;                   /* records are placed, not stored */
+    uint32_t features;                  /* agreed; not changed after is_listening */
     bool can_run;                       /* globalstate: the guest ran at the source */
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
@@ -120,13 +122,18 @@ struct Destination {
 
     /* fault thread */
     TransportSender *sender;
-    FrameQueue out;
+    FrameQueue out;       /* messages, on the main channel */
+    FrameQueue asking;    /* requests, on the urgent one, with the feature */
+    FrameQueue *requests; /* one of the two; NULL before LISTEN */
     TransportReceiver *urgent_receiver;
     Reader urgent_reader;
     PageChannel urgent;
-    const RamBlock *asked; /* block of the last REQ_PAGES_ID */
+    FaultlineWalkTrace *walk; /* NULL: not traced */
+    const RamBlock *asked;    /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
-    bool has_faults;      /* set by the ring: the userfaultfd is readable */
+    bool has_faults;      /* the userfaultfd may be readable; set by the ring, and after placing */
+    bool is_rereading;    /* it was set after placing */
+    Spin reread;          /* whether that finds anything */
     FaultAccount account; /* its figures are atomic */
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;

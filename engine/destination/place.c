@@ -70,6 +70,7 @@ static bool
 serve_requested(Destination *destination, const PageChannel *channel, RamBlock *block,
                 uint64_t page, GError **error)
 {
+    walk_step(channel->walk, WALK_PAGE_PLACE, block->index, page);
     tell_account(destination, channel, block, page);
     if (channel == &destination->urgent)
         return true;
@@ -272,6 +273,8 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
     const uint8_t *bytes = record->flag == STREAM_RAM_PAGE ? record->page : NULL;
     bool is_urgent = channel == &destination->urgent;
 
+    if (is_urgent)
+        walk_step(channel->walk, WALK_REPLY_RECEIVE, block->index, page);
     if (is_urgent)
         progress_add(bytes ? &progress->urgent_normal_pages : &progress->urgent_zero_pages, 1);
     else

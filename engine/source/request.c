@@ -86,6 +86,7 @@ answer(Source *source, GError **error)
             source->asking_page += block->host_pages;
             if (!source_claim(block, page))
                 continue;
+            walk_step(source->urgent.walk, WALK_PAGE_CLAIM, block->index, page);
             source->sending_page = page;
             source->sending_end = page + block->host_pages;
             progress_add(&source->faultline->progress.requested_pages, block->host_pages);
@@ -129,6 +130,7 @@ take_request(Source *source, const StreamReturn *message)
 
     progress_add(&source->faultline->progress.postcopy_requests, 1);
     source->asking_page = message->start / FAULTLINE_PAGE_BYTES;
+    walk_step(source->urgent.walk, WALK_REQUEST_RECEIVE, block->index, source->asking_page);
     source->asking_end = source->asking_page + message->length / FAULTLINE_PAGE_BYTES;
     if (source->is_mute)
         return NULL;
@@ -154,7 +156,7 @@ take_pong(Source *source, uint32_t value)
 
     /* Once: features do not change after others were told of them. */
     if ((is_hello || is_answer) && !source_flag(&source->has_pong)) {
-        source->features = is_answer ? value & STREAM_FEATURES : 0;
+        source->features = is_answer ? value & source->offers : 0;
         source_set_flag(&source->has_pong);
     } else if (value == STREAM_PING_COMMIT) {
         source_set_flag(&source->has_commit);
@@ -206,8 +208,51 @@ attach_links(Source *source)
         source->receiver = transport_receiver_new(source->request.ring, link);
         source->reader = (Reader){.receiver = source->receiver};
     }
-    if (urgent && !source->urgent.sender)
+    if (urgent && !source->urgent.sender) {
         source->urgent.sender = transport_sender_new(source->request.ring, urgent);
+        if (source->features & STREAM_FEATURE_URGENT_REQUESTS) {
+            source->urgent_receiver = transport_receiver_new(source->request.ring, urgent);
+            source->urgent_reader = (Reader){.receiver = source->urgent_receiver};
+        }
+    }
+}
+
+static void
+close_urgent(Source *source)
+{
+    g_clear_pointer(&source->urgent_receiver, transport_receiver_free);
+    source->urgent_reader = (Reader){0};
+}
+
+/* A request on the urgent channel, where nothing else has a place. AGAIN: taken, or the channel
+ * has ended; WAIT: none is there. */
+static StepResult
+read_urgent(Source *source)
+{
+    StreamReturn message;
+    size_t length;
+    GError *error = NULL;
+
+    switch (reader_decode(&source->urgent_reader, decode_return, &message, &length, &error)) {
+    case READ_OK:
+        break;
+    case READ_WAIT:
+        return STEP_WAIT;
+    case READ_END:
+        close_urgent(source);
+        return STEP_AGAIN;
+    case READ_LINK:
+        close_urgent(source);
+        return lose_urgent(source, error);
+    default:
+        return fail(source, error);
+    }
+    reader_consume(&source->urgent_reader, length);
+    if (message.type == STREAM_RETURN_REQ_PAGES || message.type == STREAM_RETURN_REQ_PAGES_ID)
+        error = take_request(source, &message);
+    else
+        error = peer_error("urgent channel: message %u has no place there", message.type);
+    return error ? fail(source, error) : STEP_AGAIN;
 }
 
 StepResult
@@ -227,6 +272,11 @@ source_request_step(void *self)
         FlushResult result = answer(source, &error);
         if (result != FLUSH_TAKEN)
             return result == FLUSH_WAIT ? STEP_WAIT : lose_urgent(source, error);
+    }
+    if (source->urgent_receiver) {
+        StepResult result = read_urgent(source);
+        if (result != STEP_WAIT)
+            return result;
     }
     switch (reader_decode(&source->reader, decode_return, &message, &length, &error)) {
     case READ_OK:
@@ -267,6 +317,7 @@ source_request_close(void *self)
     source_set_flag(&source->request_ended);
     source_notify(source);
     g_clear_pointer(&source->receiver, transport_receiver_free);
+    close_urgent(source);
     g_clear_pointer(&source->urgent.sender, transport_sender_free);
     source_drop_request_links(source);
 }

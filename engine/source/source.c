@@ -26,6 +26,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->uri = g_strdup(uri);
     source->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
+    source->offers = options_features(options);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
     source->latency_hold = -1;
@@ -40,6 +41,8 @@ source_new(Faultline *faultline, const char *uri, GError **error)
                              .self = source};
     frame_queue_init(&source->main);
     frame_queue_init(&source->urgent);
+    source->urgent.walk = faultline->walks[FAULTLINE_WALK_REQUEST];
+    source->urgent.walk_step = WALK_REPLY_SEND;
     source->sync_words = g_new0(uint64_t, largest_block_words(source->blocks));
     for (unsigned i = 0; i < source->blocks->count; i++) {
         RamBlock *block = &source->blocks->blocks[i];

@@ -55,6 +55,7 @@ struct Source {
     RamBlocks *blocks;
     char *uri;
     bool has_return_path, can_postcopy, has_preempt, releases_ram;
+    uint32_t offers; /* features in our hello */
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
     UffdTracker *tracker; /* when the guest has no dirty log of its own */
@@ -82,8 +83,8 @@ struct Source {
     uint64_t give_bytes; /* accepted bytes from which on the guest is given away */
 
     /* request thread */
-    TransportReceiver *receiver;
-    Reader reader;
+    TransportReceiver *receiver, *urgent_receiver; /* main; urgent: NULL without the feature */
+    Reader reader, urgent_reader;
     FrameQueue urgent;
     bool is_mute;                     /* the urgent channel is lost */
     bool has_answered;                /* in postcopy: the next request is likely to come soon */

@@ -267,7 +267,11 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
     0x0001u /* precopy ends with a PING that the peer answers once the                             \
                device state is loaded, before the EOF that gives the guest                         \
                away; SHUT 1 means: the guest never ran here */
-#define STREAM_FEATURES       (STREAM_FEATURE_COMMIT)
+#define STREAM_FEATURE_URGENT_REQUESTS                                                             \
+    0x0008u /* with an urgent channel, REQ_PAGES go on that one, against                           \
+               the pages: they and their answers then carry each other's                           \
+               acknowledgements, which saves a third of the round trip */
+#define STREAM_FEATURES       (STREAM_FEATURE_COMMIT | STREAM_FEATURE_URGENT_REQUESTS)
 #define STREAM_PING_DISCARDED 2u
 #define STREAM_PING_LOADED    3u
 #define STREAM_PING_RUNNING   4u

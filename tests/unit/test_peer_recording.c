@@ -61,7 +61,7 @@ answer_as_qemu(const GByteArray *back)
     StreamWriter hello = {at, 0, sizeof own};
 
     assert_non_null(at);
-    stream_put_return_value(&hello, STREAM_RETURN_PONG, STREAM_HELLO | STREAM_FEATURES);
+    stream_put_return_value(&hello, STREAM_RETURN_PONG, STREAM_HELLO | STREAM_FEATURE_COMMIT);
     return answers;
 }
 

@@ -32,7 +32,12 @@ new_side(ScriptShape shape)
 
     for (unsigned i = 0; i < (unsigned)shape; i++)
         wanted[i] = names[i];
-    return peer_guest_new(wanted);
+    PeerGuest *guest = peer_guest_new(wanted);
+    g_autoptr(GError) error = NULL;
+
+    /* Recorded as two QEMUs would speak. */
+    check(faultline_set_capability(guest->faultline, "urgent-requests", false, &error), error);
+    return guest;
 }
 
 PeerRecording *

@@ -289,12 +289,13 @@ walk_ping(Walk *walk, uint32_t value, GError **error)
                  {0x42, WALK_LISTENING},
                  {4, WALK_RUNNING},
                  {STREAM_PING_COMMIT, WALK_NONE},
-                 {STREAM_PING_COMMIT, WALK_ADVISE},
-                 {STREAM_HELLO | STREAM_FEATURES, WALK_NONE}};
+                 {STREAM_PING_COMMIT, WALK_ADVISE}};
 
     if (!walk->has_return_path || walk->count_pings == WALK_PINGS_MAX)
         return walk_fail(error, "PING 0x%x without a return path, or too many", value);
     walk->pings[walk->count_pings++] = value;
+    if ((value & ~STREAM_FEATURES) == STREAM_HELLO && walk->phase == WALK_NONE)
+        return true;
     for (unsigned i = 0; i < G_N_ELEMENTS(legal); i++)
         if (legal[i].value == value && legal[i].phase == walk->phase)
             return true;
