@@ -54,7 +54,7 @@
  *              openat, newfstatat and read (/proc/sys/net/core/rmem_max);
  *              openat and write (/dev/cpu_dma_latency); ioctl (userfaultfd); sched_yield;
  *              fallocate (DISCARD in private memory of a file)
- *   package    ioctl (userfaultfd), sched_yield
+ *   package    sysinfo; ioctl (userfaultfd), sched_yield
  *   fault      read and ioctl (userfaultfd), sched_yield
  *
  * All functions here may be called from any one thread at a time per Faultline (the VMM's control

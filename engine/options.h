@@ -25,6 +25,8 @@
       "with postcopy-preempt: requests on the urgent channel too, if the peer is a faultline "     \
       "that "                                                                                      \
       "has it on")                                                                                 \
+    X(WARM_MEMORY, "warm-memory", false, false,                                                    \
+      "destination: take huge pages for all of the guest early, while the host has some to spare") \
     X(RETURN_PATH, "return-path", true, false,                                                     \
       "source: the destination confirms; without it a failure there loses the guest")
 

@@ -82,6 +82,10 @@ typedef enum {
 #define THREAD_NICE_AUTO 20u
 void thread_set_urgency(ThreadUrgency urgency, uint64_t bulk_nice);
 
+/* Memory that this host has free beyond a reserve of an eighth of all, caches not counted; 0: none,
+ * or not known. Source: sysinfo(2). */
+uint64_t host_spare_bytes(void);
+
 /* CLOCK_MONOTONIC in ns; wall clock in us since 1970. */
 uint64_t clock_now_ns(void);
 int64_t clock_wall_us(void);

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -237,6 +238,17 @@ cpu_latency_release(int hold)
 {
     if (hold >= 0)
         close(hold);
+}
+
+uint64_t
+host_spare_bytes(void)
+{
+    struct sysinfo host;
+
+    if (sysinfo(&host) != 0)
+        return 0;
+    unsigned long reserve = host.totalram / 8;
+    return host.freeram > reserve ? (uint64_t)(host.freeram - reserve) * host.mem_unit : 0;
 }
 
 /* ---- Clocks and wake-ups --------------------------------------------------------------------- */

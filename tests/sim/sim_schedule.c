@@ -91,6 +91,12 @@ thread_set_urgency(ThreadUrgency urgency G_GNUC_UNUSED, uint64_t bulk_nice G_GNU
     sim_check(sim.thread, "thread_set_urgency: not by a role");
 }
 
+uint64_t
+host_spare_bytes(void)
+{
+    return sim_chance(90) ? UINT64_MAX : 0;
+}
+
 int
 wakeup_open(GError **error G_GNUC_UNUSED)
 {
