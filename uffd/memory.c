@@ -282,6 +282,12 @@ uffd_memory_zap(UffdMemory *memory, GError **error)
     return memory->way->zap(memory, error);
 }
 
+bool
+uffd_memory_warm(UffdMemory *memory, uint64_t offset, uint64_t length)
+{
+    return memory->way->warm != NULL && memory->way->warm(memory, offset, length);
+}
+
 void
 uffd_store(UffdMemory *memory, uint64_t offset, const void *bytes)
 {

@@ -8,6 +8,7 @@
  *     uffd = uffd_open(&error);                         one a destination
  *     memory = uffd_memory_new(&layout, &error);        chooses the way of placing, see below
  *     uffd_memory_empty(memory, &error);                before the first page: all zero, THP set up
+ *     uffd_memory_warm(memory, offset, length)          memory before pages, while there is time
  *     uffd_store(memory, offset, bytes)                 precopy: pages that come, any order, again
  *     uffd_receive_address(memory, offset, length)      or: where the caller receives them to
  *     uffd_memory_discard(memory, offset, length)       pages that will come again later
@@ -128,6 +129,14 @@ const char *uffd_memory_error(const UffdMemory *memory);
  * never a template that others use); forbids THP in the copy way, asks for it in the alias way
  * where the memfd has it. */
 bool uffd_memory_empty(UffdMemory *memory, GError **error);
+
+/* Destination, after empty, beside all that stores, registers and places: takes memory for a range
+ * whose pages have not come, so that nobody waits while the kernel finds and clears a huge page.
+ * They stay zero and hidden. false: the memory has no huge pages, where this is not worth it, or
+ * there is no more of it; ask no further. Thread: any one. Source: madvise(2), MADV_POPULATE_WRITE,
+ * Linux 5.14.
+ */
+bool uffd_memory_warm(UffdMemory *memory, uint64_t offset, uint64_t length);
 
 /* Precopy, one thread: stores 4096 bytes (offset a multiple of 4096, also in huge pages). bytes
  * NULL: zeros; a page never stored before is left unallocated then. */

@@ -267,6 +267,7 @@ attach(Destination *destination, GError **error)
     }
     if (!destination->is_watching && is_listening) {
         destination->is_watching = true;
+        thread_set_urgency(URGENCY_URGENT, 0);
         destination->requests = &destination->out;
         if (urgent && (destination->features & STREAM_FEATURE_URGENT_REQUESTS)) {
             destination->asking.sender = transport_sender_new(ring, urgent);

@@ -135,6 +135,8 @@ take_request(Source *source, const StreamReturn *message)
     if (source->is_mute)
         return NULL;
     if (source->urgent.sender) {
+        if (!source->has_answered)
+            thread_set_urgency(URGENCY_URGENT, 0);
         source->has_answered = true;
         source->asking = block;
         return NULL;
