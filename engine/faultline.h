@@ -280,6 +280,7 @@ typedef struct FaultlineInfo {
 
     /* Pages by way: sent at a source, received at a destination. */
     uint64_t precopy_pages, pushed_pages, requested_pages;
+    uint64_t neighbour_pages; /* on the urgent channel, behind requested ones, unasked */
     uint64_t missing_pages; /* destination, in postcopy: not here yet */
 
     /* Destination, with postcopy-blocktime. */

@@ -40,7 +40,9 @@ typedef enum {
     X(DOWNTIME_LIMIT, "downtime-limit", 300, 0, 2000000, "ms",                                     \
       "precopy ends when the rest can be sent in this time")                                       \
     X(SPIN_LIMIT, "spin-limit", 100, 0, 1000, "us",                                                \
-      "longest time to wait awake for a requested page or the next request, 0: sleep at once")
+      "longest time to wait awake for a requested page or the next request, 0: sleep at once")     \
+    X(NEIGHBOUR_PAGES, "neighbour-pages", 16, 0, 4096, "pages",                                    \
+      "source: most pages to send unasked behind one of a stream, 0: none")
 
 typedef enum {
 #define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help) PARAMETER_##name,

@@ -105,7 +105,8 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
             return false;
     }
     if (channel == &destination->urgent) {
-        progress_add(&progress->requested_pages, count);
+        progress_add(&progress->requested_pages, count_requested);
+        progress_add(&progress->neighbour_pages, count - count_requested);
     } else {
         progress_add(&progress->requested_main_pages, count_requested);
         progress_add(&progress->pushed_pages, count - count_requested);

@@ -40,6 +40,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
                              .self = source};
     frame_queue_init(&source->main);
     frame_queue_init(&source->urgent);
+    locality_init(&source->locality);
     source->sync_words = g_new0(uint64_t, largest_block_words(source->blocks));
     for (unsigned i = 0; i < source->blocks->count; i++) {
         RamBlock *block = &source->blocks->blocks[i];

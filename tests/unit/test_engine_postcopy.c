@@ -85,8 +85,12 @@ expect_postcopy_figures(const ToyMove *move, bool has_slow_push)
     assert_int_equal(destination.missing_pages, 0);
     assert_int_equal(destination.ram_remaining_bytes, 0);
     assert_true(source.pushed_pages + source.requested_pages > 0);
-    assert_int_equal(source.precopy_pages + source.pushed_pages + source.requested_pages,
+    assert_int_equal(source.precopy_pages + source.pushed_pages + source.requested_pages +
+                         source.neighbour_pages,
                      source.normal_pages + source.zero_pages);
+    assert_int_equal(destination.precopy_pages + destination.pushed_pages +
+                         destination.requested_pages + destination.neighbour_pages,
+                     destination.normal_pages + destination.zero_pages);
     if (has_slow_push) {
         assert_true(source.postcopy_requests > 0);
         assert_true(source.requested_pages > 0);
