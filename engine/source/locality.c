@@ -6,15 +6,11 @@
 #include "engine/source/locality.h"
 
 #define BLOCK_SHIFT 48u
+#define PAGE_MASK   ((UINT64_C(1) << BLOCK_SHIFT) - 1)
 #define STRIDE_MAX  64u  /* steps that may be equal by chance are rarer the shorter they are */
 #define NEAR_MAX    8u   /* steps that need not be equal; steps that a stream may leave out */
 #define IDLE_MAX    256u /* requests of others: a stream begins anew, or gives its place away */
-
-static uint64_t
-place_of(unsigned block, uint64_t page)
-{
-    return ((uint64_t)block + 1) << BLOCK_SHIFT | page;
-}
+#define FLIGHT_MAX  32u  /* requests after which the last window is there */
 
 static uint64_t
 magnitude(int64_t distance)
@@ -38,24 +34,44 @@ steps_left(uint64_t page, uint64_t count_pages, int64_t step)
     return room / magnitude(step);
 }
 
+static uint64_t
+flight_left(const Locality *locality, uint64_t flight)
+{
+    uint64_t under_way = locality->handed - locality->placed;
+    return under_way < flight ? flight - under_way : 0;
+}
+
 /* Hands out what lies behind the `kept` steps that were handed out before. */
 static LocalityResult
-open_window(LocalityStream *stream, unsigned block, uint64_t page, uint64_t count_pages,
-            uint64_t kept, LocalityWindow *ret_window)
+open_window(Locality *locality, LocalityStream *stream, uint64_t kept, const LocalityBounds *bounds,
+            LocalityWindow *ret_window)
 {
-    uint64_t left = steps_left(page, count_pages, stream->step);
-    uint64_t end = MIN(MAX(stream->window, kept), left);
+    uint64_t page = stream->at & PAGE_MASK;
+    uint64_t end = MIN(stream->window, steps_left(page, bounds->count_pages, stream->step));
+    uint64_t count = end > kept ? MIN(end - kept, flight_left(locality, bounds->flight)) : 0;
 
-    stream->ahead = end;
-    if (end <= kept)
+    stream->ahead = kept + count;
+    stream->handed_before = locality->handed;
+    locality->handed += count;
+    stream->handed = locality->handed;
+    if (!count)
         return LOCALITY_INSIDE;
+    locality->handed_when = locality->count;
     *ret_window = (LocalityWindow){
-        .block = block,
+        .block = (unsigned)(stream->at >> BLOCK_SHIFT) - 1,
         .page = page + (uint64_t)((int64_t)(kept + 1) * stream->step),
         .step = stream->step,
-        .count = end - kept,
+        .count = count,
     };
     return LOCALITY_WINDOW;
+}
+
+/* What a stream that asks again says of pages under way. */
+static void
+note_placed(Locality *locality, const LocalityStream *stream, bool is_past)
+{
+    uint64_t placed = is_past ? stream->handed : stream->handed_before;
+    locality->placed = MAX(locality->placed, placed);
 }
 
 /* ---- Going on -------------------------------------------------------------------------------- */
@@ -77,20 +93,26 @@ is_expected(const LocalityStream *stream, uint64_t place, int64_t *ret_steps)
 }
 
 static LocalityResult
-go_on(Locality *locality, LocalityStream *stream, int64_t steps, unsigned block, uint64_t page,
-      uint64_t count_pages, uint64_t most, LocalityWindow *ret_window)
+go_on(Locality *locality, LocalityStream *stream, uint64_t place, int64_t steps,
+      const LocalityBounds *bounds, LocalityWindow *ret_window)
 {
     bool was_idle = locality->count - stream->when > IDLE_MAX;
     stream->when = locality->count;
     if (steps <= 0)
         return LOCALITY_INSIDE;
-    uint64_t kept = (uint64_t)steps < stream->ahead ? stream->ahead - (uint64_t)steps : 0;
-    stream->at = place_of(block, page);
+    bool is_past = (uint64_t)steps > stream->ahead;
+    uint64_t kept = is_past ? 0 : stream->ahead - (uint64_t)steps;
+    note_placed(locality, stream, is_past);
+    stream->at = place;
     stream->ahead = kept;
-    if (kept && kept >= stream->window / 2)
+    if (was_idle)
+        stream->window = LOCALITY_FIRST;
+    else if (kept && kept >= stream->window / 2)
         return LOCALITY_INSIDE;
-    stream->window = MIN(was_idle ? LOCALITY_FIRST : 2 * stream->window, most);
-    return open_window(stream, block, page, count_pages, kept, ret_window);
+    else
+        stream->window *= 2;
+    stream->window = MIN(stream->window, bounds->window);
+    return open_window(locality, stream, kept, bounds, ret_window);
 }
 
 /* ---- Recognising ----------------------------------------------------------------------------- */
@@ -150,10 +172,8 @@ find_room(Locality *locality)
 }
 
 static LocalityResult
-begin(Locality *locality, unsigned block, uint64_t page, uint64_t count_pages, uint64_t most,
-      LocalityWindow *ret_window)
+begin(Locality *locality, uint64_t place, const LocalityBounds *bounds, LocalityWindow *ret_window)
 {
-    uint64_t place = place_of(block, page);
     int64_t step = recognise(locality, place);
     LocalityStream *stream = step ? find_room(locality) : NULL;
 
@@ -162,23 +182,26 @@ begin(Locality *locality, unsigned block, uint64_t page, uint64_t count_pages, u
         locality->next = (locality->next + 1) % LOCALITY_LAST;
         return LOCALITY_NONE;
     }
-    *stream = (LocalityStream){
-        .at = place, .step = step, .window = MIN(LOCALITY_FIRST, most), .when = locality->count};
-    return open_window(stream, block, page, count_pages, 0, ret_window);
+    *stream = (LocalityStream){.at = place,
+                               .step = step,
+                               .window = MIN(LOCALITY_FIRST, bounds->window),
+                               .when = locality->count};
+    return open_window(locality, stream, 0, bounds, ret_window);
 }
 
 LocalityResult
-locality_note(Locality *locality, unsigned block, uint64_t page, uint64_t count_pages,
-              uint64_t most, LocalityWindow *ret_window)
+locality_note(Locality *locality, unsigned block, uint64_t page, const LocalityBounds *bounds,
+              LocalityWindow *ret_window)
 {
-    uint64_t place = place_of(block, page);
+    uint64_t place = ((uint64_t)block + 1) << BLOCK_SHIFT | page;
     int64_t steps;
 
-    locality->count++;
+    if (++locality->count - locality->handed_when > FLIGHT_MAX)
+        locality->placed = locality->handed;
     for (unsigned i = 0; i < LOCALITY_STREAMS; i++) {
         LocalityStream *stream = &locality->streams[i];
         if (is_expected(stream, place, &steps))
-            return go_on(locality, stream, steps, block, page, count_pages, most, ret_window);
+            return go_on(locality, stream, place, steps, bounds, ret_window);
     }
-    return begin(locality, block, page, count_pages, most, ret_window);
+    return begin(locality, place, bounds, ret_window);
 }

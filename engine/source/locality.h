@@ -9,6 +9,11 @@
  * that grow from LOCALITY_FIRST on, as long as the guest uses them up. That a page of a window was
  * used is not told to anybody; that the guest came out of it at the far end is.
  *
+ * Whoever places pages there places one after the other, so what was handed out for all streams
+ * together, and is not known to have been placed, is bounded. A stream that asks again has got what
+ * left before its last page, and what it was sent behind that if it is past it; channels keep
+ * order. What nobody tells about is taken for placed after a while.
+ *
  * Pages are counted in host pages here. Random requests find nothing: a page that is in no stream
  * costs one look at the streams and one at the last pages.
  */
@@ -32,11 +37,13 @@ typedef struct LocalityWindow {
 } LocalityWindow;
 
 typedef struct LocalityStream {
-    uint64_t at;     /* place last asked for, see locality.c */
-    int64_t step;    /* 0: no stream */
-    uint64_t ahead;  /* steps behind `at` that were handed out */
-    uint64_t window; /* steps of the last window */
-    uint64_t when;   /* count of requests then */
+    uint64_t at;                    /* place last asked for, see locality.c */
+    int64_t step;                   /* 0: no stream */
+    uint64_t ahead;                 /* steps behind `at` that were handed out */
+    uint64_t window;                /* steps that are wanted ahead of it */
+    uint64_t when;                  /* count of requests then */
+    uint64_t handed_before, handed; /* pages handed out to all when it last asked, before and since
+                                     */
 } LocalityStream;
 
 typedef struct Locality {
@@ -44,6 +51,8 @@ typedef struct Locality {
     uint64_t last[LOCALITY_LAST]; /* places that belong to no stream; a ring */
     unsigned next;                /* the oldest of them */
     uint64_t count;               /* requests */
+    uint64_t handed, placed;      /* pages of all windows; those that are there by now */
+    uint64_t handed_when;         /* count of requests when the last window was handed out */
 } Locality;
 
 typedef enum {
@@ -52,10 +61,16 @@ typedef enum {
     LOCALITY_WINDOW, /* of a stream, and *ret_window is worth to be sent */
 } LocalityResult;
 
+typedef struct LocalityBounds {
+    uint64_t count_pages; /* of the block */
+    uint64_t window;      /* the largest, at least 1 */
+    uint64_t flight;      /* pages handed out and not known to be placed, of all streams */
+} LocalityBounds;
+
 void locality_init(Locality *locality);
 
-/* A page was asked for. count_pages: of its block; most: the largest window, at least 1. */
+/* A page was asked for. */
 LocalityResult locality_note(Locality *locality, unsigned block, uint64_t page,
-                             uint64_t count_pages, uint64_t most, LocalityWindow *ret_window);
+                             const LocalityBounds *bounds, LocalityWindow *ret_window);
 
 #endif

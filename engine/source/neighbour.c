@@ -44,18 +44,22 @@ hint_behind(Source *source, const RamBlock *block, const LocalityWindow *window)
     set_hint(source, block, page);
 }
 
-/* most: neighbours of one request, in target pages. */
+/* most: neighbours under way, in target pages. */
 static void
 learn(Source *source, const SourceRequest *request, uint64_t most)
 {
     const RamBlock *block = &source->blocks->blocks[request->block];
     bool sends = most >= block->host_pages && source->urgent.sender && !source->is_mute &&
                  (source->features & STREAM_FEATURE_COMMIT);
+    const LocalityBounds bounds = {
+        .count_pages = block->count_pages / block->host_pages,
+        .window = sends ? most / block->host_pages : 1,
+        .flight = sends ? most / block->host_pages : UINT64_MAX,
+    };
     LocalityWindow window;
 
     switch (locality_note(&source->locality, block->index, request->page / block->host_pages,
-                          block->count_pages / block->host_pages,
-                          sends ? most / block->host_pages : 1, &window)) {
+                          &bounds, &window)) {
     case LOCALITY_NONE:
         set_hint(source, block, request->page + block->host_pages);
         break;

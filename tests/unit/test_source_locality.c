@@ -15,7 +15,7 @@
 
 typedef struct Play {
     Locality locality;
-    uint64_t count_pages, most;
+    LocalityBounds bounds;
     GHashTable *here; /* block << 32 | page */
     uint64_t count_requests, count_neighbours, count_twice;
 } Play;
@@ -29,7 +29,7 @@ key(unsigned block, uint64_t page)
 static void
 play_init(Play *play, uint64_t most)
 {
-    *play = (Play){.count_pages = COUNT_PAGES, .most = most};
+    *play = (Play){.bounds = {COUNT_PAGES, most, UINT64_MAX}};
     locality_init(&play->locality);
     play->here = g_hash_table_new(NULL, NULL);
 }
@@ -44,10 +44,10 @@ static void
 take_window(Play *play, const LocalityWindow *window)
 {
     assert_true(window->count > 0);
-    assert_true(window->count <= play->most);
+    assert_true(window->count <= play->bounds.window);
     for (uint64_t i = 0; i < window->count; i++) {
         uint64_t page = window->page + (uint64_t)((int64_t)i * window->step);
-        assert_true(page < play->count_pages);
+        assert_true(page < play->bounds.count_pages);
         if (g_hash_table_add(play->here, key(window->block, page)))
             play->count_neighbours++;
         else
@@ -60,8 +60,7 @@ ask(Play *play, unsigned block, uint64_t page, LocalityWindow *ret_window)
 {
     play->count_requests++;
     g_hash_table_add(play->here, key(block, page));
-    LocalityResult result =
-        locality_note(&play->locality, block, page, play->count_pages, play->most, ret_window);
+    LocalityResult result = locality_note(&play->locality, block, page, &play->bounds, ret_window);
     if (result == LOCALITY_WINDOW) {
         assert_int_equal(ret_window->block, block);
         take_window(play, ret_window);
@@ -207,6 +206,47 @@ note_stream_after_a_long_time_begins_small(void **state)
     play_clear(&play);
 }
 
+/* ---- Pages under way ------------------------------------------------------------------------- */
+
+static void
+note_streams_share_what_may_be_under_way(void **state)
+{
+    Play play;
+    (void)state;
+    play_init(&play, MOST);
+    play.bounds.flight = 10;
+    for (uint64_t page = 1; page < 3; page++)
+        for (uint64_t stream = 1; stream < 5; stream++)
+            expect(&play, stream * 1000 + page, LOCALITY_NONE);
+    expect_window(&play, 1003, 1004, 1, 4);
+    expect_window(&play, 2003, 2004, 1, 4);
+    expect_window(&play, 3003, 3004, 1, 2);
+    expect(&play, 4003, LOCALITY_INSIDE);
+    /* Past its window: it is there, and so is all that left before it. */
+    expect_window(&play, 2008, 2009, 1, 8);
+    /* Once more: what left before its last page is there. */
+    expect_window(&play, 4004, 4005, 1, 2);
+    play_clear(&play);
+}
+
+static void
+note_window_that_nobody_used_is_forgotten(void **state)
+{
+    Play play;
+    (void)state;
+    play_init(&play, MOST);
+    play.bounds.flight = 4;
+    expect(&play, 100, LOCALITY_NONE);
+    expect(&play, 101, LOCALITY_NONE);
+    expect_window(&play, 102, 103, 1, 4);
+    for (uint64_t i = 1; i < 40; i++)
+        expect(&play, i * 1000, LOCALITY_NONE);
+    expect(&play, 501, LOCALITY_NONE);
+    expect(&play, 502, LOCALITY_NONE);
+    expect_window(&play, 503, 504, 1, 4);
+    play_clear(&play);
+}
+
 /* ---- The ends of a block --------------------------------------------------------------------- */
 
 static void
@@ -224,7 +264,7 @@ note_stream_at_the_end_of_the_block_stays_inside(void **state)
     expect(&play, 4, LOCALITY_INSIDE); /* recognised, and nothing is left */
     expect(&play, 1002, LOCALITY_NONE);
     expect(&play, 1001, LOCALITY_NONE);
-    play.count_pages = 1003;
+    play.bounds.count_pages = 1003;
     expect_window(&play, 1000, 999, -1, 4);
     play_clear(&play);
 }
@@ -237,7 +277,7 @@ note_block_of_few_host_pages_is_gone_through_to_its_end(void **state)
     for (unsigned count = 1; count < 12; count++) {
         for (int down = 0; down < 2; down++) {
             play_init(&play, 4);
-            play.count_pages = count;
+            play.bounds.count_pages = count;
             for (uint64_t i = 0; i < count; i++)
                 touch(&play, 0, down ? count - 1 - i : i);
             assert_int_equal(g_hash_table_size(play.here), count);
@@ -322,7 +362,7 @@ note_random_pages_open_nothing(void **state)
         Play play;
         GRand *random = g_rand_new_with_seed(seed);
         play_init(&play, MOST);
-        play.count_pages = 1u << 24; /* chance finds streams in small memory, if rarely */
+        play.bounds.count_pages = 1u << 24; /* chance finds streams in small memory, if rarely */
         for (unsigned i = 0; i < 20000; i++)
             touch(&play, 0, (uint64_t)g_rand_int_range(random, 0, 1 << 24));
         assert_int_equal(play.count_neighbours, 0);
@@ -338,7 +378,7 @@ note_stream_among_random_pages_goes_on(void **state)
     Play play;
     (void)state;
     play_init(&play, MOST);
-    play.count_pages = 1u << 24;
+    play.bounds.count_pages = 1u << 24;
     for (uint64_t i = 0; i < 1700; i++) {
         touch(&play, 1, 500 + i);
         for (unsigned other = 0; other < 10; other++)
@@ -360,6 +400,8 @@ main(void)
         cmocka_unit_test(note_stream_over_clean_pages_goes_on),
         cmocka_unit_test(note_jump_out_of_the_stream_is_a_page_like_any_other),
         cmocka_unit_test(note_stream_after_a_long_time_begins_small),
+        cmocka_unit_test(note_streams_share_what_may_be_under_way),
+        cmocka_unit_test(note_window_that_nobody_used_is_forgotten),
         cmocka_unit_test(note_stream_at_the_end_of_the_block_stays_inside),
         cmocka_unit_test(note_block_of_few_host_pages_is_gone_through_to_its_end),
         cmocka_unit_test(note_most_of_one_hands_out_single_pages),
