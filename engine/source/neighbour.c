@@ -89,7 +89,7 @@ source_learn_requests(Source *source)
     source->count_noted = 0;
 }
 
-bool
+void
 source_put_neighbours(Source *source)
 {
     unsigned looks = 0;
@@ -113,5 +113,4 @@ source_put_neighbours(Source *source)
         if (source->sending)
             break;
     }
-    return looks != 0;
 }

@@ -123,22 +123,29 @@ send_frame(Source *source, GError **error)
     return frame_queue_flush(urgent, error);
 }
 
-/* All that can wait until the page has left. */
+/* Of what was handed over since the last time. */
 static void
-keep_books(Source *source)
+tell_figures(Source *source)
 {
     Progress *progress = &source->faultline->progress;
 
-    progress_add(&progress->postcopy_requests, source->count_noted);
-    if (source->urgent.sender) {
-        progress_set(&progress->requested_pages, source->answered_pages);
-        progress_set(&progress->neighbour_pages, source->neighbour_pages);
-        progress_set(&progress->urgent_zero_pages, source->urgent.count_zero);
-        progress_set(&progress->urgent_normal_pages, source->urgent.count_normal);
-        progress_set(&progress->urgent_bytes, source->urgent.closed_bytes);
-    } else {
+    if (source->urgent.closed_bytes == source->told_bytes)
+        return;
+    source->told_bytes = source->urgent.closed_bytes;
+    progress_set(&progress->requested_pages, source->answered_pages);
+    progress_set(&progress->neighbour_pages, source->neighbour_pages);
+    progress_set(&progress->urgent_zero_pages, source->urgent.count_zero);
+    progress_set(&progress->urgent_normal_pages, source->urgent.count_normal);
+    progress_set(&progress->urgent_bytes, source->urgent.closed_bytes);
+}
+
+/* All that requests lead to and that can wait until their pages have left. */
+static void
+keep_books(Source *source)
+{
+    progress_add(&source->faultline->progress.postcopy_requests, source->count_noted);
+    if (!source->urgent.sender)
         source_notify(source);
-    }
     source_learn_requests(source);
 }
 
@@ -270,13 +277,17 @@ take_messages(Source *source, GError **error)
     return READ_OK;
 }
 
-/* Neighbours, if nothing else is to be done. True: some were looked at. */
+/* Neighbours, when nothing else is to be done. True: more of them may be there. */
 static bool
 send_neighbours(Source *source, GError **error)
 {
-    return source->count_windows && !source->is_mute &&
-           transport_sender_state(source->urgent.sender) == TRANSPORT_OK &&
-           source_put_neighbours(source) && send_frame(source, error) != FLUSH_FAILED;
+    if (!source->count_windows || source->is_mute ||
+        transport_sender_state(source->urgent.sender) != TRANSPORT_OK)
+        return false;
+    source_put_neighbours(source);
+    FlushResult flush = send_frame(source, error);
+    tell_figures(source);
+    return flush == FLUSH_TAKEN;
 }
 
 StepResult
@@ -292,6 +303,7 @@ source_request_step(void *self)
         return STEP_WAIT;
     ReadResult read = take_messages(source, &error);
     FlushResult flush = send_frame(source, &lost);
+    tell_figures(source);
     if (source->count_noted)
         keep_books(source);
     bool has_more = read == READ_OK;

@@ -96,6 +96,7 @@ struct Source {
     uint64_t asking_page, asking_end; /* next host page to claim, and the end */
     RamBlock *sending;                /* inside of a claimed host page; NULL: between two */
     uint64_t sending_page, sending_end;
+    uint64_t told_bytes;                      /* of urgent.closed_bytes, to the figures */
     uint64_t answered_pages, neighbour_pages; /* sent because of a request, or unasked */
     SourceRequest noted[SOURCE_BATCH_MAX];    /* taken, and nothing has followed from them yet */
     unsigned count_noted;
@@ -191,9 +192,8 @@ bool source_claim(RamBlock *block, uint64_t page);
 
 /* What follows from the requests noted; after their answers have left. */
 void source_learn_requests(Source *source);
-/* Claims some neighbours and puts them into the urgent frame, which is empty. False: there are none
- * to look at. */
-bool source_put_neighbours(Source *source);
+/* Claims a few neighbours and puts them into the urgent frame, which is empty. */
+void source_put_neighbours(Source *source);
 /* Puts a claimed host page into the urgent frame; if it has no room for all, goes on in the next.
  */
 void source_put_claimed(Source *source, RamBlock *block, uint64_t page);
