@@ -49,6 +49,7 @@ ALL_CPPFLAGS = -I. -D_GNU_SOURCE $(PACKAGE_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS = -std=gnu11 $(WARNINGS) -fPIC -fvisibility=hidden -pthread $(CFLAGS) $(SANITIZE)
 ALL_LDFLAGS = -pthread $(LDFLAGS) $(SANITIZE)
 LIBS = $(PACKAGE_LIBS) -lm
+MACHINE_LIBS = $(LIBS) -ledit
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
@@ -68,7 +69,7 @@ PAIR := $(wildcard tests/pair/*.c)
 EMBED := $(wildcard tests/embed/embed.c)
 BENCH_TEST := $(wildcard tests/bench/*.c)
 # Each bench program is one file with main and all the others.
-BENCH_MAIN := bench/bulk.c bench/fault_latency.c
+BENCH_MAIN := bench/afterwards.c bench/bulk.c bench/fault_latency.c
 BENCH := $(filter-out $(BENCH_MAIN),$(wildcard bench/*.c))
 
 object = $(patsubst %,$(BUILD)/%.o,$(basename $(1)))
@@ -100,7 +101,7 @@ $(BUILD)/libmachine.a: $(call object,$(MACHINE) $(GUEST_IMAGE))
 
 $(BUILD)/faultline: $(BUILD)/kvm/main.o $(BUILD)/libmachine.a $(BUILD)/libfaultline.a
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(MACHINE_LIBS) -o $@
 
 $(BUILD)/guest.bin: $(GUEST) $(wildcard kvm/guest/*.inc) $(BUILD)/packages.mk
 	$(call say,NASM,$<)
@@ -130,7 +131,7 @@ $(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(call object,$(SUPPORT
                             $(BUILD)/libmachine.a $(BUILD)/libfaultline.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $$(sed -n 's,^/\* link: \(.*\) \*/$$,\1,p' tests/unit/test_$*.c) \
-	    $^ $(LIBS) -lcmocka -o $@
+	    $^ $(MACHINE_LIBS) -lcmocka -o $@
 
 $(BUILD)/tests/sim/sim: $(call object,$(SIM) $(SIM_ENGINE))
 	$(call say,LD,$@)
@@ -153,7 +154,7 @@ $(BUILD)/tests/embed/embed: $(EMBED) $(PRODUCTS)
 $(BUILD)/tests/bench/bench: $(call object,$(BENCH_TEST) $(BENCH)) $(BUILD)/libmachine.a \
                             $(BUILD)/libfaultline.a
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -lcmocka -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(MACHINE_LIBS) -lcmocka -o $@
 
 TESTS := $(UNIT) $(if $(BENCH_TEST),$(BUILD)/tests/bench/bench) $(if $(SIM),$(BUILD)/tests/sim/sim) \
          $(if $(EMBED),$(BUILD)/tests/embed/embed) $(if $(PAIR),$(BUILD)/tests/pair/pair)
@@ -177,7 +178,7 @@ $(BENCHES): $(call object,$(BENCH)) $(BUILD)/libmachine.a $(BUILD)/libfaultline.
 $(BENCHES): $(BUILD)/bench/%: $(call object,$(BENCH_MAIN))
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(BUILD)/bench/$(subst -,_,$*).o \
-	    $(call object,$(BENCH)) $(BUILD)/libmachine.a $(BUILD)/libfaultline.a $(LIBS) -o $@
+	    $(call object,$(BENCH)) $(BUILD)/libmachine.a $(BUILD)/libfaultline.a $(MACHINE_LIBS) -o $@
 
 bench: all $(BENCHES)
 	$(Q)BUILD=$(BUILD) bench/run

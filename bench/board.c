@@ -40,18 +40,52 @@ board_new(unsigned count_threads, uint64_t room, GError **error)
     return board;
 }
 
+static size_t
+walk_bytes(const Board *board)
+{
+    return 2 * FAULTLINE_WALK_ROLE_COUNT * board->walk_room * sizeof(FaultlineWalkRecord);
+}
+
+bool
+board_trace(Board *board, uint64_t room, GError **error)
+{
+    board->walk_room = room;
+    board->walk_records = bench_shared_memory(walk_bytes(board), error);
+    return board->walk_records != NULL;
+}
+
+FaultlineWalkTrace *
+board_walks(Board *board, bool is_source)
+{
+    SideBoard *own = is_source ? &board->source : &board->destination;
+    FaultlineWalkRecord *records = board->walk_records;
+
+    if (!records)
+        return NULL;
+    if (!is_source)
+        records += FAULTLINE_WALK_ROLE_COUNT * board->walk_room;
+    for (unsigned i = 0; i < FAULTLINE_WALK_ROLE_COUNT; i++)
+        own->walks[i] = (FaultlineWalkTrace){.records = records + i * board->walk_room,
+                                             .capacity = board->walk_room};
+    /* No first touch of a page of it while a fault is on its way. */
+    memset(records, 0, walk_bytes(board) / 2);
+    return own->walks;
+}
+
 void
 board_free(Board *board, unsigned count_threads)
 {
+    if (board->walk_records)
+        munmap(board->walk_records, walk_bytes(board));
     munmap(board, board_bytes(count_threads, board->room));
 }
 
 void
 board_clear(Board *board)
 {
-    uint64_t room = board->room;
-    memset(board, 0, sizeof *board);
-    board->room = room;
+    const Board kept = {
+        .walk_records = board->walk_records, .walk_room = board->walk_room, .room = board->room};
+    *board = kept;
 }
 
 /* The number behind `key` in one of /proc's "key: number" files; 0 if it is not there. */

@@ -37,7 +37,7 @@ typedef enum {
 
 /* One touch of guest memory. */
 typedef struct Touch {
-    uint64_t begin_ticks, ticks;
+    uint64_t begin_ns, begin_ticks, ticks; /* of CLOCK_MONOTONIC, just before; of the counter */
     uint32_t page;
     TouchKind kind;
 } Touch;
@@ -52,6 +52,8 @@ typedef struct SideBoard {
     double cpu_begin_s, cpu_switch_s, cpu_end_s; /* switch: STOP at the source, RESUME there */
     uint64_t anonymous_before_bytes, anonymous_during_bytes;
 
+    FaultlineWalkTrace walks[FAULTLINE_WALK_ROLE_COUNT]; /* in the board's walk_records */
+    uint64_t count_slow;    /* KVM guest: slow touches when it was stopped here */
     ThreadUses first, last; /* at the first touch and at the last; count 0: not taken */
     FaultlineInfo at_last;  /* when the last touch was done */
     FaultlineInfo at_end;   /* when the migration was over */
@@ -62,8 +64,14 @@ typedef struct Board {
     char address[256]; /* where the destination listens, as the source reaches it */
 
     uint64_t count_wrong; /* touches that read something else than the source had */
+    double load_ns;       /* one of the plan's loads, on average */
+    uint64_t huge_bytes;  /* of guest memory mapped by 2 MiB meanwhile */
+    uint64_t local_ticks; /* KVM guest: of its quickest touch; 0: threads */
     uint64_t touch_ns;    /* from the first touch to the end of the last */
     uint64_t count_touches[BOARD_THREADS_MAX];
+    /* set by the coordinator: room for the trace of each role of each side */
+    FaultlineWalkRecord *walk_records; /* NULL: not traced */
+    uint64_t walk_room;
     uint64_t room;   /* touches a thread */
     Touch touches[]; /* room for each thread, one after the other */
 } Board;
@@ -74,6 +82,10 @@ void *bench_shared_memory(size_t bytes, GError **error);
 /* Shared with the children that are forked later. */
 Board *board_new(unsigned count_threads, uint64_t room, GError **error);
 void board_free(Board *board, unsigned count_threads);
+/* Walks of pages shall be traced, `room` records a thread. */
+bool board_trace(Board *board, uint64_t room, GError **error);
+/* Empty traces for one side, in its part of the board. Thread: that side's. */
+FaultlineWalkTrace *board_walks(Board *board, bool is_source);
 /* Ready for another migration. */
 void board_clear(Board *board);
 

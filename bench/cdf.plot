@@ -9,6 +9,6 @@ set ylabel "share of the faults"
 set yrange [1e-4:1]
 set format y "10^{%L}"
 set grid xtics ytics lc rgb "#dddddd"
-set key outside bottom center maxcols 2
+set key outside bottom center maxcols 2 noenhanced
 plot for [i=0:*] data index i using 1:(1.0 - $2 + 1e-5) \
     with lines lw 2 dt 1+i/8 title columnheader(1)

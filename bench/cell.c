@@ -11,23 +11,27 @@ void
 cell_init(Cell *cell)
 {
     samples_init(&cell->latency_us);
+    stages_init(&cell->stages);
 }
 
 void
 cell_clear(Cell *cell)
 {
     samples_clear(&cell->latency_us);
+    stages_clear(&cell->stages);
 }
 
 static void
 add_touches(Cell *cell, Board *board)
 {
     g_autoptr(GArray) values = g_array_new(FALSE, FALSE, sizeof(double));
+    g_autoptr(GHashTable) pages = g_hash_table_new(g_direct_hash, g_direct_equal);
 
     for (unsigned thread = 0; thread < cell->count_threads; thread++) {
         const Touch *touches = board_touches(board, thread);
         for (uint64_t i = 0; i < board->count_touches[thread]; i++) {
             double us = (double)touches[i].ticks * bench_ns_per_tick() * 1e-3;
+            g_hash_table_add(pages, GSIZE_TO_POINTER((gsize)touches[i].page + 1));
             cell->count_mapped += touches[i].kind == TOUCH_MAPPED;
             if (touches[i].kind != TOUCH_WAITED)
                 continue;
@@ -37,6 +41,7 @@ add_touches(Cell *cell, Board *board)
         cell->count_touches += board->count_touches[thread];
     }
     cell->count_faults += values->len;
+    cell->count_pages += g_hash_table_size(pages);
     samples_add_repeat(&cell->latency_us, (double *)(void *)values->data, values->len);
 }
 
@@ -92,7 +97,12 @@ cell_add_repeat(Cell *cell, Board *board)
     const FaultlineInfo *info = &board->destination.at_last;
 
     add_touches(cell, board);
+    if (board->walk_records)
+        stages_add_repeat(&cell->stages, board, cell->count_threads, cell->host_pages,
+                          cell->has_urgent);
     add_engine(&cell->engine, &info->latency);
+    if (board->local_ticks && (!cell->local_ticks || board->local_ticks < cell->local_ticks))
+        cell->local_ticks = board->local_ticks;
     cell->count_wrong += board->count_wrong;
     cell->count_requests += info->postcopy_requests;
     cell->requested_pages += info->requested_pages;
@@ -112,6 +122,7 @@ floor_figures_init(FloorFigures *floor)
 {
     samples_init(&floor->sleeping_us);
     samples_init(&floor->spinning_us);
+    samples_init(&floor->ring_us);
     samples_init(&floor->local_us);
 }
 
@@ -120,6 +131,7 @@ floor_figures_clear(FloorFigures *floor)
 {
     samples_clear(&floor->sleeping_us);
     samples_clear(&floor->spinning_us);
+    samples_clear(&floor->ring_us);
     samples_clear(&floor->local_us);
 }
 
@@ -145,15 +157,18 @@ floor_figures_add_repeat(FloorFigures *floor, const FloorPlan *plan, GError **er
         if (!add_repeat(&floor->spinning_us, spun))
             return false;
     }
+    g_autoptr(GArray) ring = floor_ring_trips(floor->uses_spinning ? plan : &sleeping, error);
+    if (!add_repeat(&floor->ring_us, ring))
+        return false;
     g_autoptr(GArray) local = floor_local_faults(plan, error);
     return add_repeat(&floor->local_us, local);
 }
 
 Quantiles
-floor_figures_sum(FloorFigures *floor)
+floor_figures_sum(FloorFigures *floor, bool by_ring)
 {
-    Quantiles sum =
-        samples_quantiles(floor->uses_spinning ? &floor->spinning_us : &floor->sleeping_us);
+    Samples *plain = floor->uses_spinning ? &floor->spinning_us : &floor->sleeping_us;
+    Quantiles sum = samples_quantiles(by_ring ? &floor->ring_us : plain);
     Quantiles local = samples_quantiles(&floor->local_us);
     for (unsigned i = 0; i < QUANTILE_COUNT; i++)
         sum.value[i] += local.value[i];

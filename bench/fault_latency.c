@@ -31,11 +31,13 @@ plan_floor(const LatencyOptions *options, const Netns *netns)
 }
 
 static MovePlan
-plan_move(const LatencyOptions *options, const Cell *cell, const FaultlineBlock *block,
-          const Netns *netns, uint64_t seed)
+plan_move(const LatencyRun *run, const Cell *cell, const FaultlineBlock *block, const Netns *netns,
+          uint64_t seed)
 {
+    const LatencyOptions *options = run->options;
     MovePlan plan = {
         .source_block = block,
+        .kvm = options->is_kvm ? &run->kvm : NULL,
         .backing = options->backing,
         .is_postcopy = true,
         .is_warm = options->is_warm,
@@ -75,7 +77,7 @@ run_repeat(LatencyRun *run, unsigned repeat, Board *board, const FaultlineBlock 
         return false;
     for (unsigned i = 0; i < run->count_cells; i++) {
         Cell *cell = &run->cells[i];
-        MovePlan plan = plan_move(options, cell, block, netns, options->seed + repeat);
+        MovePlan plan = plan_move(run, cell, block, netns, options->seed + repeat);
         report_progress("repeat %u of %u, configuration %u of %u", repeat + 1,
                         options->count_repeats, i + 1, run->count_cells);
         if (!move_run(&plan, board, error))
@@ -90,6 +92,16 @@ run_repeat(LatencyRun *run, unsigned repeat, Board *board, const FaultlineBlock 
     return true;
 }
 
+/* Records of one thread and repeat: at most three a request, and two a page of the answer. */
+static uint64_t
+walk_room(const LatencyOptions *options)
+{
+    uint64_t touches = options->count_faults / options->count_repeats + 1;
+    uint64_t pages = options->memory_bytes / FAULTLINE_PAGE_BYTES;
+    bool is_huge = options->backing == BACKING_HUGETLB;
+    return 3 * touches + 2 * (is_huge ? pages : MIN(touches, pages)) + 1024;
+}
+
 static bool
 run_repeats(LatencyRun *run, const FaultlineBlock *block, GError **error)
 {
@@ -101,7 +113,7 @@ run_repeats(LatencyRun *run, const FaultlineBlock *block, GError **error)
         return false;
     /* One thread may have all of the touches. */
     Board *board = board_new(BOARD_THREADS_MAX / 2, room, error);
-    bool done = board != NULL;
+    bool done = board && (!options->traces || board_trace(board, walk_room(options), error));
     for (unsigned repeat = 0; done && repeat < options->count_repeats; repeat++)
         done = run_repeat(run, repeat, board, block, netns, error);
     if (board)
@@ -123,6 +135,8 @@ make_cells(LatencyRun *run)
         Cell *cell = &run->cells[run->count_cells++];
         guint rest = i / pushes->len;
         cell_init(cell);
+        cell->has_urgent = options->preempt;
+        cell->host_pages = options->backing == BACKING_HUGETLB ? 512 : 1;
         cell->push_bytes_per_s = g_array_index(pushes, uint64_t, i % pushes->len);
         cell->count_threads = (unsigned)g_array_index(threads, uint64_t, rest % threads->len);
         cell->pattern = (PatternKind)g_array_index(patterns, uint64_t, rest / threads->len);
@@ -136,15 +150,22 @@ static bool
 measure(LatencyRun *run, GError **error)
 {
     const LatencyOptions *options = run->options;
-    FaultlineBlock block;
+    FaultlineBlock block = {.page_size_bytes = FAULTLINE_PAGE_BYTES,
+                            .length_bytes = options->memory_bytes};
 
     if (!bench_clock_calibrate(error) ||
-        !host_prepare_backing(options->backing, 2 * options->memory_bytes, error) ||
-        !bench_map(options->backing, options->memory_bytes, &block, error))
+        !host_prepare_backing(options->backing, 2 * options->memory_bytes, error))
         return false;
-    bench_fill(&block);
+    /* A guest in a machine fills memory of its own. */
+    if (options->is_kvm ? !kvm_plan_init(&run->kvm, options->memory_bytes, error)
+                        : !bench_map(options->backing, options->memory_bytes, &block, error))
+        return false;
+    if (!options->is_kvm)
+        bench_fill(&block);
     bool done = run_repeats(run, &block, error);
-    ram_unmap(&block);
+    if (!options->is_kvm)
+        ram_unmap(&block);
+    kvm_plan_clear(&run->kvm);
     host_restore();
     if (!done)
         return false;

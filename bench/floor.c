@@ -147,6 +147,30 @@ floor_round_trips(const FloorPlan *plan, GError **error)
     return floor_run(&floor, answer_round_trips, ask_round_trips, error);
 }
 
+static bool
+answer_ring(void *context, int link_fd, GError **error)
+{
+    const Floor *floor = context;
+    return floor_answer_ring(floor->plan, link_fd, error);
+}
+
+static bool
+ask_ring(void *context, int link_fd, GError **error)
+{
+    Floor *floor = context;
+    *floor->count = floor->plan->count;
+    return floor_ask_ring(floor->plan, link_fd, floor->us, error);
+}
+
+GArray *
+floor_ring_trips(const FloorPlan *plan, GError **error)
+{
+    Floor floor;
+    if (!floor_init(&floor, plan, error))
+        return NULL;
+    return floor_run(&floor, answer_ring, ask_ring, error);
+}
+
 /* ---- Local faults
  * -------------------------------------------------------------------------------------------- */
 

@@ -5,10 +5,12 @@
  *
  *   round trip   20 bytes to the source, one page back, plain send() and recv() between the same
  *                two processes' places; sleeping, and spinning for a bounded time before it sleeps
+ *   by io_uring  the same bytes over the engine's transport, without the engine
  *   local fault  a touch of a page that userfaultfd watches, answered from memory by a thread on
  *                the destination's CPUs, placed the way the engine places it on this backing
  *
- * The floor of a remote fault is their sum, quantile by quantile.
+ * The floor of a remote fault is the plain round trip and the local fault together, quantile by
+ * quantile; a second one takes the round trip by io_uring.
  */
 #ifndef BENCH_FLOOR_H
 #define BENCH_FLOOR_H
@@ -30,10 +32,15 @@ typedef struct FloorPlan {
 
 /* us each; fewer than plan->count where memory is short (huge pages). */
 GArray *floor_round_trips(const FloorPlan *plan, GError **error);
+GArray *floor_ring_trips(const FloorPlan *plan, GError **error);
 GArray *floor_local_faults(const FloorPlan *plan, GError **error);
 
 /* Holds /dev/cpu_dma_latency at 0 until closed; -1: this host does not let us. */
 int floor_hold_latency(void);
+
+/* The two ends of floor_ring_trips(), in their processes (floor_ring.c); us: plan->count. */
+bool floor_answer_ring(const FloorPlan *plan, int link_fd, GError **error);
+bool floor_ask_ring(const FloorPlan *plan, int link_fd, double *us, GError **error);
 
 /* ---- A connection of the kind wanted, for floor and bulk (socket.c). The destination listens.
  * Addresses travel over the link of a forked pair. */

@@ -51,13 +51,18 @@ struct BenchGuest {
  * --------------------------------------------------------------------------------------------------
  */
 
+MachineMemory
+bench_memory_kind(Backing backing)
+{
+    return backing == BACKING_HUGETLB   ? MACHINE_MEMORY_HUGETLB
+           : backing == BACKING_PRIVATE ? MACHINE_MEMORY_PRIVATE
+                                        : MACHINE_MEMORY_MEMFD;
+}
+
 bool
 bench_map(Backing backing, uint64_t bytes, FaultlineBlock *ret_block, GError **error)
 {
-    MachineMemory memory = backing == BACKING_HUGETLB   ? MACHINE_MEMORY_HUGETLB
-                           : backing == BACKING_PRIVATE ? MACHINE_MEMORY_PRIVATE
-                                                        : MACHINE_MEMORY_MEMFD;
-    return ram_map(memory, "ram", 0, bytes, false, ret_block, error);
+    return ram_map(bench_memory_kind(backing), "ram", 0, bytes, false, ret_block, error);
 }
 
 void
@@ -230,6 +235,7 @@ touch_page(const BenchGuest *guest, uint64_t page, Touch *touch)
     struct rusage before, after;
 
     getrusage(RUSAGE_THREAD, &before);
+    touch->begin_ns = bench_now_ns();
     touch->begin_ticks = bench_ticks();
     if (guest->plan.writes)
         words[1] = page;

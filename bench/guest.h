@@ -45,6 +45,7 @@ typedef struct DirtyPlan {
 
 typedef struct BenchGuest BenchGuest;
 
+MachineMemory bench_memory_kind(Backing backing);
 /* Maps memory of a kind. */
 bool bench_map(Backing backing, uint64_t bytes, FaultlineBlock *ret_block, GError **error);
 /* Makes this host hand out `bytes` of memory of a kind and takes them back, so that what is
@@ -53,6 +54,10 @@ bool bench_map(Backing backing, uint64_t bytes, FaultlineBlock *ret_block, GErro
 void bench_warm_host(Backing backing, uint64_t bytes);
 /* Fills each page with what tells its number. */
 void bench_fill(const FaultlineBlock *block);
+
+/* One load a page, pages at random: what a guest's loads cost that find nothing in the TLB. Leaves
+ * the mean and how much is mapped by 2 MiB on the board. Thread: any, when the memory is whole. */
+void bench_load_at_random(const FaultlineBlock *block, uint64_t count, Board *board);
 
 /* At the source: block is filled and stays the caller's. */
 BenchGuest *bench_guest_new_source(const FaultlineBlock *block, const DirtyPlan *dirty);

@@ -17,7 +17,7 @@
 /* What GOption fills. */
 typedef struct Texts {
     char *guest, *memory, *push, *threads, *pattern, *preempt, *backing, *transport, *warm;
-    char *source_cpus, *destination_cpus, *touch_cpus, *account;
+    char *source_cpus, *destination_cpus, *touch_cpus, *account, *stages;
     gint64 faults, stride, seed, neighbours;
     gint repeats, seconds;
 } Texts;
@@ -151,6 +151,7 @@ preset_texts(LatencyOptions *options, Texts *texts)
     preset_text(&texts->transport, "tcp");
     preset_text(&texts->warm, "on");
     preset_text(&texts->account, "on");
+    preset_text(&texts->stages, "on");
     preset_text(&options->spin, "auto");
     preset_text(&options->low_latency, "auto");
 }
@@ -158,11 +159,20 @@ preset_texts(LatencyOptions *options, Texts *texts)
 static void
 texts_clear(Texts *texts)
 {
-    char **all[] = {&texts->guest,       &texts->memory,           &texts->push,
-                    &texts->threads,     &texts->pattern,          &texts->preempt,
-                    &texts->backing,     &texts->transport,        &texts->warm,
-                    &texts->source_cpus, &texts->destination_cpus, &texts->touch_cpus,
-                    &texts->account};
+    char **all[] = {&texts->guest,
+                    &texts->memory,
+                    &texts->push,
+                    &texts->threads,
+                    &texts->pattern,
+                    &texts->preempt,
+                    &texts->backing,
+                    &texts->transport,
+                    &texts->warm,
+                    &texts->source_cpus,
+                    &texts->destination_cpus,
+                    &texts->touch_cpus,
+                    &texts->account,
+                    &texts->stages};
     for (unsigned i = 0; i < G_N_ELEMENTS(all); i++)
         g_clear_pointer(all[i], g_free);
 }
@@ -172,7 +182,7 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
 {
     gboolean writes = FALSE, netns = FALSE;
     const GOptionEntry entries[] = {
-        {"guest", 0, 0, G_OPTION_ARG_STRING, &texts->guest, "threads (kvm: see README)", "KIND"},
+        {"guest", 0, 0, G_OPTION_ARG_STRING, &texts->guest, "threads, kvm", "KIND"},
         {"memory", 0, 0, G_OPTION_ARG_STRING, &texts->memory, "guest memory", "BYTES"},
         {"threads", 0, 0, G_OPTION_ARG_STRING, &texts->threads, "faulting threads", "N,..."},
         {"pattern", 0, 0, G_OPTION_ARG_STRING, &texts->pattern,
@@ -189,6 +199,7 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
          "engine holds cpu_dma_latency", "auto|on|off"},
         {"neighbours", 0, 0, G_OPTION_ARG_INT64, &texts->neighbours, "neighbour-pages", "N"},
         {"account", 0, 0, G_OPTION_ARG_STRING, &texts->account, "postcopy-blocktime", "on|off"},
+        {"stages", 0, 0, G_OPTION_ARG_STRING, &texts->stages, "trace the walks of pages", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
         {"warm", 0, 0, G_OPTION_ARG_STRING, &texts->warm,
          "allocate destination memory by a precopy pass", "on|off"},
@@ -252,22 +263,19 @@ take_texts(LatencyOptions *options, const Texts *texts, GError **error)
 {
     const char *backings[BACKING_COUNT + 1] = {NULL};
     const char *const transports[] = {"tcp", "unix", NULL};
-    unsigned backing, transport;
+    const char *const guests[] = {"threads", "kvm", NULL};
+    unsigned guest, backing, transport;
 
-    if (strcmp(texts->guest, "threads") != 0) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
-                    "--guest %s: only threads can be timed touch by touch here; what a KVM guest "
-                    "sees is measured inside it, by bench/compare-qemu",
-                    texts->guest);
-        return false;
-    }
     memcpy(backings, backing_names, sizeof backing_names);
-    if (!parse_choice("--backing", texts->backing, backings, BACKING_COUNT, &backing, error) ||
+    if (!parse_choice("--guest", texts->guest, guests, 2, &guest, error) ||
+        !parse_choice("--backing", texts->backing, backings, BACKING_COUNT, &backing, error) ||
         !parse_choice("--transport", texts->transport, transports, 2, &transport, error) ||
         !parse_flag("--preempt", texts->preempt, &options->preempt, error) ||
         !parse_flag("--account", texts->account, &options->accounts, error) ||
+        !parse_flag("--stages", texts->stages, &options->traces, error) ||
         !parse_flag("--warm", texts->warm, &options->is_warm, error))
         return false;
+    options->is_kvm = guest == 1;
     options->backing = (Backing)backing;
     options->is_unix = transport == 1;
     options->pushes = parse_list(texts->push, parse_push, error);
@@ -319,6 +327,29 @@ take_settings(LatencyOptions *options, GError **error)
     return true;
 }
 
+/* What the guest in a virtual machine does by itself, or cannot do. */
+static bool
+check_guest(const LatencyOptions *options, GError **error)
+{
+    const char *what = NULL;
+
+    if (!options->is_kvm)
+        return true;
+    if (options->threads->len != 1 || g_array_index(options->threads, uint64_t, 0) != 1)
+        what = "--threads: it has one vCPU";
+    else if (options->patterns->len != 1 ||
+             g_array_index(options->patterns, uint64_t, 0) != PATTERN_RANDOM)
+        what = "--pattern: it touches in its own order, each page once before any comes again";
+    else if (!options->traces)
+        what = "--stages off: they tell which touches waited";
+    else if (options->think_us > 0)
+        what = "--think: it goes on touching";
+    if (what)
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                    "--guest kvm cannot have %s; take --guest threads", what);
+    return !what;
+}
+
 bool
 latency_options_parse(LatencyOptions *options, int *argc, char ***argv, GError **error)
 {
@@ -331,7 +362,8 @@ latency_options_parse(LatencyOptions *options, int *argc, char ***argv, GError *
 
     *options = (LatencyOptions){.spin_is = "n/a", .low_latency_is = "n/a"};
     bool parsed = parse_command_line(options, &texts, argc, argv, error) &&
-                  take_texts(options, &texts, error) && take_settings(options, error);
+                  take_texts(options, &texts, error) && check_guest(options, error) &&
+                  take_settings(options, error);
     if (parsed && texts.neighbours >= 0)
         options->settings[options->count_settings++] =
             (MoveSetting){.name = "neighbour-pages", .value = (uint64_t)texts.neighbours};

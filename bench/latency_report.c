@@ -3,6 +3,7 @@
  * What fault-latency tells. Coordinating process, at the end.
  */
 #include "bench/latency_report.h"
+#include "bench/clock.h"
 #include "bench/host.h"
 #include "bench/report.h"
 
@@ -38,6 +39,20 @@ stalled_share(const Cell *cell)
     return ratio(cell->waited_s, cell->count_threads_s);
 }
 
+/* Locality: 1 means that each page that was touched had to be waited for. */
+static double
+faults_a_page(const Cell *cell)
+{
+    return ratio((double)cell->count_faults, (double)cell->count_pages);
+}
+
+/* What a touch without a fault takes in a KVM guest, its reading of the clock with it. */
+static double
+local_us(const Cell *cell)
+{
+    return (double)cell->local_ticks * bench_ns_per_tick() * 1e-3;
+}
+
 /* ---- Markdown
  * -----------------------------------------------------------------------------------------------
  */
@@ -67,6 +82,20 @@ print_ratios(const char *name, Samples *samples, const Quantiles *floor)
 }
 
 static void
+print_floor_ratios(LatencyRun *run, bool by_ring)
+{
+    Quantiles sum = floor_figures_sum(&run->floor, by_ring);
+
+    printf("\nRatio to the floor (round trip%s, %s, and local fault together)\n\n"
+           "| | p50 | p90 | p99 | p99.9 | max |\n|---|---|---|---|---|---|\n",
+           by_ring ? " by io_uring" : "", run->floor.uses_spinning ? "spinning" : "sleeping");
+    for (unsigned i = 0; i < run->count_cells; i++) {
+        g_autofree char *name = cell_name(&run->cells[i]);
+        print_ratios(name, &run->cells[i].latency_us, &sum);
+    }
+}
+
+static void
 print_latencies(LatencyRun *run)
 {
     FloorFigures *floor = &run->floor;
@@ -76,19 +105,16 @@ print_latencies(LatencyRun *run)
     print_samples("floor: round trip, sleeping", &floor->sleeping_us);
     if (floor->has_spinning)
         print_samples("floor: round trip, spinning", &floor->spinning_us);
+    print_samples(floor->uses_spinning ? "floor: round trip by io_uring, spinning"
+                                       : "floor: round trip by io_uring, sleeping",
+                  &floor->ring_us);
     print_samples("floor: local fault", &floor->local_us);
     for (unsigned i = 0; i < run->count_cells; i++) {
         g_autofree char *name = cell_name(&run->cells[i]);
         print_samples(name, &run->cells[i].latency_us);
     }
-    printf("\nRatio to the floor (round trip, %s, and local fault together)\n\n"
-           "| | p50 | p90 | p99 | p99.9 | max |\n|---|---|---|---|---|---|\n",
-           floor->uses_spinning ? "spinning" : "sleeping");
-    Quantiles sum = floor_figures_sum(floor);
-    for (unsigned i = 0; i < run->count_cells; i++) {
-        g_autofree char *name = cell_name(&run->cells[i]);
-        print_ratios(name, &run->cells[i].latency_us, &sum);
-    }
+    print_floor_ratios(run, false);
+    print_floor_ratios(run, true);
 }
 
 static void
@@ -103,18 +129,27 @@ print_uses(const char *side, const RoleUses *uses, double faults)
 static void
 print_cells(LatencyRun *run)
 {
-    printf("\n| | touches | faults | requests | pages urgent / pushed | stalled | engine p50 us | "
-           "p99 us | faults/s |\n|---|---|---|---|---|---|---|---|---|\n");
+    printf("\n| | touches | faults | a page touched | requests | pages urgent / pushed | stalled | "
+           "engine p50 us | p99 us | faults/s |\n|---|---|---|---|---|---|---|---|---|---|\n");
     for (unsigned i = 0; i < run->count_cells; i++) {
         const Cell *cell = &run->cells[i];
         g_autofree char *name = cell_name(cell);
-        printf("| %s | %" G_GUINT64_FORMAT " | %" G_GUINT64_FORMAT " | %" G_GUINT64_FORMAT
+        printf("| %s | %" G_GUINT64_FORMAT " | %" G_GUINT64_FORMAT " | %.3f | %" G_GUINT64_FORMAT
                " | %" G_GUINT64_FORMAT " / %" G_GUINT64_FORMAT " | %.0f%% | %.1f | %.1f | %.0f |\n",
-               name, cell->count_touches, cell->count_faults, cell->count_requests,
-               cell->requested_pages, cell->pushed_pages, stalled_share(cell) * 100,
-               engine_us(cell, 50), engine_us(cell, 99),
+               name, cell->count_touches, cell->count_faults, faults_a_page(cell),
+               cell->count_requests, cell->requested_pages, cell->pushed_pages,
+               stalled_share(cell) * 100, engine_us(cell, 50), engine_us(cell, 99),
                ratio((double)cell->count_faults, cell->touch_s));
     }
+    stages_print_head();
+    for (unsigned i = 0; i < run->count_cells; i++) {
+        g_autofree char *name = cell_name(&run->cells[i]);
+        stages_print(name, &run->cells[i].stages);
+    }
+    for (unsigned i = 0; i < run->count_cells; i++)
+        if (run->cells[i].local_ticks)
+            printf("\nIn the guest a touch without a fault takes %.2f us (configuration %u).\n",
+                   local_us(&run->cells[i]), i + 1);
     printf("\nCPU time and sleeps of each thread, a fault:\n\n");
     for (unsigned i = 0; i < run->count_cells; i++) {
         const Cell *cell = &run->cells[i];
@@ -135,14 +170,15 @@ latency_report_print(LatencyRun *run)
     g_autofree char *destination = placement_text(&options->placement.destination);
     g_autofree char *touch = placement_text(&options->placement.touch);
 
-    printf("# Fault latency\n\n%s.\nMemory %" G_GUINT64_FORMAT
+    printf("# Fault latency\n\n%s.\nGuest %s, memory %" G_GUINT64_FORMAT
            " MiB %s, %s, %s%s, preempt %s, spin %s, low-latency %s, %s, CPUs: source %s, "
            "destination %s, guest %s, %u repeats.\n",
-           host, options->memory_bytes >> 20, backing_names[options->backing],
-           options->is_warm ? "warm" : "fresh", options->is_unix ? "unix" : "tcp",
-           options->uses_netns ? " over veth" : "", options->preempt ? "on" : "off",
-           options->spin_is, options->low_latency_is, options->writes ? "writes" : "reads", source,
-           destination, touch, options->count_repeats);
+           host, options->is_kvm ? "kvm" : "threads", options->memory_bytes >> 20,
+           backing_names[options->backing], options->is_warm ? "warm" : "fresh",
+           options->is_unix ? "unix" : "tcp", options->uses_netns ? " over veth" : "",
+           options->preempt ? "on" : "off", options->spin_is, options->low_latency_is,
+           options->writes ? "writes" : "reads", source, destination, touch,
+           options->count_repeats);
     print_latencies(run);
     print_cells(run);
 }
@@ -159,7 +195,7 @@ write_options(JsonBuilder *json, const LatencyOptions *options)
     g_autofree char *touch = placement_text(&options->placement.touch);
 
     report_open(json, "options");
-    report_text(json, "guest", "threads");
+    report_text(json, "guest", options->is_kvm ? "kvm" : "threads");
     report_count(json, "memory-bytes", options->memory_bytes);
     report_text(json, "backing", backing_names[options->backing]);
     report_flag(json, "warm", options->is_warm);
@@ -170,6 +206,7 @@ write_options(JsonBuilder *json, const LatencyOptions *options)
     report_count(json, "spin-us", options->spin_us);
     report_text(json, "low-latency", options->low_latency_is);
     report_flag(json, "account", options->accounts);
+    report_flag(json, "stages", options->traces);
     report_flag(json, "write", options->writes);
     report_number(json, "think-us", options->think_us);
     report_count(json, "stride", options->stride);
@@ -185,37 +222,27 @@ write_options(JsonBuilder *json, const LatencyOptions *options)
 static void
 write_floor(JsonBuilder *json, FloorFigures *floor)
 {
-    Quantiles sum = floor_figures_sum(floor);
+    Quantiles sum = floor_figures_sum(floor, false), ring = floor_figures_sum(floor, true);
 
     report_open(json, "floor");
     report_samples(json, "round-trip-sleeping-us", &floor->sleeping_us);
     if (floor->has_spinning)
         report_samples(json, "round-trip-spinning-us", &floor->spinning_us);
+    report_samples(json, "round-trip-io-uring-us", &floor->ring_us);
     report_samples(json, "local-fault-us", &floor->local_us);
     report_text(json, "round-trip-used", floor->uses_spinning ? "spinning" : "sleeping");
     report_quantiles(json, "sum-us", &sum);
+    report_quantiles(json, "sum-io-uring-us", &ring);
     report_close(json);
 }
 
-/* Stages along the walk of a page that can be known from outside the engine. The engine's figures
- * are of its histogram, so within 3.2%; the last is a difference of medians. Others will stand here
- * when the engine tells them. */
+/* The engine's own histogram, so within 3.2%. */
 static void
-write_stages(JsonBuilder *json, Cell *cell)
+write_engine(JsonBuilder *json, const Cell *cell)
 {
-    double whole = samples_percentile(&cell->latency_us, 50);
-    double engine = engine_us(cell, 50);
-
-    report_open(json, "stages-p50-us");
-    report_number(json, "touch-to-resume", whole);
-    if (cell->engine.count) {
-        report_number(json, "fault-read-to-placed", engine);
-        report_number(json, "delivery-and-resume", MAX(whole - engine, 0));
-    }
-    report_close(json);
     report_open(json, "fault-read-to-placed-us");
     report_count(json, "samples", cell->engine.count);
-    report_number(json, "p50", engine);
+    report_number(json, "p50", engine_us(cell, 50));
     report_number(json, "p99", engine_us(cell, 99));
     report_number(json, "p99.9", engine_us(cell, 99.9));
     report_number(json, "max", (double)cell->engine.max_ns * 1e-3);
@@ -236,21 +263,33 @@ write_uses(JsonBuilder *json, const char *name, const RoleUses *uses, double fau
 }
 
 static void
-write_cell(JsonBuilder *json, Cell *cell, const Quantiles *floor)
+write_ratios(JsonBuilder *json, const char *name, Cell *cell, FloorFigures *floor, bool by_ring)
 {
-    g_autofree char *push = push_text(cell->push_bytes_per_s);
     Quantiles ratios = samples_quantiles(&cell->latency_us);
-    double faults = (double)cell->count_faults;
+    Quantiles sum = floor_figures_sum(floor, by_ring);
 
     for (unsigned i = 0; i < QUANTILE_COUNT; i++)
-        ratios.value[i] = ratio(ratios.value[i], floor->value[i]);
+        ratios.value[i] = ratio(ratios.value[i], sum.value[i]);
+    report_quantiles(json, name, &ratios);
+}
+
+static void
+write_cell(JsonBuilder *json, Cell *cell, FloorFigures *floor)
+{
+    g_autofree char *push = push_text(cell->push_bytes_per_s);
+    double faults = (double)cell->count_faults;
+
     json_builder_begin_object(json);
     report_text(json, "push", push);
     report_count(json, "threads", cell->count_threads);
     report_text(json, "pattern", pattern_names[cell->pattern]);
     report_samples(json, "touch-to-resume-us", &cell->latency_us);
-    report_quantiles(json, "ratio-to-floor", &ratios);
-    write_stages(json, cell);
+    write_ratios(json, "ratio-to-floor", cell, floor, false);
+    write_ratios(json, "ratio-to-io-uring-floor", cell, floor, true);
+    stages_write(json, &cell->stages);
+    write_engine(json, cell);
+    if (cell->local_ticks)
+        report_number(json, "touch-without-fault-us", local_us(cell));
     report_count(json, "touches", cell->count_touches);
     report_count(json, "faults", cell->count_faults);
     report_count(json, "faults-solved-by-the-kernel", cell->count_mapped);
@@ -258,7 +297,8 @@ write_cell(JsonBuilder *json, Cell *cell, const Quantiles *floor)
     report_count(json, "urgent-pages", cell->requested_pages);
     report_count(json, "pushed-pages", cell->pushed_pages);
     report_count(json, "wrong-pages", cell->count_wrong);
-    report_number(json, "faults-a-touch", ratio(faults, (double)cell->count_touches));
+    report_count(json, "pages-touched", cell->count_pages);
+    report_number(json, "faults-a-page-touched", faults_a_page(cell));
     report_number(json, "stalled-share", stalled_share(cell));
     report_number(json, "faults-per-s", ratio(faults, cell->touch_s));
     write_uses(json, "source-threads-per-fault", &cell->source, faults);
@@ -294,13 +334,15 @@ write_columns(LatencyRun *run, GError **error)
 {
     g_autoptr(GString) cdf = g_string_new(NULL);
     g_autoptr(GString) push = g_string_new("push threads pattern p50 p99 p99.9\n");
-    g_autoptr(GString) stages = g_string_new("configuration engine rest\n");
+    g_autoptr(GString) stages = g_string_new(NULL);
     g_autofree char *stages_path = report_path(run->options->json_path, ".stages.dat");
     g_autofree char *cdf_path = report_path(run->options->json_path, ".cdf.dat");
     g_autofree char *push_path = report_path(run->options->json_path, ".push.dat");
 
+    stages_add_column_names(stages);
     add_curve(cdf, "round trip, sleeping", &run->floor.sleeping_us);
     add_curve(cdf, "round trip, spinning", &run->floor.spinning_us);
+    add_curve(cdf, "round trip by io_uring", &run->floor.ring_us);
     add_curve(cdf, "local fault", &run->floor.local_us);
     for (unsigned i = 0; i < run->count_cells; i++) {
         Cell *cell = &run->cells[i];
@@ -308,9 +350,7 @@ write_columns(LatencyRun *run, GError **error)
         g_autofree char *rate = push_text(cell->push_bytes_per_s);
         Quantiles q = samples_quantiles(&cell->latency_us);
         add_curve(cdf, name, &cell->latency_us);
-        double engine = engine_us(cell, 50);
-        g_string_append_printf(stages, "\"%s\" %.3f %.3f\n", name, engine,
-                               MAX(q.value[0] - engine, 0));
+        stages_add_columns(stages, name, &cell->stages);
         g_string_append_printf(push, "%s %u %s %.3f %.3f %.3f\n", rate, cell->count_threads,
                                pattern_names[cell->pattern], q.value[0], q.value[2], q.value[3]);
     }
@@ -323,14 +363,13 @@ bool
 latency_report_write(LatencyRun *run, GError **error)
 {
     g_autoptr(JsonBuilder) json = report_new("fault-latency");
-    Quantiles floor = floor_figures_sum(&run->floor);
 
     write_options(json, run->options);
     write_floor(json, &run->floor);
     json_builder_set_member_name(json, "configurations");
     json_builder_begin_array(json);
     for (unsigned i = 0; i < run->count_cells; i++)
-        write_cell(json, &run->cells[i], &floor);
+        write_cell(json, &run->cells[i], &run->floor);
     json_builder_end_array(json);
     return report_write(json, run->options->json_path, error) && write_columns(run, error);
 }

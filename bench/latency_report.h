@@ -10,6 +10,7 @@
 
 typedef struct LatencyRun {
     const LatencyOptions *options;
+    KvmPlan kvm; /* with --guest kvm */
     FloorFigures floor;
     Cell *cells;
     unsigned count_cells;

@@ -5,6 +5,7 @@
  * done: the rest may come at full speed).
  */
 #include "bench/move.h"
+#include "bench/clock.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -13,6 +14,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define LOOK_MS               5 /* between looks at how far a KVM guest is */
+#define HELD_BACK_BYTES_PER_S (1u << 20)
+
 typedef struct Side {
     const MovePlan *plan;
     Board *board;
@@ -20,6 +24,9 @@ typedef struct Side {
     bool is_source;
     Faultline *faultline;
     BenchGuest *guest;
+    Machine *machine;           /* instead of guest: KVM */
+    uint64_t switch_at_touches; /* source, KVM: when all is dirty again; 0: not yet warm */
+    uint64_t resumed_ns;
     int link_fd, finished_fd;
     bool asked_postcopy, has_ended, touches_done, link_closed;
     FaultlineStatus status;
@@ -67,6 +74,16 @@ push_limit(uint64_t push_bytes_per_s)
     return push_bytes_per_s == PUSH_OFF ? 1 : push_bytes_per_s;
 }
 
+static Faultline *
+describe(const Side *side, const FaultlineBlock *block, GError **error)
+{
+    unsigned count;
+    if (!side->machine)
+        return faultline_new(bench_guest_calls(), side->guest, block, 1, error);
+    const FaultlineBlock *blocks = machine_kvm.blocks(side->machine, &count);
+    return faultline_new(machine_kvm.guest, side->machine, blocks, count, error);
+}
+
 static bool
 make_faultline(Side *side, const FaultlineBlock *block, GError **error)
 {
@@ -81,7 +98,7 @@ make_faultline(Side *side, const FaultlineBlock *block, GError **error)
     };
 
     side->own->anonymous_before_bytes = process_anonymous_bytes();
-    side->faultline = faultline_new(bench_guest_calls(), side->guest, block, 1, error);
+    side->faultline = describe(side, block, error);
     if (!side->faultline)
         return false;
     for (unsigned i = 0; i < G_N_ELEMENTS(base); i++)
@@ -91,7 +108,7 @@ make_faultline(Side *side, const FaultlineBlock *block, GError **error)
         if (!apply(side->faultline, &plan->settings[i], error))
             return false;
     side->own->cpu_begin_s = process_cpu_s();
-    return true;
+    return faultline_trace_walk(side->faultline, board_walks(side->board, side->is_source), error);
 }
 
 /* ---- Events
@@ -103,8 +120,11 @@ note_switch(Side *side)
 {
     side->own->cpu_switch_s = process_cpu_s();
     side->own->anonymous_during_bytes = process_anonymous_bytes();
-    if (side->is_source && side->plan->touch.count_threads)
+    if ((side->is_source || side->machine) && side->plan->touch.count_threads)
         thread_uses_read(&side->own->first);
+    if (side->is_source && side->machine)
+        side->own->count_slow = kvm_guest_count_slow(side->machine);
+    side->resumed_ns = bench_now_ns();
 }
 
 static void
@@ -141,6 +161,19 @@ ask_postcopy(Side *side, GError **error)
     return faultline_start_postcopy(side->faultline, error);
 }
 
+/* What threads miss was chosen. A guest of KVM's has to write all of its memory once more, while
+ * what it writes is held back, so that all of it is missing. */
+static bool
+end_warming(Side *side, GError **error)
+{
+    if (!side->is_source || !side->machine)
+        return ask_postcopy(side, error);
+    if (side->switch_at_touches)
+        return true;
+    side->switch_at_touches = kvm_guest_count_touches(side->machine) + side->plan->kvm->count_pages;
+    return faultline_set_parameter(side->faultline, "max-bandwidth", HELD_BACK_BYTES_PER_S, error);
+}
+
 static bool
 take_events(Side *side, GError **error)
 {
@@ -153,10 +186,12 @@ take_events(Side *side, GError **error)
             break;
         case FAULTLINE_EVENT_PASS:
             side->own->count_passes = event.pass;
-            if (event.pass >= 2 && !ask_postcopy(side, error))
+            if (event.pass >= 2 && !end_warming(side, error))
                 return false;
             break;
         case FAULTLINE_EVENT_STOP:
+            if (!side->is_source)
+                break; /* what we asked for ourselves */
             side->own->stop_us = event.time_us;
             note_switch(side);
             break;
@@ -201,6 +236,40 @@ take_done(Side *side, GError **error)
     return true;
 }
 
+/* A guest that has faulted often enough, or has nothing to wait for any more, is stopped and read
+ * afterwards. */
+static bool
+look_at_destination(Side *side, GError **error)
+{
+    const TouchPlan *touch = &side->plan->touch;
+    const uint64_t one = 1;
+
+    if (!side->resumed_ns || side->touches_done)
+        return true;
+    faultline_query(side->faultline, &side->own->at_last);
+    if (side->own->at_last.postcopy_requests < touch->count_touches && !side->has_ended &&
+        bench_now_ns() < side->resumed_ns + touch->limit_ns)
+        return true;
+    side->board->touch_ns = (uint64_t)(g_get_real_time() - side->own->resume_us) * 1000;
+    if (!faultline_stop(side->faultline, error))
+        return false;
+    side->own->count_slow = kvm_guest_count_slow(side->machine);
+    return write(side->finished_fd, &one, sizeof one) == sizeof one;
+}
+
+/* Nobody tells how far a KVM guest is, so it is looked at. */
+static bool
+look_at_machine(Side *side, GError **error)
+{
+    if (!side->machine)
+        return true;
+    if (!side->is_source)
+        return look_at_destination(side, error);
+    bool is_dirty = side->switch_at_touches &&
+                    kvm_guest_count_touches(side->machine) >= side->switch_at_touches;
+    return !is_dirty || ask_postcopy(side, error);
+}
+
 /* Destination. A source that has sent all of its pages may have left. */
 static void
 tell_done(Side *side)
@@ -234,8 +303,11 @@ watch(Side *side, GError **error)
             {.fd = side->link_closed ? -1 : side->link_fd, .events = POLLIN},
             {.fd = side->touches_done ? -1 : side->finished_fd, .events = POLLIN},
         };
-        if (poll(fds, G_N_ELEMENTS(fds), -1) < 0 && errno != EINTR)
+        bool looks = side->machine && !side->touches_done && !side->asked_postcopy;
+        if (poll(fds, G_N_ELEMENTS(fds), looks ? LOOK_MS : -1) < 0 && errno != EINTR)
             break;
+        if (!look_at_machine(side, error))
+            return false;
         if (!take_events(side, error) || (fds[1].revents && !take_done(side, error)))
             return false;
         if (fds[2].revents)
@@ -253,15 +325,41 @@ watch(Side *side, GError **error)
  * --------------------------------------------------------------------------------------- */
 
 static bool
+make_guest(Side *side, const FaultlineBlock *block, GError **error)
+{
+    const MovePlan *plan = side->plan;
+    const cpu_set_t *cpus = &plan->placement->touch;
+
+    if (plan->kvm)
+        side->machine = kvm_guest_new(plan->kvm, plan->backing, !side->is_source, cpus, error);
+    else if (side->is_source)
+        side->guest = bench_guest_new_source(block, &plan->dirty);
+    else
+        side->guest = bench_guest_new_destination(block, &plan->touch, cpus, side->board,
+                                                  side->finished_fd, error);
+    return side->guest || side->machine;
+}
+
+static void
+free_guest(Side *side)
+{
+    if (side->machine)
+        machine_kvm.free(side->machine);
+    else
+        bench_guest_free(side->guest);
+}
+
+static bool
 run_source(void *context, int link_fd, GError **error)
 {
     Side *side = context;
     char byte;
 
     side->link_fd = link_fd;
-    side->guest = bench_guest_new_source(side->plan->source_block, &side->plan->dirty);
-    if (!make_faultline(side, side->plan->source_block, error) ||
-        !faultline_cont(side->faultline, error))
+    if (!make_guest(side, side->plan->source_block, error) ||
+        !make_faultline(side, side->plan->source_block, error) ||
+        !faultline_cont(side->faultline, error) ||
+        (side->machine && !kvm_guest_wait(side->machine, side->plan->limit_s / 2, error)))
         return false;
     if (recv(link_fd, &byte, 1, 0) != 1) {
         g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
@@ -273,7 +371,7 @@ run_source(void *context, int link_fd, GError **error)
         return false;
     /* The destination may still have touches to do; its memory is whole without us. */
     faultline_free(side->faultline);
-    bench_guest_free(side->guest);
+    free_guest(side);
     return true;
 }
 
@@ -319,17 +417,21 @@ run_destination(void *context, int link_fd, GError **error)
     side->finished_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (side->plan->warms_host)
         bench_warm_host(side->plan->backing, side->plan->source_block->length_bytes);
-    if (!bench_map(side->plan->backing, side->plan->source_block->length_bytes, &block, error))
+    if (!side->plan->kvm &&
+        !bench_map(side->plan->backing, side->plan->source_block->length_bytes, &block, error))
         return false;
-    side->guest =
-        bench_guest_new_destination(&block, &side->plan->touch, &side->plan->placement->touch,
-                                    side->board, side->finished_fd, error);
     /* A failed one leaves by exit: its threads may wait for pages that never come. */
-    if (!side->guest || !listen_and_watch(side, &block, error))
+    if (!make_guest(side, &block, error) || !listen_and_watch(side, &block, error))
         return false;
     faultline_free(side->faultline);
-    bench_guest_free(side->guest);
-    ram_unmap(&block);
+    if (side->machine)
+        kvm_guest_read(side->plan->kvm, side->machine, side->board->source.count_slow,
+                       side->own->count_slow, side->board);
+    free_guest(side);
+    if (side->plan->count_loads)
+        bench_load_at_random(&block, side->plan->count_loads, side->board);
+    if (!side->plan->kvm)
+        ram_unmap(&block);
     return true;
 }
 

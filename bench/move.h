@@ -10,7 +10,7 @@
 #ifndef BENCH_MOVE_H
 #define BENCH_MOVE_H
 
-#include "bench/guest.h"
+#include "bench/kvm_guest.h"
 
 #define PUSH_FULL UINT64_MAX
 #define PUSH_OFF  0u /* the least limit there is: one frame, then nothing for hours */
@@ -24,6 +24,7 @@ typedef struct MoveSetting {
 
 typedef struct MovePlan {
     const FaultlineBlock *source_block; /* filled; the children inherit it */
+    const KvmPlan *kvm;                 /* the guest is one of KVM's; NULL: threads */
     Backing backing;
     bool is_postcopy; /* else precopy to its end */
     bool is_warm;
@@ -35,7 +36,8 @@ typedef struct MovePlan {
     uint64_t push_bytes_per_s; /* or PUSH_FULL, PUSH_OFF */
     DirtyPlan dirty;
     TouchPlan touch;
-    unsigned limit_s; /* the whole migration is killed after this */
+    uint64_t count_loads; /* at random, of the whole memory at the destination when all is over */
+    unsigned limit_s;     /* the whole migration is killed after this */
     MoveSetting settings[MOVE_SETTINGS_MAX];
     unsigned count_settings;
 } MovePlan;

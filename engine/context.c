@@ -4,6 +4,7 @@
  * thread, except the context_* functions, which the migration's roles call as context.h says.
  */
 #include "engine/context.h"
+#include "engine/dirty_rate.h"
 #include "engine/error.h"
 #include "engine/migration.h"
 #include "engine/stream/stream.h"
@@ -68,6 +69,7 @@ faultline_free(Faultline *faultline)
     if (!faultline)
         return;
     migration_end(faultline);
+    dirty_rate_give_up(faultline);
     ram_blocks_clear(&faultline->blocks);
     g_queue_clear_full(&faultline->events, g_free);
     g_clear_error(&faultline->error);
@@ -256,4 +258,12 @@ void
 faultline_set_autostart(Faultline *faultline, bool autostart)
 {
     __atomic_store_n(&faultline->autostart, autostart, __ATOMIC_RELAXED);
+}
+
+pid_t
+faultline_vcpu_thread(const Faultline *faultline, unsigned index)
+{
+    if (!faultline->guest.vcpu_thread || index >= FAULTLINE_VCPUS_MAX)
+        return 0;
+    return faultline->guest.vcpu_thread(faultline->opaque, index);
 }

@@ -17,6 +17,7 @@
 
 typedef struct Source Source;
 typedef struct Destination Destination;
+typedef struct DirtyRate DirtyRate;
 
 /* Figures of a migration. Each is written by one thread and read by any: relaxed atomics. */
 typedef struct Progress {
@@ -49,6 +50,8 @@ struct Faultline {
     Source *source;
     Destination *destination;
     RoleThreads *threads;
+    DirtyRate *dirty_rate; /* the last measuring; NULL: there was none */
+    FaultlineWalkTrace *walks[FAULTLINE_WALK_ROLE_COUNT]; /* NULL: not traced */
 
     /* atomic */
     unsigned status;    /* FaultlineStatus; see context_move() */

@@ -21,7 +21,8 @@
  * faultline_cont() refuses. A failure before leaves it running at the source.
  *
  * Threads. The library makes threads only in faultline_migrate() and faultline_incoming(), and
- * joins them in the next of these or in faultline_free(); they end when the migration is over:
+ * joins them in the next of these or in faultline_free(); they end when the migration is over; and
+ * one in faultline_measure_dirty_rate():
  *
  *   thread     side         owns                                sleeps on        stopped by
  *   migration  source       main channel's send half, passes,   its io_uring     end, cancel, free
@@ -36,6 +37,8 @@
  *                           precopy brought
  *   fault      destination  userfaultfd, return path's send     its io_uring     end, free
  *                           half, urgent channel
+ *   dirty-rate either       one measuring of the dirty rate     its io_uring     its time, a
+ *                                                                                migration, free
  *
  * System calls of these threads, for seccomp lists; connecting, sending and receiving happen inside
  * io_uring_enter, and guest.h says on which thread the VMM's callbacks come on top:
@@ -53,6 +56,7 @@
  *              fallocate (DISCARD in private memory of a file)
  *   package    ioctl (userfaultfd), sched_yield
  *   fault      read and ioctl (userfaultfd), sched_yield
+ *   dirty-rate without a dirty log of the VMM ioctl (userfaultfd, /proc/self/pagemap)
  *
  * All functions here may be called from any one thread at a time per Faultline (the VMM's control
  * thread); faultline_query() and faultline_next_event() never wait for the network.
@@ -94,7 +98,8 @@ typedef enum {
     X(POSTCOPY_ACTIVE, "postcopy-active")                                                          \
     X(POSTCOPY_PAUSED, "postcopy-paused")                                                          \
     X(COMPLETED, "completed")                                                                      \
-    X(FAILED, "failed")
+    X(FAILED, "failed")                                                                            \
+    X(PRE_SWITCHOVER, "pre-switchover")
 
 typedef enum {
 #define FAULTLINE_STATUS_ENUM(name, text) FAULTLINE_STATUS_##name,
@@ -156,12 +161,24 @@ bool faultline_set_parameter(Faultline *faultline, const char *name, uint64_t va
 /* 0 for an unknown name. */
 uint64_t faultline_get_parameter(const Faultline *faultline, const char *name);
 
-/* One row of the tables that QMP, HMP, checks and help read. */
+/* Which side looks at a value; the other one ignores it. */
+typedef enum {
+    FAULTLINE_SIDE_EACH,
+    FAULTLINE_SIDE_SOURCE,
+    FAULTLINE_SIDE_DESTINATION
+} FaultlineSide;
+
+/* How a parameter's value is written: in JSON a number, or for BOOLEAN true and false (1 and 0
+ * here); typed, a SIZE may have a letter. */
+typedef enum { FAULTLINE_TYPE_INTEGER, FAULTLINE_TYPE_SIZE, FAULTLINE_TYPE_BOOLEAN } FaultlineType;
+
+/* One row of the tables that QMP, HMP, checks, help and the manual page read. */
 typedef struct FaultlineCapabilityRow {
     const char *name;
     bool preset;     /* value of a new Faultline */
     bool both_sides; /* must be equal on source and destination */
     const char *help;
+    FaultlineSide side;
 } FaultlineCapabilityRow;
 
 typedef struct FaultlineParameterRow {
@@ -169,6 +186,9 @@ typedef struct FaultlineParameterRow {
     uint64_t preset, least, greatest;
     const char *unit;
     const char *help;
+    FaultlineType type;
+    FaultlineSide side;
+    bool both_sides; /* must be equal on source and destination */
 } FaultlineParameterRow;
 
 /* The tables; each ends with a row whose name is NULL. */
@@ -227,6 +247,16 @@ bool faultline_start_postcopy(Faultline *faultline, GError **error);
  * happened: the status tells. Succeeds when nothing runs. Errors: STATE once the destination may
  * own the guest, and at a destination. */
 bool faultline_cancel(Faultline *faultline, GError **error);
+
+/* With pause-before-switchover: ends the wait in `expected`, which is PRE_SWITCHOVER; the guest is
+ * then handed over. Errors: STATE when the migration does not stand there; ARGUMENT for a status in
+ * which no migration waits. */
+bool faultline_continue(Faultline *faultline, FaultlineStatus expected, GError **error);
+
+/* In postcopy, at either side: breaks the connection, so that the status becomes postcopy-paused.
+ * The guest stays at the destination and waits where it touches a page that has not come. Returns
+ * before that has happened. Errors: STATE unless the status is postcopy-active. */
+bool faultline_pause(Faultline *faultline, GError **error);
 
 /* ---- Seeing it ------------------------------------------------------------------------------- */
 
@@ -301,6 +331,87 @@ void faultline_query(const Faultline *faultline, FaultlineInfo *ret_info);
  * timeout_ms has passed (-1: no limit), and returns the status then. */
 FaultlineStatus faultline_wait(Faultline *faultline, int64_t timeout_ms);
 
+/* ---- How fast the guest writes, without a migration -------------------------------------------
+ */
+
+#define FAULTLINE_MEASURE_LEAST_MS    50u
+#define FAULTLINE_MEASURE_GREATEST_MS 60000u
+
+typedef enum {
+    FAULTLINE_MEASURE_UNSTARTED, /* never asked for, given up for a migration, or it failed */
+    FAULTLINE_MEASURE_RUNNING,
+    FAULTLINE_MEASURE_DONE,
+} FaultlineMeasure;
+
+typedef struct FaultlineDirtyRate {
+    FaultlineMeasure state;
+    int64_t started_s; /* wall clock, since 1970; 0 before the first */
+    uint64_t time_ms;  /* asked for */
+    uint64_t pages;    /* DONE: written at least once in took_ns */
+    uint64_t took_ns;
+    char error[256]; /* why it failed; "" if it did not */
+} FaultlineDirtyRate;
+
+/* Counts the pages written in time_ms, by the guest's dirty log or the engine's own write tracking.
+ * Returns at once; a thread does it. A migration that begins meanwhile comes first: the measuring
+ * is given up. Errors: ARGUMENT for a time out of range; STATE when a migration or another
+ * measuring goes on, or the guest is not here; UNSUPPORTED when writes cannot be tracked; HOST. */
+bool faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error);
+
+/* Thread: control. */
+void faultline_query_dirty_rate(const Faultline *faultline, FaultlineDirtyRate *ret_rate);
+
+/* Thread id (gettid) of vCPU `index`, as the guest tells it; 0: there is none such. Thread: any. */
+pid_t faultline_vcpu_thread(const Faultline *faultline, unsigned index);
+
+/* ---- Tracing the walk of a page -------------------------------------------------------------- */
+
+typedef enum { FAULTLINE_WALK_SIDE_SOURCE, FAULTLINE_WALK_SIDE_DESTINATION } FaultlineWalkSide;
+
+/* One step of a page's walk from fault to resume. */
+typedef struct FaultlineWalkRow {
+    unsigned number; /* 1..12 */
+    const char *name;
+    FaultlineWalkSide side;
+    const char *role; /* the thread that goes it */
+} FaultlineWalkRow;
+
+/* In the order of the walk; ends with a row whose name is NULL. */
+const FaultlineWalkRow *faultline_walk_table(void);
+
+/* The threads that can be traced. */
+typedef enum {
+    FAULTLINE_WALK_FAULT,   /* destination */
+    FAULTLINE_WALK_LISTEN,  /* destination: requested pages that come by the push */
+    FAULTLINE_WALK_REQUEST, /* source */
+    FAULTLINE_WALK_ROLE_COUNT
+} FaultlineWalkRole;
+
+/* A page at one of these: 1 its fault was read; 4 its request is handed to the transport;
+ * 5 request checked; 6 page claimed; 8 reply is handed to the transport; 9 reply checked;
+ * 11 placed, whoever waited can run. A page of a larger host page is told by its first one. */
+typedef struct FaultlineWalkRecord {
+    uint64_t time_ns; /* CLOCK_MONOTONIC of the host where the thread runs */
+    uint64_t page;    /* of FAULTLINE_PAGE_BYTES, in the block */
+    uint16_t block;   /* index, as in faultline_new() */
+    uint16_t step;    /* a row's number */
+} FaultlineWalkRecord;
+
+/* A thread's buffer. count grows while the migration runs: load it with acquire to read the records
+ * before it, or read all of it when the migration is over. */
+typedef struct FaultlineWalkTrace {
+    FaultlineWalkRecord *records; /* the caller's; NULL: this thread is not traced */
+    uint64_t capacity;            /* records there is room for */
+    uint64_t count;               /* written so far */
+    uint64_t count_lost;          /* that found no room */
+} FaultlineWalkTrace;
+
+/* Traces the migrations that begin afterwards into traces[FAULTLINE_WALK_ROLE_COUNT], which starts
+ * empty and stays the caller's, like its buffers, until it is replaced or faultline_free(). NULL:
+ * traces no more. A page that walks while it is traced takes some ten ns more a record.
+ * Errors: STATE while a migration is under way. */
+bool faultline_trace_walk(Faultline *faultline, FaultlineWalkTrace *traces, GError **error);
+
 /* ---- The monitor: QMP and HMP over bytes that the VMM carries -------------------------------- */
 
 typedef struct FaultlineMonitor FaultlineMonitor;
@@ -310,6 +421,15 @@ typedef struct FaultlineSession FaultlineSession;
 typedef struct FaultlineMonitorHost {
     const char *name;           /* of the guest, for query-name */
     void (*quit)(void *opaque); /* end the process soon; must return */
+
+    /* "shutdown" or "internal-error" when the guest has ended by itself and cannot run on; NULL: it
+     * can. The function may be NULL: it always can. */
+    const char *(*guest_end)(void *opaque);
+
+    /* pmemsave: writes guest physical memory to a file, which is made or emptied. NULL: there is no
+     * such command. Errors: of FAULTLINE_ERROR. */
+    bool (*save_memory)(void *opaque, uint64_t address, uint64_t length_bytes, const char *path,
+                        GError **error);
 } FaultlineMonitorHost;
 
 /* One monitor a Faultline. It drains faultline_next_event() itself: call faultline_monitor_pump()
@@ -319,6 +439,10 @@ FaultlineMonitor *faultline_monitor_new(Faultline *faultline, const FaultlineMon
 void faultline_monitor_free(FaultlineMonitor *monitor);
 void faultline_monitor_pump(FaultlineMonitor *monitor);
 
+/* The last migrate-incoming was given `exit-on-error`: false: the program shall not end when it
+ * fails. */
+bool faultline_monitor_stays_on_error(const FaultlineMonitor *monitor);
+
 /* One QMP client. write is called with whole lines, greeting first, and must not block; it returns
  * false when the client cannot take more, which ends the session. */
 FaultlineSession *faultline_session_new(FaultlineMonitor *monitor,
@@ -326,6 +450,10 @@ FaultlineSession *faultline_session_new(FaultlineMonitor *monitor,
                                                       size_t length_bytes),
                                         void *opaque);
 void faultline_session_free(FaultlineSession *session);
+
+/* For getfd and add-fd. take_fd: hands over the oldest descriptor that came by SCM_RIGHTS and was
+ * not taken yet, close-on-exec; -1: there is none. Called with the session's opaque. */
+void faultline_session_accept_fds(FaultlineSession *session, int (*take_fd)(void *opaque));
 
 /* Bytes from the client, cut anywhere. false: the session is over (hostile or broken input, or the
  * client cannot take more); close and free it. */

@@ -14,6 +14,7 @@ G_STATIC_ASSERT(RAM_BLOCKS_MAX *(1 + STREAM_NAME_MAX + 16) + 2 * COMMAND_ROOM <=
 static void
 frame_reset(Frame *frame)
 {
+    frame->open.count = 0;
     frame->writer.length = 0;
     frame->piece = 0;
     frame->count_iov = frame->count_pages = frame->count_runs = 0;
@@ -23,7 +24,7 @@ frame_reset(Frame *frame)
 void
 frame_queue_init(FrameQueue *queue)
 {
-    *queue = (FrameQueue){0};
+    *queue = (FrameQueue){.pages_max = FRAME_PAGES};
     for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
         queue->frames[i].writer =
             (StreamWriter){.bytes = g_malloc(HEADERS_BYTES), .capacity = HEADERS_BYTES};
@@ -42,25 +43,30 @@ current(FrameQueue *queue)
     return &queue->frames[queue->next];
 }
 
-StreamWriter *
-frame_queue_writer(FrameQueue *queue)
-{
-    return &current(queue)->writer;
-}
-
 bool
 frame_queue_has_room(const FrameQueue *queue)
 {
+    return frame_queue_room_pages(queue) != 0;
+}
+
+unsigned
+frame_queue_room_pages(const FrameQueue *queue)
+{
     const Frame *frame = &queue->frames[queue->next];
-    return !queue->is_pending && frame->count_pages < FRAME_PAGES &&
-           frame->writer.length + 2 * COMMAND_ROOM <= frame->writer.capacity;
+    size_t taken = frame->writer.length + 2 * COMMAND_ROOM;
+
+    if (queue->is_pending || frame->count_pages >= queue->pages_max ||
+        taken > frame->writer.capacity)
+        return 0;
+    size_t records = (frame->writer.capacity - taken) / STREAM_RECORD_MAX;
+    return MIN(queue->pages_max - frame->count_pages, (unsigned)records);
 }
 
 bool
 frame_queue_is_empty(const FrameQueue *queue)
 {
     const Frame *frame = &queue->frames[queue->next];
-    return !frame->count_iov && !frame->writer.length;
+    return !frame->count_iov && !frame->writer.length && !frame->open.count;
 }
 
 static void
@@ -80,40 +86,84 @@ close_piece(Frame *frame)
     frame->piece = frame->writer.length;
 }
 
+static void
+note_pages(Frame *frame, const FrameRecord *record)
+{
+    FrameRun *last = frame->count_runs ? &frame->runs[frame->count_runs - 1] : NULL;
+    if (last && last->block == record->block && last->page + last->count == record->page)
+        last->count += record->count;
+    else
+        frame->runs[frame->count_runs++] =
+            (FrameRun){.block = record->block, .page = record->page, .count = record->count};
+}
+
+/* Writes the record that was open, now that its count is known. */
+static void
+close_record(FrameQueue *queue)
+{
+    Frame *frame = current(queue);
+    FrameRecord record = frame->open;
+
+    if (!record.count)
+        return;
+    frame->open.count = 0;
+    stream_put_run(&frame->writer, record.is_zero ? STREAM_RAM_ZERO : STREAM_RAM_PAGE,
+                   record.is_continue ? NULL : record.block->is.name,
+                   record.page * FAULTLINE_PAGE_BYTES, record.count);
+    if (!record.is_zero) {
+        close_piece(frame);
+        add_iov(frame, ram_block_address(record.block, record.page),
+                record.count * FAULTLINE_PAGE_BYTES);
+    }
+    note_pages(frame, &record);
+}
+
+StreamWriter *
+frame_queue_writer(FrameQueue *queue)
+{
+    close_record(queue);
+    return &current(queue)->writer;
+}
+
 void
 frame_queue_put_memory(FrameQueue *queue, const void *bytes, size_t length_bytes)
 {
+    close_record(queue);
     close_piece(current(queue));
     if (length_bytes)
         add_iov(current(queue), bytes, length_bytes);
 }
 
-static void
-note_page(Frame *frame, RamBlock *block, uint64_t page)
+void
+frame_queue_note_page(FrameQueue *queue, RamBlock *block, uint64_t page)
 {
-    FrameRun *last = frame->count_runs ? &frame->runs[frame->count_runs - 1] : NULL;
-    frame->count_pages++;
-    if (last && last->block == block && last->page + last->count == page)
-        last->count++;
-    else
-        frame->runs[frame->count_runs++] = (FrameRun){.block = block, .page = page, .count = 1};
+    const FrameRecord noted = {.block = block, .page = page, .count = 1};
+
+    if (!queue->walk || current(queue)->count_pages == FRAME_PAGES)
+        return;
+    note_pages(current(queue), &noted);
+    current(queue)->count_pages++;
 }
 
 void
 frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page)
 {
     Frame *frame = current(queue);
-    const uint8_t *bytes = ram_block_address(block, page);
-    const char *name = queue->named == block ? NULL : block->is.name;
-    bool is_zero = zero_page_check(bytes, FAULTLINE_PAGE_BYTES);
+    FrameRecord *open = &frame->open;
+    bool is_zero = zero_page_check(ram_block_address(block, page), FAULTLINE_PAGE_BYTES);
 
-    stream_put_record(&frame->writer, is_zero ? STREAM_RAM_ZERO : STREAM_RAM_PAGE, name,
-                      page * FAULTLINE_PAGE_BYTES);
-    if (!is_zero)
-        frame_queue_put_memory(queue, bytes, FAULTLINE_PAGE_BYTES);
-    queue->named = block;
+    bool joins = queue->puts_runs && open->count && open->count < STREAM_RUN_PAGES_MAX &&
+                 open->block == block && open->page + open->count == page &&
+                 open->is_zero == is_zero;
+    if (!joins) {
+        close_record(queue);
+        *open = (FrameRecord){
+            .block = block, .page = page, .is_zero = is_zero, .is_continue = queue->named == block};
+        queue->named = block;
+    }
+    open->count++;
+    frame->count_pages++;
     *(is_zero ? &queue->count_zero : &queue->count_normal) += 1;
-    note_page(frame, block, page);
 }
 
 /* Whole host pages only. One that ends in this frame began in it or in those before, which have
@@ -128,6 +178,16 @@ release_pages(const Frame *frame)
         if (end > page)
             uffd_memory_release(run->block->memory, page * FAULTLINE_PAGE_BYTES,
                                 (end - page) * FAULTLINE_PAGE_BYTES);
+    }
+}
+
+static void
+trace_frame(FrameQueue *queue, const Frame *frame, uint64_t time_ns)
+{
+    for (unsigned i = 0; queue->walk && i < frame->count_runs; i++) {
+        const FrameRun *run = &frame->runs[i];
+        for (uint64_t page = run->page; page < run->page + run->count; page++)
+            walk_step_at(queue->walk, queue->walk_step, run->block->index, page, time_ns);
     }
 }
 
@@ -157,12 +217,15 @@ frame_queue_flush(FrameQueue *queue, GError **error)
     if (!queue->is_pending) {
         if (frame_queue_is_empty(queue))
             return FLUSH_TAKEN;
+        close_record(queue);
         close_piece(frame);
         queue->closed_bytes += frame->length_bytes;
         queue->is_pending = true;
     }
+    uint64_t handed_ns = walk_now_ns(queue->walk);
     switch (transport_send(queue->sender, frame->iov, frame->count_iov)) {
     case TRANSPORT_OK:
+        trace_frame(queue, frame, handed_ns);
         break;
     case TRANSPORT_WAIT:
         return FLUSH_WAIT;

@@ -78,7 +78,7 @@ typedef struct FaultlineGuest {
      * userfaultfd WP_ASYNC (Linux 6.7), for guests that are plain processes.
      * start: from its return on every write is recorded. sync: ORs one bit a target page into
      * words (bit i % 64 of words[i / 64] is page i of the block) for each page written since the
-     * last sync, or since start, and re-arms them. Thread: migration. */
+     * last sync, or since start, and re-arms them. Thread: migration, or dirty-rate. */
     bool (*dirty_log_start)(void *opaque, GError **error);
     bool (*dirty_log_sync)(void *opaque, unsigned block, uint64_t *words, uint64_t count_pages,
                            GError **error);

@@ -5,6 +5,7 @@
  */
 #include "engine/migration.h"
 #include "engine/destination/destination.h"
+#include "engine/dirty_rate.h"
 #include "engine/error.h"
 #include "engine/source/source.h"
 
@@ -39,6 +40,7 @@ forget_last(Faultline *faultline)
     if (faultline->threads)
         g_clear_pointer(&faultline->threads, role_threads_join);
     migration_end(faultline);
+    dirty_rate_give_up(faultline);
     memset(&faultline->progress, 0, sizeof faultline->progress);
     faultline->progress.expected_downtime_ms = UINT64_MAX;
     pthread_mutex_lock(&faultline->lock);
@@ -185,4 +187,46 @@ faultline_cancel(Faultline *faultline, GError **error)
         "the guest is being handed over, and the destination may run it already; wait for "
         "the outcome",
         error);
+}
+
+bool
+faultline_continue(Faultline *faultline, FaultlineStatus expected, GError **error)
+{
+    FaultlineStatus status = context_status(faultline);
+
+    if (expected != FAULTLINE_STATUS_PRE_SWITCHOVER) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "migrate-continue: no migration waits in state '%s'; it waits in '%s', with "
+                    "capability pause-before-switchover",
+                    faultline_status_name(expected),
+                    faultline_status_name(FAULTLINE_STATUS_PRE_SWITCHOVER));
+        return false;
+    }
+    if (!faultline->source || status != expected) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE,
+                    "migrate-continue: the migration is not in the expected state: %s; it stands "
+                    "in '%s'",
+                    faultline_status_name(expected), faultline_status_name(status));
+        return false;
+    }
+    source_set_flag(&faultline->source->wants_switchover);
+    source_notify(faultline->source);
+    return true;
+}
+
+bool
+faultline_pause(Faultline *faultline, GError **error)
+{
+    if (context_status(faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        return refuse("migrate-pause",
+                      "it only works in postcopy-active; before the switch use migrate_cancel",
+                      error);
+    if (faultline->source) {
+        source_set_flag(&faultline->source->wants_break);
+        source_notify(faultline->source);
+    } else {
+        destination_set_flag(&faultline->destination->wants_break);
+        destination_notify(faultline->destination, &faultline->destination->listen);
+    }
+    return true;
 }

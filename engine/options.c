@@ -4,31 +4,34 @@
  * threads read values through options_has() and options_get().
  */
 #include "engine/migration.h"
+#include "engine/stream/stream.h"
 
 #include <string.h>
 
 static const FaultlineCapabilityRow capabilities[] = {
-#define CAPABILITY_ROW(name, text, preset, both, help) {text, preset, both, help},
+#define CAPABILITY_ROW(name, text, preset, both, help, side)                                       \
+    {text, preset, both, help, FAULTLINE_SIDE_##side},
     CAPABILITY_LIST(CAPABILITY_ROW)
 #undef CAPABILITY_ROW
-        {NULL, false, false, NULL},
+        {NULL, false, false, NULL, FAULTLINE_SIDE_EACH},
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(capabilities) == CAPABILITY_COUNT + 1);
 
 static const FaultlineParameterRow parameters[] = {
-#define PARAMETER_ROW(name, text, preset, least, greatest, unit, help)                             \
-    {text, preset, least, greatest, unit, help},
+#define PARAMETER_ROW(name, text, preset, least, greatest, unit, help, type, side, both)           \
+    {text, preset, least, greatest, unit, help, FAULTLINE_TYPE_##type, FAULTLINE_SIDE_##side, both},
     PARAMETER_LIST(PARAMETER_ROW)
 #undef PARAMETER_ROW
-        {NULL, 0, 0, 0, NULL, NULL},
+        {NULL, 0, 0, 0, NULL, NULL, FAULTLINE_TYPE_INTEGER, FAULTLINE_SIDE_EACH, false},
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(parameters) == PARAMETER_COUNT + 1);
 
-/* What one capability needs of another. */
 static const struct {
     Capability one, needs;
 } requirements[] = {
-    {CAPABILITY_POSTCOPY_PREEMPT, CAPABILITY_POSTCOPY_RAM},
+#define NEEDS_ROW(one, needs) {CAPABILITY_##one, CAPABILITY_##needs},
+    CAPABILITY_NEEDS_LIST(NEEDS_ROW)
+#undef NEEDS_ROW
 };
 
 void
@@ -38,6 +41,18 @@ options_init(Options *options)
         options->capabilities[i] = capabilities[i].preset;
     for (unsigned i = 0; i < PARAMETER_COUNT; i++)
         options->parameters[i] = parameters[i].preset;
+}
+
+uint32_t
+options_features(const Options *options)
+{
+    uint32_t features = STREAM_FEATURES;
+
+    if (!options_has(options, CAPABILITY_PAGE_RUNS))
+        features &= ~STREAM_FEATURE_RUNS;
+    if (!options_has(options, CAPABILITY_URGENT_REQUESTS))
+        features &= ~STREAM_FEATURE_URGENT_REQUESTS;
+    return features;
 }
 
 const FaultlineCapabilityRow *

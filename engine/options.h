@@ -9,43 +9,58 @@
 
 #include "engine/faultline.h"
 
-/* X(name, QMP name, preset, must be equal on both sides, help) */
+/* X(name, QMP name, preset, must be equal on both sides, help, side that looks at it) */
 #define CAPABILITY_LIST(X)                                                                         \
-    X(EVENTS, "events", false, false, "send MIGRATION and MIGRATION_PASS events")                  \
-    X(POSTCOPY_RAM, "postcopy-ram", false, true, "allow the switch to postcopy")                   \
+    X(EVENTS, "events", false, false, "send MIGRATION and MIGRATION_PASS events", EACH)            \
+    X(POSTCOPY_RAM, "postcopy-ram", false, true, "allow the switch to postcopy", EACH)             \
     X(POSTCOPY_PREEMPT, "postcopy-preempt", false, true,                                           \
-      "requested pages on a connection of their own")                                              \
+      "requested pages on a connection of their own", EACH)                                        \
     X(POSTCOPY_BLOCKTIME, "postcopy-blocktime", false, false,                                      \
-      "destination: account how long faults block vCPUs")                                          \
+      "destination: account how long faults block vCPUs", DESTINATION)                             \
+    X(PAUSE_BEFORE_SWITCHOVER, "pause-before-switchover", false, false,                            \
+      "source: with the guest stopped, wait in pre-switchover for migrate-continue", SOURCE)       \
     X(RELEASE_RAM, "release-ram", false, false,                                                    \
-      "source: free pages as they are sent in postcopy (no recovery then)")                        \
+      "source: free pages as they are sent in postcopy (no recovery then)", SOURCE)                \
     X(LOW_LATENCY, "low-latency", true, false,                                                     \
-      "hold /dev/cpu_dma_latency at 0 during postcopy, where that is permitted")                   \
+      "hold /dev/cpu_dma_latency at 0 during postcopy, where that is permitted", EACH)             \
+    X(PAGE_RUNS, "page-runs", true, false,                                                         \
+      "pages one behind the other under one header, if the peer is a faultline that has it on",    \
+      EACH)                                                                                        \
+    X(URGENT_REQUESTS, "urgent-requests", true, false,                                             \
+      "with postcopy-preempt: requests on the urgent channel too, if the peer is a faultline "     \
+      "that has it on",                                                                            \
+      EACH)                                                                                        \
     X(RETURN_PATH, "return-path", true, false,                                                     \
-      "source: the destination confirms; without it a failure there loses the guest")
+      "source: the destination confirms; without it a failure there loses the guest", SOURCE)
 
 typedef enum {
-#define CAPABILITY_ENUM(name, text, preset, both, help) CAPABILITY_##name,
+#define CAPABILITY_ENUM(name, text, preset, both, help, side) CAPABILITY_##name,
     CAPABILITY_LIST(CAPABILITY_ENUM)
 #undef CAPABILITY_ENUM
         CAPABILITY_COUNT
 } Capability;
 
-/* X(name, QMP name, preset, least, greatest, unit, help) */
+/* What one capability needs of another: X(one, needs) */
+#define CAPABILITY_NEEDS_LIST(X) X(POSTCOPY_PREEMPT, POSTCOPY_RAM)
+
+/* X(name, QMP name, preset, least, greatest, unit, help, type, side that looks at it, must be equal
+ * on both sides) */
 #define PARAMETER_LIST(X)                                                                          \
     X(MAX_BANDWIDTH, "max-bandwidth", 134217728, 0, INT64_MAX, "bytes/s",                          \
-      "limit in precopy, 0: none")                                                                 \
+      "limit in precopy, 0: none", SIZE, SOURCE, false)                                            \
     X(MAX_POSTCOPY_BANDWIDTH, "max-postcopy-bandwidth", 0, 0, INT64_MAX, "bytes/s",                \
-      "limit of background pages in postcopy, 0: none")                                            \
+      "limit of background pages in postcopy, 0: none", SIZE, SOURCE, false)                       \
     X(DOWNTIME_LIMIT, "downtime-limit", 300, 0, 2000000, "ms",                                     \
-      "precopy ends when the rest can be sent in this time")                                       \
+      "precopy ends when the rest can be sent in this time", INTEGER, SOURCE, false)               \
     X(SPIN_LIMIT, "spin-limit", 100, 0, 1000, "us",                                                \
-      "longest time to wait awake for a requested page or the next request, 0: sleep at once")     \
+      "longest time to wait awake for a requested page or the next request, 0: sleep at once",     \
+      INTEGER, EACH, false)                                                                        \
     X(NEIGHBOUR_PAGES, "neighbour-pages", 16, 0, 4096, "pages",                                    \
-      "source: most pages to send unasked behind one of a stream, 0: none")
+      "most pages to send unasked behind one of a stream, 0: none", INTEGER, SOURCE, false)
 
 typedef enum {
-#define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help) PARAMETER_##name,
+#define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help, type, side, both)          \
+    PARAMETER_##name,
     PARAMETER_LIST(PARAMETER_ENUM)
 #undef PARAMETER_ENUM
         PARAMETER_COUNT
@@ -57,6 +72,9 @@ typedef struct Options {
 } Options;
 
 void options_init(Options *options);
+
+/* STREAM_FEATURE_*: those that are not switched off, for the hello and its answer. */
+uint32_t options_features(const Options *options);
 
 static inline bool
 options_has(const Options *options, Capability capability)

@@ -91,6 +91,22 @@ page_bitmap_clear_range(PageBitmap *bitmap, uint64_t page, uint64_t count)
     return count_cleared;
 }
 
+uint64_t
+page_bitmap_claim_run(PageBitmap *bitmap, uint64_t page, uint64_t end)
+{
+    uint64_t *word = &bitmap->words[page / WORD_BITS];
+    uint64_t found = __atomic_load_n(word, __ATOMIC_SEQ_CST);
+    uint64_t run;
+
+    do {
+        uint64_t wanted = mask_of(page, end);
+        uint64_t gap = ~found & wanted;
+        run = gap ? wanted & ((gap & -gap) - 1) : wanted;
+    } while (run && !__atomic_compare_exchange_n(word, &found, found & ~run, false,
+                                                 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    return (uint64_t)__builtin_popcountll(run);
+}
+
 /* First page of [page, end) whose bit, after `invert`, is set. */
 static uint64_t
 next_bit(const PageBitmap *bitmap, uint64_t page, uint64_t end, uint64_t invert)

@@ -35,6 +35,10 @@ uint64_t page_bitmap_set_range(PageBitmap *bitmap, uint64_t page, uint64_t count
 /* How many of them were set before. */
 uint64_t page_bitmap_clear_range(PageBitmap *bitmap, uint64_t page, uint64_t count);
 
+/* Clears the run of set bits that begins with page, as far as it goes on below end and in page's
+ * word of 64; how many that were. Each of them is the caller's alone. 0: page was clear. */
+uint64_t page_bitmap_claim_run(PageBitmap *bitmap, uint64_t page, uint64_t end);
+
 /* First page >= page and < end that is set (clear); end when there is none. */
 uint64_t page_bitmap_next_set(const PageBitmap *bitmap, uint64_t page, uint64_t end);
 uint64_t page_bitmap_next_clear(const PageBitmap *bitmap, uint64_t page, uint64_t end);

@@ -5,16 +5,10 @@
  */
 #include "engine/reader.h"
 
-ReadResult
-reader_peek(Reader *reader, size_t length, const uint8_t **ret_bytes)
+static ReadResult
+read_result_of(TransportResult result)
 {
-    if (!reader->receiver) {
-        *ret_bytes = reader->bytes;
-        if (reader->length >= length)
-            return READ_OK;
-        return reader->length ? READ_BAD : READ_END;
-    }
-    switch (transport_peek(reader->receiver, length, ret_bytes)) {
+    switch (result) {
     case TRANSPORT_OK:
         return READ_OK;
     case TRANSPORT_WAIT:
@@ -25,6 +19,18 @@ reader_peek(Reader *reader, size_t length, const uint8_t **ret_bytes)
         break;
     }
     return READ_LINK;
+}
+
+ReadResult
+reader_peek(Reader *reader, size_t length, const uint8_t **ret_bytes)
+{
+    if (!reader->receiver) {
+        *ret_bytes = reader->bytes;
+        if (reader->length >= length)
+            return READ_OK;
+        return reader->length ? READ_BAD : READ_END;
+    }
+    return read_result_of(transport_peek(reader->receiver, length, ret_bytes));
 }
 
 size_t
@@ -56,6 +62,14 @@ explain(const Reader *reader, ReadResult result, GError **error)
                     "load package: it ends in the middle of an element");
     }
     return result;
+}
+
+ReadResult
+reader_receive_into(Reader *reader, void *bytes, size_t length, size_t *ret_done, GError **error)
+{
+    g_assert(reader->receiver);
+    TransportResult result = transport_receive_into(reader->receiver, bytes, length, ret_done);
+    return explain(reader, read_result_of(result), error);
 }
 
 ReadResult

@@ -30,6 +30,11 @@ ReadResult reader_peek(Reader *reader, size_t length, const uint8_t **ret_bytes)
 size_t reader_available(const Reader *reader);
 void reader_consume(Reader *reader, size_t length);
 
+/* The next length bytes straight into the caller's memory, as transport_receive_into(); not from
+ * memory. error is set for LINK. */
+ReadResult reader_receive_into(Reader *reader, void *bytes, size_t length, size_t *ret_done,
+                               GError **error);
+
 /* Decodes one item at the reader's place. context: what else the decoder wants. */
 typedef StreamResult (*ReadDecode)(void *context, const uint8_t *bytes, size_t available,
                                    size_t *ret_length, GError **error);

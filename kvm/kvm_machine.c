@@ -327,6 +327,17 @@ machine_verdict(Machine *machine)
     return report_verdict(&machine->report);
 }
 
+static const char *
+machine_end(Machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    const char *end = machine->failure == NULL ? NULL
+                      : machine->shut_down     ? "shutdown"
+                                               : "internal-error";
+    pthread_mutex_unlock(&machine->lock);
+    return end;
+}
+
 static const FaultlineGuest guest = {
     .version = FAULTLINE_GUEST_VERSION,
     .machine = "faultline-kvm-1.0",
@@ -347,4 +358,5 @@ const MachineKind machine_kvm = {
     .guest = &guest,
     .blocks = machine_blocks,
     .verdict = machine_verdict,
+    .end = machine_end,
 };

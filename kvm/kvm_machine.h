@@ -76,7 +76,8 @@ struct Machine {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* running, quit, or a vCPU's parked changed */
     bool running, quit;
-    char *failure; /* why the guest cannot run on; NULL: it can */
+    char *failure;  /* why the guest cannot run on; NULL: it can */
+    bool shut_down; /* it wanted to end */
 };
 
 /* ---- kvm_machine.c --------------------------------------------------------------------------- */

@@ -42,6 +42,15 @@ vcpu_kick_all_locked(Machine *machine)
     pthread_cond_broadcast(&machine->changed);
 }
 
+/* It was the guest's own end: a reset or a shutdown, of which this machine does neither. */
+static void
+note_shutdown(Vcpu *vcpu)
+{
+    pthread_mutex_lock(&vcpu->machine->lock);
+    vcpu->machine->shut_down |= vcpu->machine->failure == NULL;
+    pthread_mutex_unlock(&vcpu->machine->lock);
+}
+
 /* The guest cannot run on: says so once and stops all vCPUs for good. */
 static void G_GNUC_PRINTF(2, 3) fail_guest(Vcpu *vcpu, const char *format, ...)
 {
@@ -76,6 +85,7 @@ answer_port(Vcpu *vcpu)
         if (run->io.direction == KVM_EXIT_IO_IN) {
             ports_read(ports, run->io.port, data, run->io.size);
         } else if (!ports_write(ports, run->io.port, data, run->io.size)) {
+            note_shutdown(vcpu);
             fail_guest(vcpu, "it asked for a reset by port 0x92, which this machine does not do");
         }
     }
@@ -112,6 +122,7 @@ answer_exit(Vcpu *vcpu)
             fail_guest(vcpu, "%s", error->message);
         break;
     case KVM_EXIT_SHUTDOWN:
+        note_shutdown(vcpu);
         fail_guest(vcpu, "triple fault");
         break;
     case KVM_EXIT_INTERNAL_ERROR:

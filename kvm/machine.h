@@ -44,6 +44,11 @@ typedef struct MachineKind {
     /* One line: what the guest itself says of its data, e.g. "ok, 123456 checks", or NULL. Owned by
      * the machine. A verdict that begins with "bad" is a wrong byte. */
     const char *(*verdict)(Machine *machine);
+    /* When the guest ended by itself and cannot run on: "shutdown" (it reset or shut down) or
+     * "internal-error" (the machine cannot run it); else NULL. The function may be NULL. Thread:
+     * any.
+     */
+    const char *(*end)(Machine *machine);
 } MachineKind;
 
 extern const MachineKind machine_kvm;
@@ -57,5 +62,10 @@ extern const MachineKind machine_threads;
 bool ram_map(MachineMemory memory, const char *name, uint64_t guest_address, uint64_t length_bytes,
              bool fault_in, FaultlineBlock *ret_block, GError **error);
 void ram_unmap(FaultlineBlock *block);
+
+/* Writes guest physical memory to a file, for pmemsave; it must lie in the blocks. Errors:
+ * ARGUMENT, HOST. (ram_file.c) */
+bool ram_write_file(const FaultlineBlock *blocks, unsigned count, uint64_t address,
+                    uint64_t length_bytes, const char *path, GError **error);
 
 #endif

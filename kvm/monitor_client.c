@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * `faultline monitor PATH [COMMAND...]`: sends HMP commands to a machine through its QMP socket and
- * prints what they answer. Runs on the main thread; what commands there are is the machine's
- * affair.
+ * prints what they answer. A terminal gets a prompt with line editing, history and completion by
+ * libedit. Runs on the main thread; what commands there are is the machine's affair.
  */
 #include "kvm/command.h"
+#include "kvm/monitor_words.h"
 #include "kvm/qmp_client.h"
 
 #include <stdio.h>
+#include <editline/readline.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,18 +30,29 @@ line_is_quit(const char *line)
     return g_str_equal(line, "quit") || g_str_equal(line, "q");
 }
 
+/* NULL: an error of the machine (G_IO_ERROR_FAILED) or of the connection. */
+static char *
+ask(QmpClient *client, const char *line, GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    json_object_set_string_member(arguments, "command-line", line);
+    g_autoptr(JsonNode) reply =
+        qmp_client_execute(client, "human-monitor-command", arguments, error);
+
+    if (!reply)
+        return NULL;
+    return g_strdup(JSON_NODE_HOLDS_VALUE(reply) ? json_node_get_string(reply) : "");
+}
+
 /* Prints the answer. false: the command failed; *ret_closed: the machine is gone. */
 static bool
 send_line(QmpClient *client, const char *line, bool *ret_closed)
 {
     g_autoptr(GError) error = NULL;
-    JsonObject *arguments = json_object_new();
-    json_object_set_string_member(arguments, "command-line", line);
-    g_autoptr(JsonNode) reply =
-        qmp_client_execute(client, "human-monitor-command", arguments, &error);
+    g_autofree char *text = ask(client, line, &error);
 
     *ret_closed = false;
-    if (!reply) {
+    if (!text) {
         /* The machine may end before its answer to quit is out. */
         *ret_closed = !g_error_matches(error, G_IO_ERROR, G_IO_ERROR_FAILED);
         if (*ret_closed && line_is_quit(line))
@@ -48,9 +61,7 @@ send_line(QmpClient *client, const char *line, bool *ret_closed)
         return false;
     }
     *ret_closed = line_is_quit(line);
-
-    const char *text = JSON_NODE_HOLDS_VALUE(reply) ? json_node_get_string(reply) : NULL;
-    if (!text || !*text)
+    if (!*text)
         return true;
     bool failed = text_is_error(text);
     FILE *stream = failed ? stderr : stdout;
@@ -90,29 +101,91 @@ run_words(QmpClient *client, char **words)
     return run_arguments(client, command);
 }
 
-/* Lines from standard input until its end; a terminal gets a prompt. */
+/* ---- At a terminal --------------------------------------------------------------------------- */
+
+/* libedit's completion has no room for a context of the caller's. */
+static MonitorWords *known_words;
+
+static char *
+offer_word(const char *text, int index)
+{
+    static char **found;
+
+    if (index == 0) {
+        g_autofree char *before = g_strndup(rl_line_buffer, (gsize)rl_point);
+        before[strlen(before) - MIN(strlen(before), strlen(text))] = '\0';
+        g_strfreev(found);
+        found = monitor_words_complete(known_words, before, text);
+    }
+    /* libedit frees it, and counts from 0 until it gets NULL. */
+    const char *word = found && (unsigned)index < g_strv_length(found) ? found[index] : NULL;
+    return word ? strdup(word) : NULL;
+}
+
+static char **
+complete(const char *text, int start, int end)
+{
+    (void)start, (void)end;
+    rl_attempted_completion_over = 1; /* no names of files */
+    return rl_completion_matches(text, offer_word);
+}
+
+/* Asks the machine what it knows; an older one that cannot answer is completed less. */
+static void
+learn_words(QmpClient *client, MonitorWords *words)
+{
+    static const char *const switches[] = {"on", "off", NULL};
+    g_autofree char *help = ask(client, "help", NULL);
+    g_autofree char *capabilities = ask(client, "info migrate_capabilities", NULL);
+    g_autofree char *parameters = ask(client, "info migrate_parameters", NULL);
+
+    monitor_words_take_help(words, help ? help : "");
+    monitor_words_take_names(words, "migrate_set_capability", capabilities ? capabilities : "",
+                             switches);
+    monitor_words_take_names(words, "migrate_set_parameter", parameters ? parameters : "", NULL);
+}
+
+static int
+run_prompt(QmpClient *client)
+{
+    bool closed = false;
+    char *line;
+
+    known_words = monitor_words_new();
+    learn_words(client, known_words);
+    rl_readline_name = (char *)"faultline";
+    rl_attempted_completion_function = complete;
+    rl_completer_word_break_characters = (char *)" \t";
+    using_history();
+    while (!closed && (line = readline("(faultline) "))) {
+        g_strstrip(line);
+        if (*line)
+            add_history(line);
+        if (*line)
+            send_line(client, line, &closed);
+        free(line);
+    }
+    if (!closed)
+        putchar('\n');
+    g_clear_pointer(&known_words, monitor_words_free);
+    return EXIT_OK;
+}
+
+/* Lines from a pipe or file until its end. */
 static int
 run_lines(QmpClient *client)
 {
-    bool terminal = isatty(STDIN_FILENO), failed = false, closed = false;
+    bool failed = false, closed = false;
     char *line = NULL;
     size_t capacity = 0;
 
-    while (!closed) {
-        if (terminal) {
-            fputs("(faultline) ", stdout);
-            fflush(stdout);
-        }
-        if (getline(&line, &capacity, stdin) < 0)
-            break;
+    while (!closed && getline(&line, &capacity, stdin) >= 0) {
         g_strstrip(line);
         if (*line && !send_line(client, line, &closed))
             failed = true;
     }
     free(line);
-    if (terminal && !closed)
-        fputc('\n', stdout);
-    return failed && !terminal ? EXIT_FAILED : EXIT_OK;
+    return failed ? EXIT_FAILED : EXIT_OK;
 }
 
 int
@@ -125,10 +198,12 @@ monitor_command(int argc, char **argv)
     };
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
     g_option_context_set_summary(
-        context, "Sends monitor commands to the machine whose QMP socket is PATH and prints the\n"
-                 "answers. Words are one command, as typed in the monitor; several commands are\n"
-                 "given quoted, each with its own arguments, of which one has a blank in it.\n"
-                 "Without COMMAND, lines are read from standard input.");
+        context,
+        "Sends monitor commands to the machine whose QMP socket is PATH and prints the\n"
+        "answers. Words are one command, as typed in the monitor; several commands are\n"
+        "given quoted, each with its own arguments, of which one has a blank in it.\n"
+        "Without COMMAND, lines are read from standard input; at a terminal with history and\n"
+        "completion.");
     g_option_context_set_description(
         context, "Examples:\n"
                  "  faultline monitor /tmp/source.qmp migrate_set_capability postcopy-ram on\n"
@@ -156,5 +231,7 @@ monitor_command(int argc, char **argv)
                 error->message);
         return EXIT_FAILED;
     }
-    return rest[1] ? run_words(client, rest + 1) : run_lines(client);
+    if (rest[1])
+        return run_words(client, rest + 1);
+    return isatty(STDIN_FILENO) ? run_prompt(client) : run_lines(client);
 }

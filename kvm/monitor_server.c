@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Unix sockets for QMP on the GLib main loop. A client that does not read what it gets is closed
- * when OUTPUT_LIMIT_BYTES wait for it: nothing here ever blocks the main loop, and so the machine.
- * Main thread only. What the bytes mean is left to the engine's monitor.
+ * QMP's clients on the GLib main loop: bytes, and descriptors that come with them. A client that
+ * does not read what it gets is closed when OUTPUT_LIMIT_BYTES wait for it: nothing here ever
+ * blocks the main loop, and so the machine. Main thread only. What the bytes mean is left to the
+ * engine's monitor, the sockets to monitor_socket.c.
  */
 #include "kvm/monitor_server.h"
+#include "kvm/monitor_socket.h"
 
 #include <errno.h>
 #include <glib-unix.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define OUTPUT_LIMIT_BYTES (1u << 20)
 #define INPUT_BYTES        4096
 #define CLIENTS_MAX        64
+#define FDS_MAX            16 /* that came and nobody took yet; further ones are closed */
 #define LAST_WRITE_MS      200
 
 typedef struct Client {
@@ -25,17 +26,16 @@ typedef struct Client {
     FaultlineSession *session;
     GByteArray *output; /* not taken by the socket yet */
     int fd;
+    int fds[FDS_MAX]; /* oldest first */
+    unsigned count_fds;
     guint read_source, write_source, close_source; /* 0: none */
 } Client;
 
 struct MonitorServer {
     FaultlineMonitor *monitor;
     GPtrArray *clients;
-    char *path;
-    int fd;
+    MonitorSocket socket;
     guint accept_source;
-    dev_t device; /* of the socket we made, so that only that one is removed */
-    ino_t inode;
 };
 
 static void
@@ -55,6 +55,8 @@ client_free(Client *client)
     if (client->session)
         faultline_session_free(client->session);
     g_byte_array_unref(client->output);
+    for (unsigned i = 0; i < client->count_fds; i++)
+        close(client->fds[i]);
     close(client->fd);
     g_free(client);
 }
@@ -130,14 +132,67 @@ write_client(void *opaque, const char *bytes, size_t length_bytes)
     return true;
 }
 
+/* ---- What comes in --------------------------------------------------------------------------- */
+
+static int
+take_fd(void *opaque)
+{
+    Client *client = opaque;
+
+    if (!client->count_fds)
+        return -1;
+    int fd = client->fds[0];
+    client->count_fds--;
+    memmove(client->fds, client->fds + 1, client->count_fds * sizeof client->fds[0]);
+    return fd;
+}
+
+static void
+keep_fds(Client *client, struct msghdr *message)
+{
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
+            if (client->count_fds < FDS_MAX)
+                client->fds[client->count_fds++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+static ssize_t
+receive(Client *client, char bytes[INPUT_BYTES])
+{
+    union {
+        char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+        struct cmsghdr header; /* for its alignment */
+    } control;
+    struct iovec span = {.iov_base = bytes, .iov_len = INPUT_BYTES};
+    struct msghdr message = {.msg_iov = &span,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+
+    ssize_t got = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got >= 0)
+        keep_fds(client, &message);
+    return got;
+}
+
 static gboolean
 read_ready(gint fd, GIOCondition condition, gpointer data)
 {
     Client *client = data;
     char bytes[INPUT_BYTES];
+    (void)fd;
     (void)condition;
 
-    ssize_t got = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    ssize_t got = receive(client, bytes);
     if (got < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK))
         return G_SOURCE_CONTINUE;
     if (got > 0 && faultline_session_feed(client->session, bytes, (size_t)got))
@@ -147,6 +202,23 @@ read_ready(gint fd, GIOCondition condition, gpointer data)
     return G_SOURCE_REMOVE;
 }
 
+/* ---- Clients come ---------------------------------------------------------------------------- */
+
+static void
+add_client(MonitorServer *server, int fd)
+{
+    Client *client = g_new0(Client, 1);
+
+    client->server = server;
+    client->fd = fd;
+    client->output = g_byte_array_new();
+    g_ptr_array_add(server->clients, client);
+    client->session = faultline_session_new(server->monitor, write_client, client);
+    faultline_session_accept_fds(client->session, take_fd);
+    if (!client->close_source)
+        client->read_source = g_unix_fd_add(fd, G_IO_IN, read_ready, client);
+}
+
 static gboolean
 accept_ready(gint fd, GIOCondition condition, gpointer data)
 {
@@ -154,101 +226,38 @@ accept_ready(gint fd, GIOCondition condition, gpointer data)
     (void)condition;
 
     int client_fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (client_fd < 0)
-        return G_SOURCE_CONTINUE;
-    if (server->clients->len >= CLIENTS_MAX) {
+    if (client_fd >= 0 && server->clients->len >= CLIENTS_MAX)
         close(client_fd);
-        return G_SOURCE_CONTINUE;
-    }
-
-    Client *client = g_new0(Client, 1);
-    client->server = server;
-    client->fd = client_fd;
-    client->output = g_byte_array_new();
-    g_ptr_array_add(server->clients, client);
-    client->session = faultline_session_new(server->monitor, write_client, client);
-    if (client->session && !client->close_source)
-        client->read_source = g_unix_fd_add(client_fd, G_IO_IN, read_ready, client);
-    else
-        close_client_soon(client);
+    else if (client_fd >= 0)
+        add_client(server, client_fd);
     return G_SOURCE_CONTINUE;
 }
 
-static bool
-fail(GError **error, const char *path, const char *reason)
-{
-    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
-                "opening the QMP socket %s: %s; give another path by --qmp", path, reason);
-    return false;
-}
-
-/* Makes room for a socket at path: removes one that refuses connections, as its owner is gone. */
-static bool
-remove_stale(const struct sockaddr_un *address, GError **error)
-{
-    const char *path = address->sun_path;
-    struct stat status;
-
-    if (lstat(path, &status) < 0)
-        return errno == ENOENT ? true : fail(error, path, g_strerror(errno));
-    if (!S_ISSOCK(status.st_mode))
-        return fail(error, path, "there is a file that is no socket");
-
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return fail(error, path, g_strerror(errno));
-    int result = connect(fd, (const struct sockaddr *)address, sizeof *address);
-    int reason = errno;
-    close(fd);
-    if (result == 0 || reason == EAGAIN)
-        return fail(error, path, "another process listens there");
-    if (reason != ECONNREFUSED)
-        return fail(error, path, g_strerror(reason));
-    if (unlink(path) < 0 && errno != ENOENT)
-        return fail(error, path, g_strerror(errno));
-    return true;
-}
-
-static bool
-listen_at(MonitorServer *server, GError **error)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct stat status;
-
-    if (g_strlcpy(address.sun_path, server->path, sizeof address.sun_path) >=
-        sizeof address.sun_path)
-        return fail(error, server->path, "the path is longer than 107 bytes");
-    if (!remove_stale(&address, error))
-        return false;
-    server->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    /* Linux gives the new file the mode of the unbound socket: it is never open to others. */
-    if (server->fd < 0 || fchmod(server->fd, 0600) < 0 ||
-        bind(server->fd, (const struct sockaddr *)&address, sizeof address) < 0)
-        return fail(error, server->path, g_strerror(errno));
-    if (lstat(server->path, &status) == 0) {
-        server->device = status.st_dev;
-        server->inode = status.st_ino;
-    }
-    if (listen(server->fd, SOMAXCONN) < 0)
-        return fail(error, server->path, g_strerror(errno));
-    return true;
-}
-
 MonitorServer *
-monitor_server_new(FaultlineMonitor *monitor, const char *path, GError **error)
+monitor_server_new(FaultlineMonitor *monitor, const char *address, GError **error)
 {
     MonitorServer *server = g_new0(MonitorServer, 1);
 
     server->monitor = monitor;
-    server->path = g_strdup(path);
-    server->fd = -1;
     server->clients = g_ptr_array_new_with_free_func((GDestroyNotify)client_free);
-    if (!listen_at(server, error)) {
+    if (!monitor_socket_parse(address, &server->socket, error) ||
+        !monitor_socket_open(&server->socket, error)) {
         monitor_server_free(server);
         return NULL;
     }
-    server->accept_source = g_unix_fd_add(server->fd, G_IO_IN, accept_ready, server);
+    if (server->socket.connects) {
+        add_client(server, server->socket.fd);
+        server->socket.fd = -1; /* the client's now */
+    } else {
+        server->accept_source = g_unix_fd_add(server->socket.fd, G_IO_IN, accept_ready, server);
+    }
     return server;
+}
+
+char *
+monitor_server_name(const MonitorServer *server)
+{
+    return monitor_socket_name(&server->socket);
 }
 
 static void
@@ -264,17 +273,10 @@ send_rest(Client *client)
 void
 monitor_server_free(MonitorServer *server)
 {
-    struct stat status;
-
     drop_source(&server->accept_source);
     for (guint i = 0; i < server->clients->len; i++)
         send_rest(g_ptr_array_index(server->clients, i));
     g_ptr_array_unref(server->clients);
-    if (server->fd >= 0)
-        close(server->fd);
-    if (server->inode && lstat(server->path, &status) == 0 && status.st_dev == server->device &&
-        status.st_ino == server->inode)
-        unlink(server->path);
-    g_free(server->path);
+    monitor_socket_clear(&server->socket);
     g_free(server);
 }

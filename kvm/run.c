@@ -75,7 +75,8 @@ event_came(gint fd, GIOCondition condition, gpointer data)
     faultline_monitor_pump(run->monitor);
     say_address(run);
     faultline_query(run->faultline, &info);
-    if (info.incoming && info.status == FAULTLINE_STATUS_FAILED && run->exit_code == EXIT_OK) {
+    if (info.incoming && info.status == FAULTLINE_STATUS_FAILED && run->exit_code == EXIT_OK &&
+        !faultline_monitor_stays_on_error(run->monitor)) {
         g_autofree char *text = g_strdup_printf("the incoming migration failed: %s", info.error);
         say(text);
         run->exit_code = EXIT_FAILED;
@@ -146,10 +147,48 @@ make_faultline(Run *run, GError **error)
     return run->faultline && apply_settings(run, error);
 }
 
+static const char *
+guest_end(void *opaque)
+{
+    Run *run = opaque;
+    return run->kind->end ? run->kind->end(run->machine) : NULL;
+}
+
+/* Memory that is not all here would hold up this thread, and with it every monitor. */
+static bool
+save_memory(void *opaque, uint64_t address, uint64_t length_bytes, const char *path, GError **error)
+{
+    Run *run = opaque;
+    FaultlineInfo info;
+    unsigned count;
+
+    faultline_query(run->faultline, &info);
+    if (info.missing_pages || info.run_state == FAULTLINE_RUN_INMIGRATE) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE,
+                    "pmemsave: the guest's memory is not all here; wait for status completed");
+        return false;
+    }
+    const FaultlineBlock *blocks = run->kind->blocks(run->machine, &count);
+    return ram_write_file(blocks, count, address, length_bytes, path, error);
+}
+
+/* Where a socket listens that could choose its port. */
+static void
+say_server(const MonitorServer *server)
+{
+    g_autofree char *name = monitor_server_name(server);
+    if (name)
+        printf("qmp: listening at %s\n", name);
+    fflush(stdout);
+}
+
 static bool
 open_monitor(Run *run, GError **error)
 {
-    const FaultlineMonitorHost host = {.name = run->options->name, .quit = quit_run};
+    const FaultlineMonitorHost host = {.name = run->options->name,
+                                       .quit = quit_run,
+                                       .guest_end = guest_end,
+                                       .save_memory = save_memory};
 
     run->monitor = faultline_monitor_new(run->faultline, &host, run);
     for (unsigned i = 0; run->options->qmp[i]; i++) {
@@ -157,6 +196,7 @@ open_monitor(Run *run, GError **error)
         if (!server)
             return false;
         g_ptr_array_add(run->servers, server);
+        say_server(server);
     }
     return true;
 }

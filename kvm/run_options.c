@@ -5,10 +5,9 @@
  * value is left to them.
  */
 #include "kvm/run_options.h"
+#include "kvm/monitor_socket.h"
 
 #include <string.h>
-
-#define SOCKET_PATH_LIMIT 107
 
 /* What GOption fills; checked afterwards. */
 typedef struct RawOptions {
@@ -91,7 +90,9 @@ run_options_parse_parameter(const char *text, RunSetting *ret_setting, GError **
 
     if (!value)
         return refuse(error, "--parameter %s: give NAME=VALUE, e.g. max-bandwidth=100M", text);
-    if (!run_options_parse_size(value, &ret_setting->value, error)) {
+    bool is_switch = g_str_equal(value, "on") || g_str_equal(value, "off");
+    ret_setting->value = g_str_equal(value, "on");
+    if (!is_switch && !run_options_parse_size(value, &ret_setting->value, error)) {
         g_prefix_error(error, "--parameter %s: ", name);
         return false;
     }
@@ -189,15 +190,13 @@ take_memory(const RawOptions *raw, RunOptions *options, GError **error)
 static bool
 take_qmp(char **texts, RunOptions *options, GError **error)
 {
-    unsigned length = texts ? g_strv_length(texts) : 0;
-
-    options->qmp = g_new0(char *, length + 1);
-    for (unsigned i = 0; i < length; i++) {
-        const char *path = texts[i] + strlen("unix:");
-        if (!g_str_has_prefix(texts[i], "unix:") || !*path || strlen(path) > SOCKET_PATH_LIMIT)
-            return refuse(error, "--qmp %s: give unix:PATH with a PATH of 1 to %d bytes", texts[i],
-                          SOCKET_PATH_LIMIT);
-        options->qmp[i] = g_strdup(path);
+    options->qmp = texts ? g_strdupv(texts) : g_new0(char *, 1);
+    for (unsigned i = 0; options->qmp[i]; i++) {
+        MonitorSocket server;
+        bool is_good = monitor_socket_parse(options->qmp[i], &server, error);
+        monitor_socket_clear(&server);
+        if (!is_good)
+            return false;
     }
     return true;
 }
@@ -242,6 +241,28 @@ take_raw(const RawOptions *raw, RunOptions *options, GError **error)
                          &options->count_parameters, error);
 }
 
+static void
+describe_options(GString *text)
+{
+    g_string_append(text, "\n\nCapabilities, with what they are at first:\n");
+    for (const FaultlineCapabilityRow *row = faultline_capability_table(); row->name; row++)
+        g_string_append_printf(text, "  %s=%s  %s%s\n", row->name, row->preset ? "on" : "off",
+                               row->help, row->both_sides ? "; equal on both sides" : "");
+    g_string_append(text, "\nParameters, with what they are at first and their range:\n");
+    for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
+        bool is_boolean = row->type == FAULTLINE_TYPE_BOOLEAN;
+        g_autofree char *range = row->greatest >= INT64_MAX
+                                     ? g_strdup_printf("from %" G_GUINT64_FORMAT, row->least)
+                                     : g_strdup_printf("%" G_GUINT64_FORMAT "..%" G_GUINT64_FORMAT,
+                                                       row->least, row->greatest);
+        g_autofree char *preset = is_boolean ? g_strdup(row->preset ? "on" : "off")
+                                             : g_strdup_printf("%" G_GUINT64_FORMAT, row->preset);
+        g_string_append_printf(text, "  %s=%s  (%s%s%s) %s%s\n", row->name, preset,
+                               is_boolean ? "on|off" : range, *row->unit ? " " : "", row->unit,
+                               row->help, row->both_sides ? "; equal on both sides" : "");
+    }
+}
+
 static GOptionContext *
 make_context(RawOptions *raw, RunOptions *options)
 {
@@ -254,7 +275,7 @@ make_context(RawOptions *raw, RunOptions *options)
         {"serial", 0, 0, G_OPTION_ARG_STRING, &options->serial, "kvm: serial port (none)",
          "file:PATH|stdio|unix:PATH|none"},
         {"qmp", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->qmp, "control socket; may be repeated",
-         "unix:PATH"},
+         "unix:PATH|tcp:HOST:PORT[,connect]"},
         {"incoming", 0, 0, G_OPTION_ARG_STRING, &options->incoming,
          "wait for a guest; defer: listen when migrate-incoming says so", "URI|defer"},
         {"paused", 0, 0, G_OPTION_ARG_NONE, &raw->paused,
@@ -282,18 +303,21 @@ make_context(RawOptions *raw, RunOptions *options)
     g_option_context_add_main_entries(context, entries, NULL);
     g_option_context_set_summary(
         context, "Runs a machine until it is told to quit, or waits for one that migrates here.");
-    g_option_context_set_description(
-        context,
+    g_autoptr(GString) description = g_string_new(
         "Printed on standard output: each block of guest memory, where it is mapped and its length "
         "in bytes, and with --incoming the address:\n"
         "  ram: ram-low 0x7f2a40000000 0x40000000\n"
         "  incoming: listening at tcp:127.0.0.1:4444\n"
+        "and for each --qmp tcp:HOST:PORT, so that PORT may be 0:\n"
+        "  qmp: listening at tcp:127.0.0.1:4445\n"
         "A machine whose guest has migrated away stays, stopped, until quit.\n\n"
         "Exit codes:\n"
         "  0  ended by quit, SIGTERM or SIGINT\n"
         "  1  the machine could not be made, the incoming migration failed, or it was ended\n"
         "     while pages of its guest had not moved\n"
         "  2  wrong use");
+    describe_options(description);
+    g_option_context_set_description(context, description->str);
     return context;
 }
 

@@ -18,7 +18,7 @@ typedef struct RunOptions {
     MachineOptions machine; /* its texts are owned by this struct */
     const MachineKind *kind;
     char *boot, *serial;
-    char **qmp;     /* paths, without "unix:" */
+    char **qmp;     /* addresses, monitor_socket.h */
     char *incoming; /* NULL, "defer" or a URI */
     bool paused;
     char *name;

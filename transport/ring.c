@@ -36,7 +36,10 @@ struct TransportRing {
     /* The ring's thread. */
     struct io_uring uring;
     GPtrArray *watches;
-    bool has_happened; /* a completion was reaped that the thread may not know of */
+    TransportOp *queued; /* list */
+    unsigned count_lookers;
+    bool has_left_news; /* since the last reap */
+    bool has_happened;  /* a completion was reaped that the thread may not know of */
 
     /* Shared: exchanged by notify (release) and by wait (acquire). */
     bool is_notified;
@@ -68,18 +71,60 @@ transport_ring_sqe(TransportRing *ring)
 }
 
 void
-transport_ring_queue(TransportOp *op, struct io_uring_sqe *sqe)
+transport_ring_queue(TransportRing *ring, TransportOp *op)
 {
-    io_uring_sqe_set_data(sqe, op);
-    op->is_in_flight = true;
+    op->is_in_flight = op->is_queued = true;
+    op->next_queued = ring->queued;
+    ring->queued = op;
+}
+
+static void
+take_queued(TransportRing *ring)
+{
+    while (ring->queued != NULL) {
+        TransportOp *op = ring->queued;
+        struct io_uring_sqe *sqe = transport_ring_sqe(ring);
+
+        ring->queued = op->next_queued;
+        op->is_queued = false;
+        op->prepare(op, sqe);
+        io_uring_sqe_set_data(sqe, op);
+    }
+}
+
+static void
+unqueue(TransportRing *ring, TransportOp *op)
+{
+    TransportOp **at = &ring->queued;
+
+    while (*at != op)
+        at = &(*at)->next_queued;
+    *at = op->next_queued;
+    op->is_queued = op->is_in_flight = false;
 }
 
 void
 transport_ring_start(TransportRing *ring, TransportOp *op, struct io_uring_sqe *sqe)
 {
-    transport_ring_queue(op, sqe);
-    /* When the kernel has no memory now, the entry stays queued: the wait submits it. */
-    io_uring_submit(&ring->uring);
+    io_uring_sqe_set_data(sqe, op);
+    op->is_in_flight = true;
+    take_queued(ring);
+    /* What the ring has to run costs least now, while the answer to this is still to come. When the
+     * kernel has no memory, the entry stays queued: the wait submits it. */
+    io_uring_submit_and_get_events(&ring->uring);
+}
+
+bool
+transport_ring_has_news(const TransportRing *ring)
+{
+    return io_uring_cq_ready(&ring->uring) != 0 ||
+           (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_TASKRUN) != 0;
+}
+
+void
+transport_ring_count_lookers(TransportRing *ring, int change)
+{
+    ring->count_lookers += (unsigned)change;
 }
 
 void
@@ -87,6 +132,7 @@ transport_ring_reap(TransportRing *ring, const TransportOp *self)
 {
     struct io_uring_cqe *cqe;
 
+    ring->has_left_news = false;
     while (io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
         TransportOp *op = io_uring_cqe_get_data(cqe);
         int result = cqe->res;
@@ -112,6 +158,10 @@ transport_ring_cancel(TransportRing *ring, TransportOp *op)
         return true;
     if (!is_own_thread(ring))
         return false;
+    if (op->is_queued) {
+        unqueue(ring, op);
+        return true;
+    }
     sqe = transport_ring_sqe(ring);
     io_uring_prep_cancel(sqe, op, 0);
     io_uring_sqe_set_data(sqe, NULL);
@@ -245,6 +295,7 @@ void
 transport_ring_wait(TransportRing *ring, uint64_t deadline_ns)
 {
     g_assert(is_own_thread(ring));
+    take_queued(ring);
     transport_ring_reap(ring, NULL);
     if (!take_notification(ring) && !ring->has_happened) {
         /* Submits as well, in the same call. */
@@ -261,8 +312,18 @@ static bool
 has_news(const TransportRing *ring)
 {
     return __atomic_load_n(&ring->is_notified, __ATOMIC_RELAXED) || ring->has_happened ||
-           io_uring_cq_ready(&ring->uring) != 0 ||
-           (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_TASKRUN) != 0;
+           transport_ring_has_news(ring);
+}
+
+/* Never left twice in a row: who looks may not be looking. */
+static void
+leave_or_reap(TransportRing *ring)
+{
+    bool leave = ring->count_lookers != 0 && !ring->has_left_news;
+
+    if (!leave)
+        transport_ring_reap(ring, NULL);
+    ring->has_left_news = leave;
 }
 
 bool
@@ -271,12 +332,13 @@ transport_ring_spin(TransportRing *ring, uint64_t spin_ns)
     uint64_t end_ns = monotonic_ns() + spin_ns;
 
     g_assert(is_own_thread(ring));
+    take_queued(ring);
     if (io_uring_sq_ready(&ring->uring) != 0)
         io_uring_submit(&ring->uring);
     do {
         for (unsigned i = 0; i < COUNT_LOOKS; i++) {
             if (has_news(ring)) {
-                transport_ring_reap(ring, NULL);
+                leave_or_reap(ring);
                 take_notification(ring);
                 ring->has_happened = false;
                 return true;

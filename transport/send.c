@@ -136,6 +136,8 @@ transport_send(TransportSender *sender, const struct iovec *iov, unsigned count_
     /* sendmsg(2) only reads the array; its type is older than const. */
     sender->message = (struct msghdr){.msg_iov = (struct iovec *)iov, .msg_iovlen = count_iov};
     start_send(sender);
+    /* Mostly it is over by now. Its completion is no news to whoever waits for an answer. */
+    transport_ring_reap(sender->ring, &sender->op);
     return TRANSPORT_OK;
 }
 

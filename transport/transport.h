@@ -165,6 +165,11 @@ typedef struct TransportReceiver TransportReceiver;
 TransportReceiver *transport_receiver_new(TransportRing *ring, TransportLink *link);
 void transport_receiver_free(TransportReceiver *receiver);
 
+/* Set-up, before the first peek: for short messages that the thread waits for awake. The ring only
+ * shows that bytes have come, transport_peek() fetches them by recv(2): that leaves less to be done
+ * between arrival and peek than when the ring receives them. Not with transport_receive_into(). */
+void transport_receiver_look(TransportReceiver *receiver);
+
 /*
  * OK: *ret_bytes points to length contiguous bytes, valid until the next call with this receiver.
  * WAIT: fewer have come; asks the kernel for more. END: the peer closed and no byte is left.
@@ -179,6 +184,24 @@ size_t transport_available(const TransportReceiver *receiver);
 
 /* Takes length bytes, which a peek has shown; they must not be looked at any more. */
 void transport_consume(TransportReceiver *receiver, size_t length);
+
+/*
+ * Receives the next length bytes straight into bytes: those that have come already are copied, the
+ * others the kernel writes there. Call it again with the same arguments until it says something
+ * else than WAIT; meanwhile nothing else may be done with the receiver but
+ * transport_receive_leave() and freeing it, and until one of these the memory must stay and belongs
+ * to the kernel. *ret_done, always: how many bytes, from the first on, have come; they may be
+ * looked at. OK: all of them. END: the peer closed before the first of them. ERROR_RESULT: as with
+ * transport_peek(), or the memory could not be written to. After both the memory is free.
+ * Around such calls no more than a few bytes are read ahead, so that what is received this way is
+ * not copied. Thread: the ring's. Source: recvmsg(2).
+ */
+TransportResult transport_receive_into(TransportReceiver *receiver, void *bytes, size_t length,
+                                       size_t *ret_done);
+
+/* Gives up a transport_receive_into() under way, and waits until the kernel does not write there
+ * any more; what it has brought is lost. Nothing under way: nothing. */
+void transport_receive_leave(TransportReceiver *receiver);
 
 uint64_t transport_receiver_count_bytes(const TransportReceiver *receiver);
 const GError *transport_receiver_error(const TransportReceiver *receiver);

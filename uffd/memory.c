@@ -292,6 +292,12 @@ uffd_place(UffdMemory *memory, uint64_t offset, uint64_t length, const void *byt
     return memory->way->place(memory, offset, length, bytes);
 }
 
+void *
+uffd_receive_address(UffdMemory *memory, uint64_t offset, uint64_t length)
+{
+    return memory->way->receive_address(memory, offset, length);
+}
+
 UffdResult
 uffd_place_received(UffdMemory *memory, uint64_t offset, uint64_t length)
 {

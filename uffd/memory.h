@@ -49,6 +49,7 @@ struct UffdWay {
     uint64_t needed_ioctls; /* 1 << _UFFDIO_*, for memory of 4096-byte pages */
     bool (*empty)(UffdMemory *memory, GError **error);
     void (*store)(UffdMemory *memory, uint64_t offset, const void *bytes);
+    void *(*receive_address)(UffdMemory *memory, uint64_t offset, uint64_t length);
     bool (*discard)(UffdMemory *memory, uint64_t offset, uint64_t length, GError **error);
     bool (*zap)(UffdMemory *memory, GError **error);
     UffdResult (*place)(UffdMemory *memory, uint64_t offset, uint64_t length, const void *bytes);

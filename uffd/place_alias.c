@@ -95,6 +95,22 @@ alias_store(UffdMemory *memory, uint64_t offset, const void *bytes)
     }
 }
 
+/* Marked as stored before the first byte is there, so that none can show as a zero page of the
+ * kernel's. */
+static void *
+alias_receive_address(UffdMemory *memory, uint64_t offset, uint64_t length)
+{
+    uint64_t page = offset / TARGET_PAGE_BYTES;
+    uint64_t count = length / TARGET_PAGE_BYTES;
+
+    if (page_bits_is_set(memory->visible, page) ||
+        page_bits_run(memory->visible, page, count) < count) {
+        return NULL;
+    }
+    page_bits_set(memory->stored, page, count);
+    return memory->alias + offset;
+}
+
 /* Old bytes stay in the memfd until they are overwritten: by place, whose zeros are then written.
  */
 static bool
@@ -201,6 +217,7 @@ const UffdWay uffd_way_alias = {
                      UINT64_C(1) << _UFFDIO_WAKE,
     .empty = alias_empty,
     .store = alias_store,
+    .receive_address = alias_receive_address,
     .discard = alias_discard,
     .zap = alias_zap,
     .place = alias_place,

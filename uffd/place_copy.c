@@ -66,6 +66,19 @@ copy_store(UffdMemory *memory, uint64_t offset, const void *bytes)
     }
 }
 
+static void *
+copy_receive_address(UffdMemory *memory, uint64_t offset, uint64_t length)
+{
+    uint64_t page = offset / memory->layout.page_bytes;
+    uint64_t last = (offset + length - 1) / memory->layout.page_bytes;
+
+    if (memory->ranges->len > 0) {
+        return NULL;
+    }
+    page_bits_set(memory->stored, page, last - page + 1);
+    return memory->guest + offset;
+}
+
 static bool
 copy_discard(UffdMemory *memory, uint64_t offset, uint64_t length, GError **error)
 {
@@ -200,6 +213,7 @@ const UffdWay uffd_way_copy = {
         UINT64_C(1) << _UFFDIO_COPY | UINT64_C(1) << _UFFDIO_ZEROPAGE | UINT64_C(1) << _UFFDIO_WAKE,
     .empty = copy_empty,
     .store = copy_store,
+    .receive_address = copy_receive_address,
     .discard = copy_discard,
     .zap = copy_zap,
     .place = copy_place,

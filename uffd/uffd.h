@@ -9,13 +9,15 @@
  *     memory = uffd_memory_new(&layout, &error);        chooses the way of placing, see below
  *     uffd_memory_empty(memory, &error);                before the first page: all zero, THP set up
  *     uffd_store(memory, offset, bytes)                 precopy: pages that come, any order, again
+ *     uffd_receive_address(memory, offset, length)      or: where the caller receives them to
  *     uffd_memory_discard(memory, offset, length)       pages that will come again later
  *     uffd_memory_zap(memory)                           guest mapping empty (alias way)
  *     uffd_memory_register(memory, uffd, offset, length) from now on touching a page there that was
  *                                                       not placed stops the thread
  *     uffd_read_faults(uffd, faults, 16)                who waits where
  *     uffd_place(memory, offset, length, bytes)         bytes appear, waiting threads run on
- *     uffd_place_received(memory, offset, length)       stored before registering: make it visible
+ *     uffd_place_received(memory, offset, length)       stored before registering, or received to
+ *                                                       an address since: make it visible
  *     uffd_memory_finish(memory)                        all is there: unregister, 2 MiB pages again
  *
  * Two ways of placing, chosen in uffd_memory_new():
@@ -147,9 +149,21 @@ bool uffd_memory_register(UffdMemory *memory, Uffd *uffd, uint64_t offset, uint6
  * received before, and wakes who waits there: one ioctl for the range. */
 UffdResult uffd_place(UffdMemory *memory, uint64_t offset, uint64_t length, const void *bytes);
 
+/*
+ * Where the caller may receive the bytes of a range to, instead of handing them to uffd_store() or
+ * uffd_place(). Alias way: its place in the alias, also when it is registered; then
+ * uffd_place_received() shows what has come whole, at once or piece by piece. Copy way: its place
+ * in the guest mapping before registering. NULL: receive elsewhere, and place (copy way,
+ * registered; or a page of it is visible and the guest's own). From the call on the range counts as
+ * stored, and what it holds is undefined until it was received: the caller shows nothing of it
+ * before. Whole 4096-byte pages, also in huge pages. Thread: one a range.
+ */
+void *uffd_receive_address(UffdMemory *memory, uint64_t offset, uint64_t length);
+
 /* Makes a registered range visible that was stored before it was registered (or is a zero page
- * stored as a hole), and wakes who waits there. Already visible pages in it are passed over;
- * ALREADY when all were. A hole gets a page of its own (alias way: 4096 bytes of the memfd). */
+ * stored as a hole, or was received to its address), and wakes who waits there. Already visible
+ * pages in it are passed over; ALREADY when all were. A hole gets a page of its own (alias way:
+ * 4096 bytes of the memfd). */
 UffdResult uffd_place_received(UffdMemory *memory, uint64_t offset, uint64_t length);
 
 /* Pages that come in ascending order, gathered and placed with few ioctls. One a placing thread. */

@@ -126,8 +126,15 @@ discard(Destination *destination, const StreamElement *element, GError **error)
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
 {
-    if ((value & STREAM_HELLO_MASK) == STREAM_HELLO)
-        value = STREAM_HELLO_ANSWER | (value & STREAM_FEATURES);
+    if ((value & STREAM_HELLO_MASK) == STREAM_HELLO) {
+        value &= options_features(&destination->faultline->options);
+        destination->features = value;
+        if (value & STREAM_FEATURE_RUNS) {
+            destination_set_flag(&destination->main.takes_runs);
+            destination_set_flag(&destination->urgent.takes_runs);
+        }
+        value |= STREAM_HELLO_ANSWER;
+    }
     return destination_post(destination, STREAM_RETURN_PONG, value);
 }
 

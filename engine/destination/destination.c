@@ -96,9 +96,15 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->stage = destination_stage_accept;
     pthread_mutex_init(&destination->mailbox_lock, NULL);
     frame_queue_init(&destination->out);
+    frame_queue_init(&destination->asking);
     make_bitmaps(destination->blocks);
     page_channel_init(&destination->main, "main", destination->blocks);
     page_channel_init(&destination->urgent, "urgent", destination->blocks);
+    destination->walk = faultline->walks[FAULTLINE_WALK_FAULT];
+    destination->out.walk = destination->asking.walk = destination->walk;
+    destination->out.walk_step = destination->asking.walk_step = WALK_REQUEST_SEND;
+    destination->urgent.walk = destination->walk;
+    destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
     destination->listener = transport_listen(uri, error);
@@ -126,6 +132,7 @@ destination_free(Destination *destination)
     page_channel_clear(&destination->main);
     page_channel_clear(&destination->urgent);
     frame_queue_clear(&destination->out);
+    frame_queue_clear(&destination->asking);
     g_clear_pointer(&destination->blob, g_byte_array_unref);
     g_clear_pointer(&destination->device.bytes, g_byte_array_unref);
     g_clear_error(&destination->failure);
@@ -384,7 +391,20 @@ take_failure(Destination *destination, GError *failure)
     g_clear_error(&destination->failure);
     destination->failure = failure;
     destination->deadline_ns = 0;
+    destination_leave_run(destination);
     destination->stage = is_loaded_here ? destination_stage_paused : destination_stage_failing;
+}
+
+/* Somebody wants the connection to be broken in postcopy. */
+static bool
+take_break(Destination *destination, GError **error)
+{
+    if (!__atomic_exchange_n(&destination->wants_break, false, __ATOMIC_ACQUIRE) ||
+        context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        return false;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                "migrate-pause broke the connection, as it was asked to");
+    return true;
 }
 
 /* What the other roles met. */
@@ -427,7 +447,7 @@ destination_listen_step(void *self)
     if (destination_flag(&destination->is_stopping))
         return end(destination);
     StageResult result = STAGE_FAILED;
-    if (!take_role_errors(destination, &failure))
+    if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
     progress_set(&destination->faultline->progress.remaining_bytes,
                  count_missing(destination) * FAULTLINE_PAGE_BYTES);

@@ -49,11 +49,23 @@ typedef enum {
 typedef struct Destination Destination;
 typedef StageResult (*DestinationStage)(Destination *destination, GError **error);
 
+/* The pages of a run whose header was read: nothing else comes before their bytes. */
+typedef struct ComingRun {
+    RamBlock *block;
+    uint64_t page, count; /* next one to be taken, and how many are left; 0: no run */
+    uint64_t taken;
+    uint8_t *memory; /* where the first of the taken ones was received to, and all others are; NULL:
+                        they come through the channel's buffer */
+} ComingRun;
+
 /* A channel that brings pages; owned by the role that reads it. */
 typedef struct PageChannel {
     const char *name; /* "main", "urgent" */
+    bool takes_runs;  /* atomic: set by listen or package, whoever answers the hello */
     RamBlock *block;  /* last one named */
-    UffdRun *run;     /* pages gathered, not yet visible; main only */
+    ComingRun coming;
+    FaultlineWalkTrace *walk; /* of the role that reads it */
+    UffdRun *run;             /* single pages gathered, not yet visible; main only */
     RamBlock *run_block;
     /* a host page of several target pages, being put together */
     uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
@@ -102,6 +114,7 @@ struct Destination {
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
     bool in_postcopy;                   /* records are placed, not stored */
+    uint32_t features;                  /* agreed; not changed after is_listening */
     bool can_run;                       /* globalstate: the guest ran at the source */
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
@@ -120,13 +133,18 @@ struct Destination {
 
     /* fault thread */
     TransportSender *sender;
-    FrameQueue out;
+    FrameQueue out;       /* messages, on the main channel */
+    FrameQueue asking;    /* requests, on the urgent one, with the feature */
+    FrameQueue *requests; /* one of the two; NULL before LISTEN */
     TransportReceiver *urgent_receiver;
     Reader urgent_reader;
     PageChannel urgent;
-    const RamBlock *asked; /* block of the last REQ_PAGES_ID */
+    FaultlineWalkTrace *walk; /* NULL: not traced */
+    const RamBlock *asked;    /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
-    bool has_faults;      /* set by the ring: the userfaultfd is readable */
+    bool has_faults;      /* the userfaultfd may be readable; set by the ring, and after placing */
+    bool is_rereading;    /* it was set after placing */
+    Spin reread;          /* whether that finds anything */
     FaultAccount account; /* its figures are atomic */
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
@@ -160,6 +178,7 @@ struct Destination {
     GError *package_error, *fault_error; /* set before the flags */
 
     bool is_stopping; /* control thread */
+    bool wants_break; /* control thread; taken by listen */
 };
 
 /* Control thread. Opens userfaultfd if postcopy-ram is on, empties the memory, listens. */
@@ -230,14 +249,25 @@ uint64_t destination_state_limit(const Destination *destination);
 /* Messages to the source. false: the mailbox is full, try again later. Thread: listen, package. */
 bool destination_post(Destination *destination, StreamReturnType type, uint32_t value);
 
-/* Pages (place.c). read_record: the next record of a channel, not consumed. take_record: puts its
- * page where it belongs; PEER error for a record that breaks a rule. Thread: the channel's. */
+/* Pages (load.c, place.c). read_record: the next record of a channel, not consumed; of a run first
+ * its header, then as many of its pages as have come, as if they were a record. take_record: puts
+ * pages where they belong; PEER error for a record that breaks a rule. Thread: the channel's. */
 void page_channel_init(PageChannel *channel, const char *name, const RamBlocks *blocks);
 void page_channel_clear(PageChannel *channel);
 ReadResult destination_read_record(Reader *reader, const PageChannel *channel, StreamRecord *ret,
                                    size_t *ret_length, GError **error);
 bool destination_take_record(Destination *destination, PageChannel *channel,
                              const StreamRecord *record, GError **error);
+/* A run of the main channel whose pages are received to where they belong is under way. */
+static inline bool
+destination_is_receiving(const Destination *destination)
+{
+    return destination->main.coming.memory != NULL;
+}
+/* Receives on, and takes what has come. Thread: listen. */
+StageResult destination_receive_run(Destination *destination, GError **error);
+/* Forgets the rest of a run, for good: its memory is not written any more. Thread: listen. */
+void destination_leave_run(Destination *destination);
 /* Makes visible what a channel has gathered. */
 bool destination_flush_run(Destination *destination, PageChannel *channel, GError **error);
 /* Makes visible a page that is received, and with it all precopied ones of its extent. */

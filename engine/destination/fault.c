@@ -35,8 +35,9 @@ static void
 request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns)
 {
     const char *name = destination->asked == block ? NULL : block->is.name;
-    stream_put_request(frame_queue_writer(&destination->out), name, page * FAULTLINE_PAGE_BYTES,
+    stream_put_request(frame_queue_writer(destination->requests), name, page * FAULTLINE_PAGE_BYTES,
                        (uint32_t)block->is.page_size_bytes);
+    frame_queue_note_page(destination->requests, block, page);
     destination->asked = block;
     destination->asked_ns = now_ns;
     destination->count_asked++;
@@ -68,6 +69,7 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
         return false;
     }
     page = ram_block_host_page(block, page);
+    walk_step_at(destination->walk, WALK_FAULT_READ, block->index, page, now_ns);
     if (page_bitmap_is_set(block->received, page))
         return destination_show_received(block, page, error);
 
@@ -88,10 +90,13 @@ read_faults(Destination *destination, GError **error)
 {
     UffdFault faults[FAULTS_BATCH];
 
-    if (!destination->has_faults || !frame_queue_has_room(&destination->out))
+    if (!destination->has_faults || !frame_queue_has_room(destination->requests))
         return false;
     unsigned count = uffd_read_faults(destination->uffd, faults, FAULTS_BATCH);
     destination->has_faults = count == FAULTS_BATCH;
+    if (destination->is_rereading)
+        spin_learn(&destination->reread, count != 0);
+    destination->is_rereading = false;
     uint64_t now_ns = count ? clock_now_ns() : 0;
     /* All of them, also after an error: the kernel tells each only once, and a page that is here
      * must not stay hidden because another one could not be shown. */
@@ -128,6 +133,19 @@ take_urgent_record(Destination *destination, const StreamRecord *record, GError 
     return destination_take_record(destination, &destination->urgent, record, error);
 }
 
+/* A thread that was woken on this CPU has run on, and maybe into its next page, by the time the
+ * placing call returns: looking at once, before the ring is asked what else is new, saves that
+ * thread a system call or two. */
+static bool
+looks_again(Destination *destination)
+{
+    if (reader_available(&destination->urgent_reader) || !spin_allow(&destination->reread, 1))
+        return false;
+    destination->is_rereading = !destination->has_faults;
+    destination->has_faults = true;
+    return true;
+}
+
 /* Reads on to the end also when the source is lost: what it sent last is good. */
 static bool
 read_urgent(Destination *destination, GError **error)
@@ -150,6 +168,8 @@ read_urgent(Destination *destination, GError **error)
             return true;
         }
         reader_consume(&destination->urgent_reader, length);
+        if (looks_again(destination))
+            break;
     }
     return true;
 }
@@ -199,6 +219,9 @@ empty_mailbox(Destination *destination)
 static void
 send_messages(Destination *destination, GError **error)
 {
+    if (destination->asking.sender &&
+        frame_queue_flush(&destination->asking, error) == FLUSH_FAILED)
+        return;
     if (frame_queue_flush(&destination->out, error) == FLUSH_TAKEN && !*error) {
         empty_mailbox(destination);
         frame_queue_flush(&destination->out, error);
@@ -217,6 +240,7 @@ static bool
 attach(Destination *destination, GError **error)
 {
     TransportRing *ring = destination->fault.ring;
+    bool is_listening = destination_flag(&destination->is_listening); /* before the links */
     TransportLink *link = __atomic_load_n(&destination->fault_link, __ATOMIC_ACQUIRE);
     TransportLink *urgent = __atomic_load_n(&destination->fault_urgent_link, __ATOMIC_ACQUIRE);
 
@@ -227,10 +251,16 @@ attach(Destination *destination, GError **error)
     if (urgent && !destination->has_urgent) {
         destination->has_urgent = true;
         destination->urgent_receiver = transport_receiver_new(ring, urgent);
+        transport_receiver_look(destination->urgent_receiver);
         destination->urgent_reader = (Reader){.receiver = destination->urgent_receiver};
     }
-    if (!destination->is_watching && destination_flag(&destination->is_listening)) {
+    if (!destination->is_watching && is_listening) {
         destination->is_watching = true;
+        destination->requests = &destination->out;
+        if (urgent && (destination->features & STREAM_FEATURE_URGENT_REQUESTS)) {
+            destination->asking.sender = transport_sender_new(ring, urgent);
+            destination->requests = &destination->asking;
+        }
         account_start(&destination->account, destination->faultline);
         if (!transport_ring_watch(ring, uffd_fd(destination->uffd), &destination->has_faults,
                                   error))
@@ -335,5 +365,6 @@ destination_fault_close(void *self)
     Destination *destination = self;
     close_urgent(destination);
     g_clear_pointer(&destination->sender, transport_sender_free);
+    g_clear_pointer(&destination->asking.sender, transport_sender_free);
     destination_drop_fault_links(destination);
 }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The ram section: its block list, and its records, of which place.c takes the pages. Listen role,
- * in precopy and postcopy.
+ * in precopy and postcopy; reading a record, also the fault role for the urgent channel.
  */
 #include "engine/destination/destination.h"
 
 #include <string.h>
 
 #define RECORDS_BATCH 128u
+#define PIECE_PAGES   64u /* of a run that are placed at once */
 
 /* ---- The block list -------------------------------------------------------------------------- */
 
@@ -112,6 +113,60 @@ begin_block_list(Destination *destination, const StreamRecord *record, GError **
 
 /* ---- Records --------------------------------------------------------------------------------- */
 
+typedef struct RecordDecode {
+    const char *channel;
+    bool takes_runs;
+    StreamRecord *record;
+} RecordDecode;
+
+static StreamResult
+decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+              GError **error)
+{
+    const RecordDecode *decode = context;
+    return stream_decode_record(bytes, available, decode->channel, decode->takes_runs,
+                                decode->record, ret_length, error);
+}
+
+typedef struct PagesDecode {
+    const ComingRun *coming;
+    StreamRecord *record;
+} PagesDecode;
+
+/* As many whole pages of the run that is coming as are here. */
+static StreamResult
+decode_pages(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
+             GError **error)
+{
+    const PagesDecode *decode = context;
+    const ComingRun *coming = decode->coming;
+    uint64_t count = MIN(MIN(coming->count, PIECE_PAGES), available / FAULTLINE_PAGE_BYTES);
+    (void)error;
+
+    *ret_length = MAX(count, 1) * FAULTLINE_PAGE_BYTES;
+    if (!count)
+        return STREAM_MORE;
+    *decode->record = (StreamRecord){.flag = STREAM_RAM_PAGE,
+                                     .is_continue = true,
+                                     .offset = coming->page * FAULTLINE_PAGE_BYTES,
+                                     .count_pages = (uint32_t)count,
+                                     .page = bytes,
+                                     .page_length = (uint32_t)*ret_length};
+    return STREAM_OK;
+}
+
+ReadResult
+destination_read_record(Reader *reader, const PageChannel *channel, StreamRecord *ret,
+                        size_t *ret_length, GError **error)
+{
+    if (channel->coming.count) {
+        PagesDecode pages = {&channel->coming, ret};
+        return reader_decode(reader, decode_pages, &pages, ret_length, error);
+    }
+    RecordDecode decode = {channel->name, destination_flag(&channel->takes_runs), ret};
+    return reader_decode(reader, decode_record, &decode, ret_length, error);
+}
+
 static bool
 take_record(Destination *destination, const StreamRecord *record, GError **error)
 {
@@ -139,29 +194,39 @@ take_record(Destination *destination, const StreamRecord *record, GError **error
     }
 }
 
+static StageResult
+read_record(Destination *destination, GError **error)
+{
+    PageChannel *channel = &destination->main;
+    StreamRecord record;
+    size_t length;
+
+    StageResult result = destination_stage_of(
+        destination_read_record(&destination->reader, channel, &record, &length, error), error);
+    if (result == STAGE_STAY && !destination_flush_run(destination, channel, error))
+        return STAGE_FAILED;
+    /* What came before the link broke is good, and somebody may wait for it. */
+    if (result == STAGE_FAILED)
+        destination_flush_run(destination, channel, NULL);
+    if (result != STAGE_AGAIN)
+        return result;
+    if (!take_record(destination, &record, error))
+        return STAGE_FAILED;
+    reader_consume(&destination->reader, length);
+    return STAGE_AGAIN;
+}
+
 StageResult
 destination_stage_records(Destination *destination, GError **error)
 {
-    for (unsigned count = 0;
-         count < RECORDS_BATCH && destination->stage == destination_stage_records; count++) {
-        StreamRecord record;
-        size_t length;
-        StageResult result =
-            destination_stage_of(destination_read_record(&destination->reader, &destination->main,
-                                                         &record, &length, error),
-                                 error);
-        if (result == STAGE_STAY && !destination_flush_run(destination, &destination->main, error))
-            return STAGE_FAILED;
-        /* What came before the link broke is good, and somebody may wait for it. */
-        if (result == STAGE_FAILED)
-            destination_flush_run(destination, &destination->main, NULL);
-        if (result != STAGE_AGAIN)
-            return result;
-        if (!take_record(destination, &record, error))
-            return STAGE_FAILED;
-        reader_consume(&destination->reader, length);
-    }
-    return STAGE_AGAIN;
+    StageResult result = STAGE_AGAIN;
+
+    for (unsigned count = 0; count < RECORDS_BATCH && result == STAGE_AGAIN &&
+                             destination->stage == destination_stage_records;
+         count++)
+        result = destination_is_receiving(destination) ? destination_receive_run(destination, error)
+                                                       : read_record(destination, error);
+    return result;
 }
 
 StageResult

@@ -11,6 +11,8 @@
 
 #include <string.h>
 
+#define DIRECT_PAGES 8u /* of a run, from which on it is received to where it belongs */
+
 void
 page_channel_init(PageChannel *channel, const char *name, const RamBlocks *blocks)
 {
@@ -70,6 +72,7 @@ static bool
 serve_requested(Destination *destination, const PageChannel *channel, RamBlock *block,
                 uint64_t page, GError **error)
 {
+    walk_step(channel->walk, WALK_PAGE_PLACE, block->index, page);
     tell_account(destination, channel, block, page);
     if (channel == &destination->urgent)
         return true;
@@ -88,6 +91,21 @@ refuse_again(const PageChannel *channel, const RamBlock *block, uint64_t page, G
     return false;
 }
 
+/* Shows pages just marked to those who asked for them; *ret_count: how many these are. */
+static bool
+serve_waiting(Destination *destination, const PageChannel *channel, RamBlock *block, uint64_t page,
+              uint64_t end, uint64_t *ret_count, GError **error)
+{
+    *ret_count = 0;
+    while ((page = page_bitmap_next_set(block->requested, page, end)) < end) {
+        *ret_count += block->host_pages;
+        if (!serve_requested(destination, channel, block, page, error))
+            return false;
+        page += block->host_pages;
+    }
+    return true;
+}
+
 /* Whole host pages whose bytes are in place. */
 static bool
 mark_received(Destination *destination, const PageChannel *channel, RamBlock *block, uint64_t page,
@@ -96,14 +114,9 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
     Progress *progress = &destination->faultline->progress;
 
     uint64_t count_new = page_bitmap_set_range(block->received, page, count);
-    uint64_t count_requested = 0;
-    for (uint64_t i = page; i < page + count; i += block->host_pages) {
-        if (!page_bitmap_is_set(block->requested, i))
-            continue;
-        count_requested += block->host_pages;
-        if (!serve_requested(destination, channel, block, i, error))
-            return false;
-    }
+    uint64_t count_requested;
+    if (!serve_waiting(destination, channel, block, page, page + count, &count_requested, error))
+        return false;
     if (channel == &destination->urgent) {
         progress_add(&progress->requested_pages, count_requested);
         progress_add(&progress->neighbour_pages, count - count_requested);
@@ -154,14 +167,15 @@ gather_page(Destination *destination, PageChannel *channel, RamBlock *block, uin
     return true;
 }
 
+/* Whole host pages. */
 static bool
-place_page(Destination *destination, PageChannel *channel, RamBlock *block, uint64_t page,
-           const uint8_t *bytes, GError **error)
+place_pages(Destination *destination, PageChannel *channel, RamBlock *block, uint64_t page,
+            uint64_t count, const uint8_t *bytes, GError **error)
 {
-    uint64_t length = block->host_pages * FAULTLINE_PAGE_BYTES;
-    UffdResult result = uffd_place(block->memory, page * FAULTLINE_PAGE_BYTES, length, bytes);
+    UffdResult result =
+        uffd_place(block->memory, page * FAULTLINE_PAGE_BYTES, count * FAULTLINE_PAGE_BYTES, bytes);
     return check_result(result, block, page, error) &&
-           mark_received(destination, channel, block, page, block->host_pages, error);
+           mark_received(destination, channel, block, page, count, error);
 }
 
 /* Large host pages: put together from their target pages, which come one after the other. */
@@ -196,45 +210,44 @@ stage_page(Destination *destination, PageChannel *channel, RamBlock *block, uint
     if (++channel->staged_count < block->host_pages)
         return true;
     channel->staged_block = NULL;
-    return place_page(destination, channel, block, host_page,
-                      channel->staged_is_zero ? NULL : channel->staging, error);
+    return place_pages(destination, channel, block, host_page, block->host_pages,
+                       channel->staged_is_zero ? NULL : channel->staging, error);
 }
 
 static bool
-store_page(Destination *destination, RamBlock *block, uint64_t page, const uint8_t *bytes)
+stage_pages(Destination *destination, PageChannel *channel, RamBlock *block, uint64_t page,
+            uint64_t count, const uint8_t *bytes, GError **error)
 {
-    Progress *progress = &destination->faultline->progress;
+    for (uint64_t i = 0; i < count; i++)
+        if (!stage_page(destination, channel, block, page + i,
+                        bytes ? bytes + i * FAULTLINE_PAGE_BYTES : NULL, error))
+            return false;
+    return true;
+}
 
-    uffd_store(block->memory, page * FAULTLINE_PAGE_BYTES, bytes);
-    if (!page_bitmap_test_and_set(block->received, page))
-        __atomic_sub_fetch(&destination->missing_pages, 1, __ATOMIC_ACQ_REL);
-    progress_add(&progress->precopy_pages, 1);
+/* ---- Precopy --------------------------------------------------------------------------------- */
+
+static void
+mark_stored(Destination *destination, RamBlock *block, uint64_t page, uint64_t count)
+{
+    uint64_t count_new = page_bitmap_set_range(block->received, page, count);
+    if (count_new)
+        __atomic_sub_fetch(&destination->missing_pages, count_new, __ATOMIC_ACQ_REL);
+    progress_add(&destination->faultline->progress.precopy_pages, count);
+}
+
+static bool
+store_pages(Destination *destination, RamBlock *block, uint64_t page, uint64_t count,
+            const uint8_t *bytes)
+{
+    for (uint64_t i = 0; i < count; i++)
+        uffd_store(block->memory, (page + i) * FAULTLINE_PAGE_BYTES,
+                   bytes ? bytes + i * FAULTLINE_PAGE_BYTES : NULL);
+    mark_stored(destination, block, page, count);
     return true;
 }
 
 /* ---- Records --------------------------------------------------------------------------------- */
-
-typedef struct RecordDecode {
-    const char *channel;
-    StreamRecord *record;
-} RecordDecode;
-
-static StreamResult
-decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
-              GError **error)
-{
-    const RecordDecode *decode = context;
-    return stream_decode_record(bytes, available, decode->channel, decode->record, ret_length,
-                                error);
-}
-
-ReadResult
-destination_read_record(Reader *reader, const PageChannel *channel, StreamRecord *ret,
-                        size_t *ret_length, GError **error)
-{
-    RecordDecode decode = {channel->name, ret};
-    return reader_decode(reader, decode_record, &decode, ret_length, error);
-}
 
 static RamBlock *
 find_block(Destination *destination, PageChannel *channel, const StreamRecord *record,
@@ -252,40 +265,154 @@ find_block(Destination *destination, PageChannel *channel, const StreamRecord *r
             error, destination_peer_error("load ram: channel %s brings a page of block '%s', which "
                                           "is not here; give both sides the same memory",
                                           channel->name, record->name));
-    else if (record->offset >= block->is.length_bytes) {
+    else if (record->offset >= block->is.length_bytes ||
+             record->count_pages >
+                 (block->is.length_bytes - record->offset) / FAULTLINE_PAGE_BYTES) {
         g_propagate_error(error, destination_peer_error("load ram: offset 0x%" G_GINT64_MODIFIER
-                                                        "x lies past the end of block '%s'",
-                                                        record->offset, block->is.name));
+                                                        "x, pages %u, lies past the end of block "
+                                                        "'%s'",
+                                                        record->offset, record->count_pages,
+                                                        block->is.name));
         return NULL;
     }
     return block;
+}
+
+static void
+count_pages(Destination *destination, const PageChannel *channel, bool is_zero, uint64_t count)
+{
+    Progress *progress = &destination->faultline->progress;
+
+    if (channel == &destination->urgent)
+        progress_add(is_zero ? &progress->urgent_zero_pages : &progress->urgent_normal_pages,
+                     count);
+    else
+        progress_add(is_zero ? &progress->zero_pages : &progress->normal_pages, count);
+}
+
+/* None of them was here before. */
+static bool
+check_new(const PageChannel *channel, const RamBlock *block, uint64_t page, uint64_t count,
+          GError **error)
+{
+    uint64_t again = page_bitmap_next_set(block->received, page, page + count);
+    return again == page + count || refuse_again(channel, block, again, error);
+}
+
+/* A run's header: all of its pages are checked before a byte of them is written anywhere. */
+static bool
+begin_run(Destination *destination, PageChannel *channel, RamBlock *block, uint64_t page,
+          uint64_t count, GError **error)
+{
+    bool is_main = channel == &destination->main;
+
+    if ((!is_main || destination->in_postcopy) && !check_new(channel, block, page, count, error))
+        return false;
+    channel->coming = (ComingRun){.block = block, .page = page, .count = count};
+    if (is_main && count >= DIRECT_PAGES)
+        channel->coming.memory = uffd_receive_address(block->memory, page * FAULTLINE_PAGE_BYTES,
+                                                      count * FAULTLINE_PAGE_BYTES);
+    return destination_flush_run(destination, channel, error);
+}
+
+/* Pages whose bytes are here, or which are zero. */
+static bool
+take_pages(Destination *destination, PageChannel *channel, RamBlock *block, uint64_t page,
+           uint64_t count, const uint8_t *bytes, GError **error)
+{
+    bool is_urgent = channel == &destination->urgent;
+
+    count_pages(destination, channel, !bytes, count);
+    if (!is_urgent && !destination->in_postcopy)
+        return store_pages(destination, block, page, count, bytes);
+    if (!check_new(channel, block, page, count, error))
+        return false;
+    if (block->host_pages > 1)
+        return stage_pages(destination, channel, block, page, count, bytes, error);
+    if (count == 1 && !is_urgent)
+        return gather_page(destination, channel, block, page, bytes, error);
+    return place_pages(destination, channel, block, page, count, bytes, error);
 }
 
 bool
 destination_take_record(Destination *destination, PageChannel *channel, const StreamRecord *record,
                         GError **error)
 {
-    Progress *progress = &destination->faultline->progress;
     RamBlock *block = find_block(destination, channel, record, error);
     if (!block)
         return false;
     uint64_t page = record->offset / FAULTLINE_PAGE_BYTES;
-    const uint8_t *bytes = record->flag == STREAM_RAM_PAGE ? record->page : NULL;
-    bool is_urgent = channel == &destination->urgent;
+    ComingRun *coming = &channel->coming;
 
-    if (is_urgent)
-        progress_add(bytes ? &progress->urgent_normal_pages : &progress->urgent_zero_pages, 1);
-    else
-        progress_add(bytes ? &progress->normal_pages : &progress->zero_pages, 1);
-    if (!is_urgent && !destination->in_postcopy)
-        return store_page(destination, block, page, bytes);
-    if (page_bitmap_is_set(block->received, page))
-        return refuse_again(channel, block, page, error);
-    if (block->host_pages > 1)
-        return stage_page(destination, channel, block, page, bytes, error);
-    if (is_urgent)
-        return place_page(destination, channel, block, page, bytes, error);
-    return gather_page(destination, channel, block, page, bytes, error);
+    if (channel == &destination->urgent)
+        walk_step(channel->walk, WALK_REPLY_RECEIVE, block->index, page);
+    if (record->flag == STREAM_RAM_PAGE && !record->page)
+        return begin_run(destination, channel, block, page, record->count_pages, error);
+    if (coming->count) {
+        coming->page += record->count_pages;
+        coming->count -= record->count_pages;
+    }
+    return take_pages(destination, channel, block, page, record->count_pages,
+                      record->flag == STREAM_RAM_PAGE ? record->page : NULL, error);
+}
+
+/* ---- Runs received to where they belong -------------------------------------------------------
+ */
+
+/* The next count pages have been received. */
+static bool
+take_received(Destination *destination, PageChannel *channel, uint64_t count, GError **error)
+{
+    ComingRun *coming = &channel->coming;
+    RamBlock *block = coming->block;
+    uint64_t page = coming->page;
+
+    if (!count)
+        return true;
+    coming->page += count;
+    coming->count -= count;
+    coming->taken += count;
+    count_pages(destination, channel, false, count);
+    if (!destination->in_postcopy) {
+        mark_stored(destination, block, page, count);
+        return true;
+    }
+    UffdResult result = uffd_place_received(block->memory, page * FAULTLINE_PAGE_BYTES,
+                                            count * FAULTLINE_PAGE_BYTES);
+    return check_result(result, block, page, error) &&
+           mark_received(destination, channel, block, page, count, error);
+}
+
+/* Whatever has come whole is shown before this role sleeps, so that nobody waits for a page that is
+ * here; also what came before the link broke is good. */
+StageResult
+destination_receive_run(Destination *destination, GError **error)
+{
+    PageChannel *channel = &destination->main;
+    ComingRun *coming = &channel->coming;
+    g_autoptr(GError) failure = NULL;
+    size_t done_bytes;
+
+    ReadResult result = reader_receive_into(&destination->reader, coming->memory,
+                                            (coming->taken + coming->count) * FAULTLINE_PAGE_BYTES,
+                                            &done_bytes, &failure);
+    bool taken = take_received(destination, channel,
+                               done_bytes / FAULTLINE_PAGE_BYTES - coming->taken, error);
+    if (!coming->count || !taken)
+        coming->memory = NULL;
+    if (!taken)
+        return STAGE_FAILED;
+    if (failure)
+        g_propagate_error(error, g_steal_pointer(&failure));
+    return destination_stage_of(result, error);
+}
+
+void
+destination_leave_run(Destination *destination)
+{
+    if (destination->receiver)
+        transport_receive_leave(destination->receiver);
+    destination->main.coming = (ComingRun){0};
 }
 
 /* ---- Pages that are received and not yet visible --------------------------------------------- */

@@ -116,13 +116,21 @@ arguments_check_range(const FaultlineParameterRow *row, uint64_t value, GError *
     return false;
 }
 
-static const FaultlineParameterRow *
-find_parameter(const char *name)
+const FaultlineParameterRow *
+arguments_find_parameter(const char *name)
 {
     for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name != NULL; row++)
         if (g_str_equal(row->name, name))
             return row;
     return NULL;
+}
+
+uint64_t
+arguments_parameter(JsonNode *node)
+{
+    if (has_type(node, ARGUMENT_BOOLEAN))
+        return json_node_get_boolean(node);
+    return (uint64_t)json_node_get_int(node);
 }
 
 bool
@@ -133,13 +141,13 @@ arguments_check_parameters(JsonObject *object, GError **error)
     JsonNode *node;
     json_object_iter_init(&iter, object);
     while (json_object_iter_next(&iter, &name, &node)) {
-        const FaultlineParameterRow *row = find_parameter(name);
+        const FaultlineParameterRow *row = arguments_find_parameter(name);
         if (row == NULL)
             return refuse_unknown("", name, error);
-        Argument integer = {row->name, ARGUMENT_INTEGER, true};
-        if (!check_member(&integer, node, "", error))
-            return false;
-        if (!arguments_check_range(row, (uint64_t)json_node_get_int(node), error))
+        bool is_boolean = row->type == FAULTLINE_TYPE_BOOLEAN;
+        Argument argument = {row->name, is_boolean ? ARGUMENT_BOOLEAN : ARGUMENT_INTEGER, true};
+        if (!check_member(&argument, node, "", error) ||
+            !arguments_check_range(row, arguments_parameter(node), error))
             return false;
     }
     return true;

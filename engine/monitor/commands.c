@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The one table of commands: QMP, exec-oob, query-commands, HMP and its help read it; and the
- * commands that are about the guest or the monitor itself.
+ * Finding and running a command of the table, and the commands that are about the guest or the
+ * monitor itself: what clients ask before they start, run and stop, quit, guest memory to a file.
  *
- * What a migration command does is in migrate_commands.c and query_migrate.c, what a typed line
- * means in hmp.c. Control thread.
+ * The table is command_table.c; what a migration command does is in migrate_commands.c and
+ * query_migrate.c, what a typed line means in hmp.c. Control thread.
  */
 #include "engine/monitor/monitor.h"
 
-static JsonNode *
-reply(JsonObject *object)
+JsonNode *
+command_reply(JsonObject *object)
 {
     JsonNode *node = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(node, object);
@@ -19,7 +19,7 @@ reply(JsonObject *object)
 JsonNode *
 command_done(void)
 {
-    return reply(json_object_new());
+    return command_reply(json_object_new());
 }
 
 JsonObject *
@@ -36,15 +36,15 @@ command_version(void)
     return version;
 }
 
-static JsonNode *
-query_version_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+JsonNode *
+command_query_version_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
     (void)monitor, (void)object, (void)error;
-    return reply(command_version());
+    return command_reply(command_version());
 }
 
-static JsonNode *
-query_commands_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+JsonNode *
+command_query_commands_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
     (void)monitor, (void)object, (void)error;
     JsonArray *list = json_array_new();
@@ -60,25 +60,57 @@ query_commands_run(FaultlineMonitor *monitor, JsonObject *object, GError **error
     return node;
 }
 
-static JsonNode *
-query_name_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+JsonNode *
+command_query_name_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
     (void)object, (void)error;
     JsonObject *name = json_object_new();
     if (monitor->name != NULL)
         json_object_set_string_member(name, "name", monitor->name);
-    return reply(name);
+    return command_reply(name);
 }
 
-static JsonNode *
-query_status_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+const char *
+command_status(FaultlineMonitor *monitor, bool *ret_is_running)
+{
+    FaultlineRunState state = faultline_run_state(monitor->faultline);
+    bool is_here = state == FAULTLINE_RUN_RUNNING || state == FAULTLINE_RUN_PAUSED;
+    const char *ended = is_here && monitor->host.guest_end != NULL
+                            ? monitor->host.guest_end(monitor->opaque)
+                            : NULL;
+    *ret_is_running = state == FAULTLINE_RUN_RUNNING && ended == NULL;
+    return ended != NULL ? ended : faultline_run_state_name(state);
+}
+
+JsonNode *
+command_query_status_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
     (void)object, (void)error;
-    FaultlineRunState state = faultline_run_state(monitor->faultline);
+    bool is_running;
     JsonObject *status = json_object_new();
-    json_object_set_string_member(status, "status", faultline_run_state_name(state));
-    json_object_set_boolean_member(status, "running", state == FAULTLINE_RUN_RUNNING);
-    return reply(status);
+    json_object_set_string_member(status, "status", command_status(monitor, &is_running));
+    json_object_set_boolean_member(status, "running", is_running);
+    return command_reply(status);
+}
+
+JsonNode *
+command_query_cpus_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object, (void)error;
+    JsonArray *list = json_array_new();
+    pid_t thread;
+    for (unsigned i = 0; (thread = faultline_vcpu_thread(monitor->faultline, i)) != 0; i++) {
+        g_autofree char *path = g_strdup_printf("/machine/cpu[%u]", i);
+        JsonObject *cpu = json_object_new();
+        json_object_set_int_member(cpu, "cpu-index", i);
+        json_object_set_int_member(cpu, "thread-id", thread);
+        json_object_set_string_member(cpu, "qom-path", path);
+        json_object_set_string_member(cpu, "target", "x86_64");
+        json_array_add_object_element(list, cpu);
+    }
+    JsonNode *node = json_node_new(JSON_NODE_ARRAY);
+    json_node_take_array(node, list);
+    return node;
 }
 
 /* While a guest is awaited, stop and cont say whether it is to run once it is here. */
@@ -91,8 +123,8 @@ set_autostart_if_awaited(Faultline *faultline, bool autostart)
     return true;
 }
 
-static JsonNode *
-stop_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+JsonNode *
+command_stop_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
     (void)object;
     if (set_autostart_if_awaited(monitor->faultline, false))
@@ -100,17 +132,26 @@ stop_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
     return faultline_stop(monitor->faultline, error) ? command_done() : NULL;
 }
 
-static JsonNode *
-cont_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+JsonNode *
+command_cont_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
     (void)object;
     if (set_autostart_if_awaited(monitor->faultline, true))
         return command_done();
+    bool is_running;
+    const char *status = command_status(monitor, &is_running);
+    if (g_str_equal(status, "shutdown") || g_str_equal(status, "internal-error")) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE,
+                    "cont: the guest is in state '%s': it ended by itself and cannot run on; the "
+                    "program's log says why",
+                    status);
+        return NULL;
+    }
     return faultline_cont(monitor->faultline, error) ? command_done() : NULL;
 }
 
-static JsonNode *
-quit_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+JsonNode *
+command_quit_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
     (void)object;
     if (monitor->host.quit == NULL) {
@@ -122,8 +163,8 @@ quit_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
     return command_done();
 }
 
-static JsonNode *
-human_monitor_command_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+JsonNode *
+command_human_monitor_command_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
     (void)error;
     g_autofree char *output =
@@ -131,130 +172,20 @@ human_monitor_command_run(FaultlineMonitor *monitor, JsonObject *object, GError 
     return json_node_init_string(json_node_alloc(), output);
 }
 
-static const Argument arguments_negotiate[] = {{"enable", ARGUMENT_ARRAY, true}, {NULL, 0, false}};
-
-static const Argument arguments_migrate[] = {
-    {"uri", ARGUMENT_STRING, true},
-    {"channels", ARGUMENT_ARRAY, true},
-    {"resume", ARGUMENT_BOOLEAN, true},
-    {"detach", ARGUMENT_BOOLEAN, true},
-    {NULL, 0, false},
-};
-
-static const Argument arguments_migrate_incoming[] = {
-    {"uri", ARGUMENT_STRING, true},
-    {"channels", ARGUMENT_ARRAY, true},
-    {"exit-on-error", ARGUMENT_BOOLEAN, true},
-    {NULL, 0, false},
-};
-
-static const Argument arguments_set_capabilities[] = {
-    {"capabilities", ARGUMENT_ARRAY, false},
-    {NULL, 0, false},
-};
-
-static const Argument arguments_human_monitor_command[] = {
-    {"command-line", ARGUMENT_STRING, false},
-    {"cpu-index", ARGUMENT_INTEGER, true},
-    {NULL, 0, false},
-};
-
-const Command command_table[] = {
-    {.name = "qmp_capabilities", .arguments = arguments_negotiate, .negotiation = true},
-    {.name = "query-version", .run = query_version_run},
-    {.name = "query-commands", .run = query_commands_run},
-    {.name = "query-name", .run = query_name_run},
-    {.name = "query-status",
-     .run = query_status_run,
-     .typed = "info status",
-     .typed_synopsis = "",
-     .help = "whether the guest runs here",
-     .run_typed = hmp_info_status},
-    {.name = "query-migrate",
-     .run = query_migrate_run,
-     .out_of_band = true,
-     .typed = "info migrate",
-     .typed_synopsis = "",
-     .help = "status and figures of the migration",
-     .run_typed = hmp_info_migrate},
-    {.name = "query-migrate-capabilities",
-     .run = migrate_query_capabilities_run,
-     .typed = "info migrate_capabilities",
-     .typed_synopsis = "",
-     .help = "capabilities, on or off",
-     .run_typed = hmp_info_capabilities},
-    {.name = "query-migrate-parameters",
-     .run = migrate_query_parameters_run,
-     .typed = "info migrate_parameters",
-     .typed_synopsis = "",
-     .help = "parameters with their values",
-     .run_typed = hmp_info_parameters},
-    {.name = "migrate",
-     .arguments = arguments_migrate,
-     .run = migrate_run,
-     .typed = "migrate",
-     .typed_synopsis = "[-d] URI",
-     .help = "move the guest to tcp:HOST:PORT, unix:PATH or fd:N; always in the background",
-     .run_typed = hmp_migrate},
-    {.name = "migrate-incoming",
-     .arguments = arguments_migrate_incoming,
-     .run = migrate_incoming_run,
-     .typed = "migrate_incoming",
-     .typed_synopsis = "URI",
-     .help = "listen at URI and receive one guest",
-     .run_typed = hmp_migrate_incoming},
-    {.name = "migrate-start-postcopy",
-     .run = migrate_start_postcopy_run,
-     .out_of_band = true,
-     .typed = "migrate_start_postcopy",
-     .typed_synopsis = "",
-     .help = "switch to postcopy as soon as the pass under way allows it",
-     .run_typed = hmp_migrate_start_postcopy},
-    {.name = "migrate_cancel",
-     .run = migrate_cancel_run,
-     .out_of_band = true,
-     .typed = "migrate_cancel",
-     .typed_synopsis = "",
-     .help = "end a precopy; the guest stays here",
-     .run_typed = hmp_migrate_cancel},
-    {.name = "migrate-set-capabilities",
-     .arguments = arguments_set_capabilities,
-     .run = migrate_set_capabilities_run,
-     .typed = "migrate_set_capability",
-     .typed_synopsis = "CAPABILITY on|off",
-     .help = "switch a capability",
-     .run_typed = hmp_migrate_set_capability},
-    {.name = "migrate-set-parameters",
-     .check = arguments_check_parameters,
-     .run = migrate_set_parameters_run,
-     .typed = "migrate_set_parameter",
-     .typed_synopsis = "PARAMETER VALUE",
-     .help = "set a parameter; sizes take K, M, G, T (max-bandwidth without a letter: MiB/s)",
-     .run_typed = hmp_migrate_set_parameter},
-    {.name = "stop",
-     .run = stop_run,
-     .typed = "stop|s",
-     .typed_synopsis = "",
-     .help = "pause the guest",
-     .run_typed = hmp_stop},
-    {.name = "cont",
-     .run = cont_run,
-     .typed = "cont|c",
-     .typed_synopsis = "",
-     .help = "run the guest",
-     .run_typed = hmp_cont},
-    {.name = "quit",
-     .run = quit_run,
-     .typed = "quit|q",
-     .typed_synopsis = "",
-     .help = "end this program; a guest that is only partly here is lost",
-     .run_typed = hmp_quit},
-    {.name = "human-monitor-command",
-     .arguments = arguments_human_monitor_command,
-     .run = human_monitor_command_run},
-    {.typed = "help|?", .typed_synopsis = "[COMMAND]", .help = "this list", .run_typed = hmp_help},
-    {.name = NULL, .typed = NULL},
-};
+JsonNode *
+command_pmemsave_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    if (monitor->host.save_memory == NULL) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                    "pmemsave: this program does not let its monitor write files");
+        return NULL;
+    }
+    uint64_t address = (uint64_t)json_object_get_int_member(object, "val");
+    uint64_t length_bytes = (uint64_t)json_object_get_int_member(object, "size");
+    bool is_saved = monitor->host.save_memory(monitor->opaque, address, length_bytes,
+                                              arguments_string(object, "filename"), error);
+    return is_saved ? command_done() : NULL;
+}
 
 const Command *
 command_find(const char *name)

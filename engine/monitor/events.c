@@ -18,6 +18,7 @@ faultline_monitor_new(Faultline *faultline, const FaultlineMonitorHost *host, vo
     monitor->name = host->name != NULL ? g_utf8_make_valid(host->name, -1) : NULL;
     monitor->opaque = opaque;
     monitor->sessions = g_ptr_array_new();
+    fds_init(monitor);
     return monitor;
 }
 
@@ -28,6 +29,7 @@ faultline_monitor_free(FaultlineMonitor *monitor)
         return;
     g_assert(monitor->sessions->len == 0);
     g_ptr_array_free(monitor->sessions, TRUE);
+    fds_clear(monitor);
     g_free(monitor->name);
     g_free(monitor);
 }

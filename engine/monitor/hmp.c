@@ -11,8 +11,8 @@
 
 #include "engine/monitor/monitor.h"
 
-static bool
-refuse(GError **error, const char *text)
+bool
+hmp_refuse(GError **error, const char *text)
 {
     g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT, text);
     return false;
@@ -28,28 +28,30 @@ run_command(FaultlineMonitor *monitor, const char *name, JsonObject *object, GEr
 }
 
 static bool
-run_plain(FaultlineMonitor *monitor, const char *name, char **words, GError **error)
-{
-    if (words[0] != NULL)
-        return refuse(error, "this command takes no arguments");
-    return run_command(monitor, name, json_object_new(), error);
-}
-
-static bool
-run_with_uri(FaultlineMonitor *monitor, const char *name, char **words, GError **error)
+run_with_uri(FaultlineMonitor *monitor, const char *name, char **words, bool resume, GError **error)
 {
     if (g_strv_length(words) != 1)
-        return refuse(error, "expecting one URI: tcp:HOST:PORT, unix:PATH or fd:N");
+        return hmp_refuse(error, "expecting one URI: tcp:HOST:PORT, unix:PATH or fd:NAME");
     JsonObject *arguments = json_object_new();
     json_object_set_string_member(arguments, "uri", words[0]);
+    if (resume)
+        json_object_set_boolean_member(arguments, "resume", TRUE);
     return run_command(monitor, name, arguments, error);
 }
 
 bool
-hmp_migrate(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
+hmp_migrate(FaultlineMonitor *monitor, const Command *command, char **words, GString *output,
+            GError **error)
 {
-    bool is_detached = words[0] != NULL && g_str_equal(words[0], "-d");
-    if (!run_with_uri(monitor, "migrate", words + is_detached, error))
+    (void)command;
+    bool is_detached = false, resumes = false;
+    for (; words[0] != NULL && words[0][0] == '-'; words++) {
+        is_detached |= g_str_equal(words[0], "-d");
+        resumes |= g_str_equal(words[0], "-r");
+        if (!g_str_equal(words[0], "-d") && !g_str_equal(words[0], "-r"))
+            return hmp_refuse(error, "expecting -d, -r or a URI");
+    }
+    if (!run_with_uri(monitor, "migrate", words, resumes, error))
         return false;
     if (!is_detached)
         g_string_append(output, "Migration runs in the background; see 'info migrate'\n");
@@ -57,10 +59,49 @@ hmp_migrate(FaultlineMonitor *monitor, char **words, GString *output, GError **e
 }
 
 bool
-hmp_migrate_incoming(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
+hmp_migrate_incoming(FaultlineMonitor *monitor, const Command *command, char **words,
+                     GString *output, GError **error)
 {
     (void)output;
-    return run_with_uri(monitor, "migrate-incoming", words, error);
+    return run_with_uri(monitor, command->name, words, false, error);
+}
+
+bool
+hmp_migrate_recover(FaultlineMonitor *monitor, const Command *command, char **words,
+                    GString *output, GError **error)
+{
+    (void)output;
+    return run_with_uri(monitor, command->name, words, false, error);
+}
+
+/* One word that is the command's one text argument. */
+static bool
+run_with_text(FaultlineMonitor *monitor, const Command *command, char **words, GError **error)
+{
+    if (g_strv_length(words) != 1) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT, "expecting one word: %s",
+                    command->typed_synopsis);
+        return false;
+    }
+    JsonObject *arguments = json_object_new();
+    json_object_set_string_member(arguments, command->arguments[0].name, words[0]);
+    return run_command(monitor, command->name, arguments, error);
+}
+
+bool
+hmp_migrate_continue(FaultlineMonitor *monitor, const Command *command, char **words,
+                     GString *output, GError **error)
+{
+    (void)output;
+    return run_with_text(monitor, command, words, error);
+}
+
+bool
+hmp_fd_name(FaultlineMonitor *monitor, const Command *command, char **words, GString *output,
+            GError **error)
+{
+    (void)output;
+    return run_with_text(monitor, command, words, error);
 }
 
 static bool
@@ -73,12 +114,13 @@ parse_switch(const char *text, bool *ret_on)
 }
 
 bool
-hmp_migrate_set_capability(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
+hmp_migrate_set_capability(FaultlineMonitor *monitor, const Command *command, char **words,
+                           GString *output, GError **error)
 {
-    (void)output;
+    (void)command, (void)output;
     bool on;
     if (g_strv_length(words) != 2 || !parse_switch(words[1], &on))
-        return refuse(error, "expecting a capability and 'on' or 'off'");
+        return hmp_refuse(error, "expecting a capability and 'on' or 'off'");
     JsonObject *entry = json_object_new();
     json_object_set_string_member(entry, "capability", words[0]);
     json_object_set_boolean_member(entry, "state", on);
@@ -116,15 +158,6 @@ parse_size(const char *text, uint64_t plain, uint64_t *ret_value)
     return true;
 }
 
-static const FaultlineParameterRow *
-find_parameter(const char *name)
-{
-    const FaultlineParameterRow *row = faultline_parameter_table();
-    while (row->name != NULL && !g_str_equal(row->name, name))
-        row++;
-    return row->name != NULL ? row : NULL;
-}
-
 /* QEMU's monitor takes a plain number for these two as MiB/s, for all other sizes as bytes. */
 static uint64_t
 plain_factor(const FaultlineParameterRow *row)
@@ -137,25 +170,32 @@ plain_factor(const FaultlineParameterRow *row)
 static bool
 parse_value(const FaultlineParameterRow *row, const char *text, uint64_t *ret_value, GError **error)
 {
-    if (row->unit != NULL && g_str_has_prefix(row->unit, "bytes")) {
+    if (row->type == FAULTLINE_TYPE_BOOLEAN) {
+        bool on = false;
+        bool is_good = parse_switch(text, &on);
+        *ret_value = on;
+        return is_good || hmp_refuse(error, "expecting 'on' or 'off'");
+    }
+    if (row->type == FAULTLINE_TYPE_SIZE) {
         if (parse_size(text, plain_factor(row), ret_value))
             return true;
-        return refuse(error, "expecting a size: a number, and B, K, M, G or T after it");
+        return hmp_refuse(error, "expecting a size: a number, and B, K, M, G or T after it");
     }
     guint64 value;
     if (!g_ascii_string_to_unsigned(text, 10, 0, INT64_MAX, &value, NULL))
-        return refuse(error, "expecting a number that is not negative");
+        return hmp_refuse(error, "expecting a number that is not negative");
     *ret_value = value;
     return true;
 }
 
 bool
-hmp_migrate_set_parameter(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
+hmp_migrate_set_parameter(FaultlineMonitor *monitor, const Command *command, char **words,
+                          GString *output, GError **error)
 {
-    (void)output;
+    (void)command, (void)output;
     if (g_strv_length(words) != 2)
-        return refuse(error, "expecting a parameter and its value");
-    const FaultlineParameterRow *row = find_parameter(words[0]);
+        return hmp_refuse(error, "expecting a parameter and its value");
+    const FaultlineParameterRow *row = arguments_find_parameter(words[0]);
     if (row == NULL) {
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
                     "Parameter '%s' is unexpected; 'info migrate_parameters' lists them", words[0]);
@@ -165,90 +205,55 @@ hmp_migrate_set_parameter(FaultlineMonitor *monitor, char **words, GString *outp
     if (!parse_value(row, words[1], &value, error))
         return false;
     JsonObject *arguments = json_object_new();
-    json_object_set_int_member(arguments, row->name, (int64_t)value);
+    if (row->type == FAULTLINE_TYPE_BOOLEAN)
+        json_object_set_boolean_member(arguments, row->name, value != 0);
+    else
+        json_object_set_int_member(arguments, row->name, (int64_t)value);
     return run_command(monitor, "migrate-set-parameters", arguments, error);
 }
 
 bool
-hmp_migrate_start_postcopy(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
+hmp_calc_dirty_rate(FaultlineMonitor *monitor, const Command *command, char **words,
+                    GString *output, GError **error)
 {
-    (void)output;
-    return run_plain(monitor, "migrate-start-postcopy", words, error);
-}
-
-bool
-hmp_migrate_cancel(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
-{
-    (void)output;
-    return run_plain(monitor, "migrate_cancel", words, error);
-}
-
-bool
-hmp_stop(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
-{
-    (void)output;
-    return run_plain(monitor, "stop", words, error);
-}
-
-bool
-hmp_cont(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
-{
-    (void)output;
-    return run_plain(monitor, "cont", words, error);
-}
-
-bool
-hmp_quit(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
-{
-    (void)output;
-    return run_plain(monitor, "quit", words, error);
-}
-
-bool
-hmp_info_migrate(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
-{
-    (void)words, (void)error;
-    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
-    faultline_query(monitor->faultline, info);
-    g_autofree char *listening = faultline_incoming_address(monitor->faultline);
-    info_migrate_render(info, listening, output);
+    guint64 seconds;
+    if (g_strv_length(words) != 1 ||
+        !g_ascii_string_to_unsigned(words[0], 10, 0, INT32_MAX, &seconds, NULL))
+        return hmp_refuse(error, "expecting a number of seconds");
+    JsonObject *arguments = json_object_new();
+    json_object_set_int_member(arguments, "calc-time", (int64_t)seconds);
+    if (!run_command(monitor, command->name, arguments, error))
+        return false;
+    g_string_append(output, "Measuring; 'info dirty_rate' has the outcome when the time is over\n");
     return true;
 }
 
-bool
-hmp_info_capabilities(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
+/* A number, decimal or with 0x. */
+static bool
+parse_number(const char *text, int64_t *ret_value)
 {
-    (void)words, (void)error;
-    for (const FaultlineCapabilityRow *row = faultline_capability_table(); row->name; row++)
-        g_string_append_printf(output, "%s: %s\n", row->name,
-                               faultline_get_capability(monitor->faultline, row->name) ? "on"
-                                                                                       : "off");
-    return true;
+    bool is_hex = g_str_has_prefix(text, "0x");
+    guint64 value = 0;
+    bool is_good = g_ascii_string_to_unsigned(text + (is_hex ? 2 : 0), is_hex ? 16 : 10, 0,
+                                              INT64_MAX, &value, NULL);
+    *ret_value = (int64_t)value;
+    return is_good;
 }
 
 bool
-hmp_info_parameters(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
+hmp_pmemsave(FaultlineMonitor *monitor, const Command *command, char **words, GString *output,
+             GError **error)
 {
-    (void)words, (void)error;
-    for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++)
-        g_string_append_printf(output, "%s: %" G_GUINT64_FORMAT "%s%s\n", row->name,
-                               faultline_get_parameter(monitor->faultline, row->name),
-                               row->unit != NULL && *row->unit != '\0' ? " " : "",
-                               row->unit != NULL ? row->unit : "");
-    return true;
-}
-
-bool
-hmp_info_status(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
-{
-    (void)words, (void)error;
-    FaultlineRunState state = faultline_run_state(monitor->faultline);
-    const char *name = faultline_run_state_name(state);
-    if (state == FAULTLINE_RUN_RUNNING || state == FAULTLINE_RUN_PAUSED)
-        g_string_append_printf(output, "VM status: %s\n", name);
-    else
-        g_string_append_printf(output, "VM status: paused (%s)\n", name);
-    return true;
+    (void)output;
+    int64_t address, length_bytes;
+    if (g_strv_length(words) != 3 || !parse_number(words[0], &address) ||
+        !parse_number(words[1], &length_bytes))
+        return hmp_refuse(error, "expecting an address, a number of bytes and a file");
+    JsonObject *arguments = json_object_new();
+    json_object_set_int_member(arguments, "val", address);
+    json_object_set_int_member(arguments, "size", length_bytes);
+    json_object_set_string_member(arguments, "filename", words[2]);
+    return run_command(monitor, command->name, arguments, error);
 }
 
 /* ---- Finding the row ------------------------------------------------------------------------- */
@@ -282,9 +287,10 @@ find_typed(char **words, unsigned *ret_count)
 }
 
 bool
-hmp_help(FaultlineMonitor *monitor, char **words, GString *output, GError **error)
+hmp_help(FaultlineMonitor *monitor, const Command *command, char **words, GString *output,
+         GError **error)
 {
-    (void)monitor;
+    (void)monitor, (void)command;
     unsigned count;
     const Command *only = words[0] != NULL ? find_typed(words, &count) : NULL;
     gsize before = output->len;
@@ -297,7 +303,16 @@ hmp_help(FaultlineMonitor *monitor, char **words, GString *output, GError **erro
         g_string_append_printf(output, "%s%s%s -- %s\n", c->typed,
                                c->typed_synopsis[0] != '\0' ? " " : "", c->typed_synopsis, c->help);
     }
-    return output->len > before || refuse(error, "no such command; 'help' lists them");
+    return output->len > before || hmp_refuse(error, "no such command; 'help' lists them");
+}
+
+/* A command that is typed without arguments. */
+static bool
+run_plain(FaultlineMonitor *monitor, const Command *command, char **words, GError **error)
+{
+    if (words[0] != NULL)
+        return hmp_refuse(error, "this command takes no arguments");
+    return run_command(monitor, command->name, json_object_new(), error);
 }
 
 static bool
@@ -313,8 +328,10 @@ run_line(FaultlineMonitor *monitor, const char *line, GString *output, GError **
     }
     unsigned count;
     const Command *command = find_typed(words, &count);
+    if (command != NULL && command->run_typed != NULL)
+        return command->run_typed(monitor, command, words + count, output, error);
     if (command != NULL)
-        return command->run_typed(monitor, words + count, output, error);
+        return run_plain(monitor, command, words + count, error);
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
                 "unknown command: '%s'; 'help' lists them", words[0]);
     return false;

@@ -7,34 +7,112 @@
  */
 #include "engine/monitor/monitor.h"
 
+static JsonNode *
+refuse_state(const char *text, GError **error)
+{
+    g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE, text);
+    return NULL;
+}
+
+static bool
+is_paused(FaultlineMonitor *monitor, bool incoming)
+{
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+    faultline_query(monitor->faultline, info);
+    return info->status == FAULTLINE_STATUS_POSTCOPY_PAUSED && info->incoming == incoming;
+}
+
+/* Going on after postcopy-paused is not part of this version: says so, or what is wrong besides. */
+static JsonNode *
+refuse_resume(FaultlineMonitor *monitor, GError **error)
+{
+    if (!is_paused(monitor, false))
+        return refuse_state(
+            "migrate: cannot resume, as there is no paused migration; 'resume' goes "
+            "on with one whose status is postcopy-paused",
+            error);
+    if (faultline_get_capability(monitor->faultline, "release-ram"))
+        return refuse_state("migrate: cannot resume, as with capability 'release-ram' the pages "
+                            "that were sent are gone at the source",
+                            error);
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                "migrate: 'resume' is not supported by this version; the pages that have not moved "
+                "are kept here: keep both processes");
+    return NULL;
+}
+
+/* Where a command with `uri` or `channels` goes, as the engine takes it. */
+static char *
+read_uri(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    g_autofree char *uri = channels_uri(object, error);
+    return uri != NULL ? fds_resolve(monitor, uri, error) : NULL;
+}
+
 JsonNode *
 migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
-    if (arguments_boolean(object, "resume", false)) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
-                    "migrate: 'resume' is not supported by this version; a migration in "
-                    "postcopy-paused keeps its pages on both sides");
+    g_autofree char *uri = read_uri(monitor, object, error);
+    if (uri == NULL)
         return NULL;
-    }
-    g_autofree char *uri = channels_uri(object, error);
-    if (uri == NULL || !faultline_migrate(monitor->faultline, uri, error))
+    if (arguments_boolean(object, "resume", false))
+        return refuse_resume(monitor, error);
+    if (!faultline_migrate(monitor->faultline, uri, error))
         return NULL;
+    fds_forget(monitor, uri);
     return command_done();
 }
 
 JsonNode *
 migrate_incoming_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
-    if (arguments_boolean(object, "exit-on-error", false)) {
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
-                    "migrate-incoming: 'exit-on-error' is not supported; leave it out and watch "
-                    "for status failed");
-        return NULL;
-    }
-    g_autofree char *uri = channels_uri(object, error);
+    g_autofree char *uri = read_uri(monitor, object, error);
     if (uri == NULL || !faultline_incoming(monitor->faultline, uri, error))
         return NULL;
+    fds_forget(monitor, uri);
+    monitor->stays_on_error = !arguments_boolean(object, "exit-on-error", true);
     return command_done();
+}
+
+bool
+faultline_monitor_stays_on_error(const FaultlineMonitor *monitor)
+{
+    return monitor->stays_on_error;
+}
+
+JsonNode *
+migrate_pause_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object;
+    return faultline_pause(monitor->faultline, error) ? command_done() : NULL;
+}
+
+JsonNode *
+migrate_recover_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object;
+    if (!is_paused(monitor, true))
+        return refuse_state("migrate-recover: it can only be run at a destination when postcopy is "
+                            "paused",
+                            error);
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                "migrate-recover: it is not supported by this version; the guest waits for the "
+                "pages that the source keeps: keep both processes");
+    return NULL;
+}
+
+JsonNode *
+migrate_continue_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    const char *name = arguments_string(object, "state");
+    for (unsigned i = 0; i < FAULTLINE_STATUS_COUNT; i++)
+        if (g_str_equal(faultline_status_name((FaultlineStatus)i), name))
+            return faultline_continue(monitor->faultline, (FaultlineStatus)i, error)
+                       ? command_done()
+                       : NULL;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                "Parameter 'state' does not accept value '%s'", name);
+    return NULL;
 }
 
 JsonNode *
@@ -198,7 +276,7 @@ migrate_set_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GError
     json_object_iter_init_ordered(&iter, object);
     while (json_object_iter_next_ordered(&iter, &name, &node)) {
         uint64_t before = faultline_get_parameter(monitor->faultline, name);
-        uint64_t value = (uint64_t)json_node_get_int(node);
+        uint64_t value = arguments_parameter(node);
         if (!faultline_set_parameter(monitor->faultline, name, value, error)) {
             restore_parameters(monitor->faultline, names, values);
             return NULL;
@@ -214,10 +292,13 @@ migrate_query_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GErr
 {
     (void)object, (void)error;
     JsonObject *parameters = json_object_new();
-    for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++)
-        json_object_set_int_member(
-            parameters, row->name,
-            (int64_t)MIN(faultline_get_parameter(monitor->faultline, row->name), INT64_MAX));
+    for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
+        uint64_t value = faultline_get_parameter(monitor->faultline, row->name);
+        if (row->type == FAULTLINE_TYPE_BOOLEAN)
+            json_object_set_boolean_member(parameters, row->name, value != 0);
+        else
+            json_object_set_int_member(parameters, row->name, (int64_t)MIN(value, INT64_MAX));
+    }
     JsonNode *node = json_node_new(JSON_NODE_OBJECT);
     json_node_take_object(node, parameters);
     return node;

@@ -5,12 +5,13 @@
  *
  * The way of one QMP command, in call order:
  *
- *   session.c    bytes -> frame.c cuts out one JSON value -> json-glib -> execute, arguments, id
- *   commands.c   name -> row of the one table of commands
+ *   session.c    bytes -> frame.c cuts out one value -> grammar.c: it is JSON -> json-glib ->
+ *                execute, arguments, id
+ *   commands.c   name -> row of the one table of commands (command_table.c)
  *   arguments.c  the row's arguments: unknown, missing, wrong type, out of range
- *   the handler  (commands.c, migrate_commands.c, query_migrate.c) sees only checked arguments
- *   events.c     what the command caused goes out as events, then
- *   session.c    the reply as one line
+ *   the handler  (commands.c, migrate_commands.c, query_migrate.c, rate_commands.c, fds.c) sees
+ * only checked arguments events.c     what the command caused goes out as events, then session.c
+ * the reply as one line
  *
  * An HMP line (hmp.c) finds its row by its typed name and goes through the same check and handler.
  */
@@ -32,6 +33,10 @@ struct FaultlineMonitor {
     char *name;
     void *opaque;
     GPtrArray *sessions; /* FaultlineSession, not owned: each leaves in faultline_session_free */
+    FaultlineSession *current; /* whose command runs; NULL: none, or a line of the VMM's */
+    GHashTable *named_fds;     /* of getfd: name -> FdNumber */
+    GArray *set_fds;           /* of add-fd: SetFd */
+    bool stays_on_error;       /* the last migrate-incoming said exit-on-error: false */
 };
 
 /* ---- frame.c: where one JSON value ends ------------------------------------------------------ */
@@ -62,6 +67,12 @@ void frame_free(Frame *frame);
 /* Takes bytes up to the first result that is not FRAME_MORE; *ret_used says how many. */
 FrameResult frame_take(Frame *frame, const char *bytes, size_t length_bytes, size_t *ret_used);
 
+/* ---- grammar.c: whether it is JSON ------------------------------------------------------------
+ */
+
+/* text: a value as frame.c cuts it out. NULL: it is JSON; else what is wrong with it. */
+const char *grammar_find_problem(const char *text);
+
 /* ---- arguments.c: what a handler may rely on ------------------------------------------------- */
 
 typedef enum {
@@ -84,15 +95,20 @@ typedef struct Argument {
 bool arguments_check(const Argument *arguments, JsonObject *object, const char *prefix,
                      GError **error);
 
-/* Members are rows of faultline_parameter_table(), each value in its range. */
+/* Members are rows of faultline_parameter_table(), each value of its type and in its range. */
 bool arguments_check_parameters(JsonObject *object, GError **error);
+/* Value of a checked member, as faultline_set_parameter() takes it. */
+uint64_t arguments_parameter(JsonNode *node);
+/* NULL: there is none such. */
+const FaultlineParameterRow *arguments_find_parameter(const char *name);
 bool arguments_check_range(const FaultlineParameterRow *row, uint64_t value, GError **error);
 
 /* Members of a checked object; the latter value when absent. */
 const char *arguments_string(JsonObject *object, const char *name);
 bool arguments_boolean(JsonObject *object, const char *name, bool otherwise);
 
-/* ---- commands.c: the one table --------------------------------------------------------------- */
+/* ---- command_table.c, commands.c: the one table
+ * --------------------------------------------------------------- */
 
 typedef struct Command Command;
 
@@ -108,8 +124,10 @@ struct Command {
     const char *typed;          /* HMP, e.g. "info migrate" or "quit|q"; NULL: only QMP */
     const char *typed_synopsis; /* its arguments for help */
     const char *help;
-    /* words: arguments after the name, NULL at the end. Appends its output, whole lines. */
-    bool (*run_typed)(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
+    /* words: arguments after the name, NULL at the end. Appends its output, whole lines. NULL:
+     * takes no words and runs the command. */
+    bool (*run_typed)(FaultlineMonitor *monitor, const Command *command, char **words,
+                      GString *output, GError **error);
 };
 
 /* Ends with a row that has neither name nor typed. */
@@ -124,21 +142,39 @@ JsonNode *command_run(FaultlineMonitor *monitor, const Command *command, JsonObj
 /* The reply of a command that has nothing to say: {}. */
 JsonNode *command_done(void);
 
+JsonNode *command_reply(JsonObject *object); /* takes it */
+
 JsonObject *command_version(void);
+
+/* query-status's name for where the guest stands. */
+const char *command_status(FaultlineMonitor *monitor, bool *ret_is_running);
+
+#define COMMAND_RUN(name)                                                                          \
+    JsonNode *name(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+COMMAND_RUN(command_query_version_run);
+COMMAND_RUN(command_query_commands_run);
+COMMAND_RUN(command_query_name_run);
+COMMAND_RUN(command_query_status_run);
+COMMAND_RUN(command_query_cpus_run);
+COMMAND_RUN(command_stop_run);
+COMMAND_RUN(command_cont_run);
+COMMAND_RUN(command_quit_run);
+COMMAND_RUN(command_pmemsave_run);
+COMMAND_RUN(command_human_monitor_command_run);
 
 /* ---- migrate_commands.c, channels.c, query_migrate.c, info.c, hmp.c -------------------------- */
 
-JsonNode *migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error);
-JsonNode *migrate_incoming_run(FaultlineMonitor *monitor, JsonObject *object, GError **error);
-JsonNode *migrate_start_postcopy_run(FaultlineMonitor *monitor, JsonObject *object, GError **error);
-JsonNode *migrate_cancel_run(FaultlineMonitor *monitor, JsonObject *object, GError **error);
-JsonNode *migrate_set_capabilities_run(FaultlineMonitor *monitor, JsonObject *object,
-                                       GError **error);
-JsonNode *migrate_query_capabilities_run(FaultlineMonitor *monitor, JsonObject *object,
-                                         GError **error);
-JsonNode *migrate_set_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GError **error);
-JsonNode *migrate_query_parameters_run(FaultlineMonitor *monitor, JsonObject *object,
-                                       GError **error);
+COMMAND_RUN(migrate_run);
+COMMAND_RUN(migrate_incoming_run);
+COMMAND_RUN(migrate_start_postcopy_run);
+COMMAND_RUN(migrate_cancel_run);
+COMMAND_RUN(migrate_pause_run);
+COMMAND_RUN(migrate_recover_run);
+COMMAND_RUN(migrate_continue_run);
+COMMAND_RUN(migrate_set_capabilities_run);
+COMMAND_RUN(migrate_query_capabilities_run);
+COMMAND_RUN(migrate_set_parameters_run);
+COMMAND_RUN(migrate_query_parameters_run);
 
 /* The URI that `uri` or `channels` of a migrate command names (g_free). Errors: ARGUMENT. */
 char *channels_uri(JsonObject *object, GError **error);
@@ -149,7 +185,7 @@ JsonObject *channels_socket_address(const char *uri);
 /* A snapshot as MigrationInfo. has_blocktime: capability postcopy-blocktime; listening: address or
  * NULL. */
 JsonNode *query_migrate_reply(const FaultlineInfo *info, bool has_blocktime, const char *listening);
-JsonNode *query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error);
+COMMAND_RUN(query_migrate_run);
 
 #define QUERY_LATENCY_COUNTS 24
 
@@ -161,28 +197,60 @@ void query_latency_distribution(const FaultlineLatency *latency,
 /* `info migrate`. listening: address or NULL. */
 void info_migrate_render(const FaultlineInfo *info, const char *listening, GString *output);
 
-bool hmp_migrate(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
-bool hmp_migrate_incoming(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
-bool hmp_migrate_set_capability(FaultlineMonitor *monitor, char **words, GString *output,
-                                GError **error);
-bool hmp_migrate_set_parameter(FaultlineMonitor *monitor, char **words, GString *output,
-                               GError **error);
-bool hmp_migrate_start_postcopy(FaultlineMonitor *monitor, char **words, GString *output,
-                                GError **error);
-bool hmp_migrate_cancel(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
-bool hmp_stop(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
-bool hmp_cont(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
-bool hmp_quit(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
-bool hmp_help(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
-bool hmp_info_migrate(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
-bool hmp_info_capabilities(FaultlineMonitor *monitor, char **words, GString *output,
-                           GError **error);
-bool hmp_info_parameters(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
-bool hmp_info_status(FaultlineMonitor *monitor, char **words, GString *output, GError **error);
+#define COMMAND_TYPED(name)                                                                        \
+    bool name(FaultlineMonitor *monitor, const Command *command, char **words, GString *output,    \
+              GError **error)
+COMMAND_TYPED(hmp_migrate);
+COMMAND_TYPED(hmp_migrate_incoming);
+COMMAND_TYPED(hmp_migrate_recover);
+COMMAND_TYPED(hmp_migrate_continue);
+COMMAND_TYPED(hmp_migrate_set_capability);
+COMMAND_TYPED(hmp_migrate_set_parameter);
+COMMAND_TYPED(hmp_calc_dirty_rate);
+COMMAND_TYPED(hmp_pmemsave);
+COMMAND_TYPED(hmp_fd_name);
+COMMAND_TYPED(hmp_help);
+COMMAND_TYPED(hmp_info_version);
+COMMAND_TYPED(hmp_info_name);
+COMMAND_TYPED(hmp_info_cpus);
+COMMAND_TYPED(hmp_info_migrate);
+COMMAND_TYPED(hmp_info_capabilities);
+COMMAND_TYPED(hmp_info_parameters);
+COMMAND_TYPED(hmp_info_status);
+COMMAND_TYPED(hmp_info_dirty_rate);
+
+/* hmp.c, for hmp_info.c: */
+bool hmp_refuse(GError **error, const char *text);
+
+/* ---- rate_commands.c ----------------------------------------------------------------------------
+ */
+
+COMMAND_RUN(rate_calc_run);
+COMMAND_RUN(rate_query_run);
+uint64_t rate_mib_per_s(const FaultlineDirtyRate *rate);
+
+/* ---- fds.c: descriptors that clients hand over ------------------------------------------------
+ */
+
+COMMAND_RUN(fds_get_run);
+COMMAND_RUN(fds_close_run);
+COMMAND_RUN(fds_add_run);
+COMMAND_RUN(fds_remove_run);
+COMMAND_RUN(fds_query_run);
+void fds_init(FaultlineMonitor *monitor);
+/* Closes all. */
+void fds_clear(FaultlineMonitor *monitor);
+/* uri, with the number in place of the name in fd:NAME (g_free). Errors: ARGUMENT. */
+char *fds_resolve(FaultlineMonitor *monitor, const char *uri, GError **error);
+/* The engine has taken the descriptor of a resolved uri over; nothing for another uri. */
+void fds_forget(FaultlineMonitor *monitor, const char *resolved);
 
 /* ---- session.c ------------------------------------------------------------------------------- */
 
 /* Sends an event line, if the session has negotiated and still lives. */
 void session_send_event(FaultlineSession *session, JsonNode *event);
+
+/* The oldest descriptor that its client sent and nobody took; -1: none. */
+int session_take_fd(FaultlineSession *session);
 
 #endif

@@ -15,6 +15,7 @@
 struct FaultlineSession {
     FaultlineMonitor *monitor;
     bool (*write)(void *opaque, const char *bytes, size_t length_bytes);
+    int (*take_fd)(void *opaque); /* NULL: its client cannot send descriptors */
     void *opaque;
     Frame *frame;
     bool has_negotiated, has_oob;
@@ -214,7 +215,9 @@ run_request(FaultlineSession *session, const Command *command, const Request *re
     }
     if (command->negotiation)
         return negotiate(session, command, request->arguments, error) ? command_done() : NULL;
+    session->monitor->current = session;
     JsonNode *result = command_run(session->monitor, command, request->arguments, error);
+    session->monitor->current = NULL;
     /* What a command caused is told before its reply. */
     faultline_monitor_pump(session->monitor);
     return result;
@@ -244,13 +247,24 @@ execute(FaultlineSession *session, JsonNode *root)
 /* ---- Bytes in -------------------------------------------------------------------------------- */
 
 static void
+send_parse_error(FaultlineSession *session, const char *problem, const char *more)
+{
+    g_autofree char *text = g_strconcat("JSON parse error, ", problem, more, NULL);
+    send_error(session, NULL, "GenericError", text);
+}
+
+static void
 take_value(FaultlineSession *session, const char *text)
 {
+    const char *problem = grammar_find_problem(text);
+    if (problem != NULL) {
+        send_parse_error(session, problem, NULL);
+        return;
+    }
     g_autoptr(JsonParser) parser = json_parser_new();
     g_autoptr(GError) error = NULL;
     if (!json_parser_load_from_data(parser, text, -1, &error)) {
-        g_autofree char *reason = g_strconcat("JSON parse error, ", error->message, NULL);
-        send_error(session, NULL, "GenericError", reason);
+        send_parse_error(session, error->message, NULL);
         return;
     }
     JsonNode *root = json_parser_get_root(parser);
@@ -263,9 +277,7 @@ take_value(FaultlineSession *session, const char *text)
 static void
 take_problem(FaultlineSession *session, bool is_hostile)
 {
-    g_autofree char *text = g_strconcat("JSON parse error, ", session->frame->problem,
-                                        is_hostile ? "; the session ends" : NULL, NULL);
-    send_error(session, NULL, "GenericError", text);
+    send_parse_error(session, session->frame->problem, is_hostile ? "; the session ends" : NULL);
     session->is_over |= is_hostile;
 }
 
@@ -308,4 +320,16 @@ faultline_session_free(FaultlineSession *session)
     g_ptr_array_remove(session->monitor->sessions, session);
     frame_free(session->frame);
     g_free(session);
+}
+
+void
+faultline_session_accept_fds(FaultlineSession *session, int (*take_fd)(void *opaque))
+{
+    session->take_fd = take_fd;
+}
+
+int
+session_take_fd(FaultlineSession *session)
+{
+    return session->take_fd != NULL ? session->take_fd(session->opaque) : -1;
 }

@@ -65,17 +65,19 @@ source_put_dirty(Source *source)
     for (; source->cursor_block < source->blocks->count;
          source->cursor_block++, source->cursor_page = 0) {
         RamBlock *block = &source->blocks->blocks[source->cursor_block];
-        while (frame_queue_has_room(&source->main)) {
+        uint64_t room;
+        while ((room = frame_queue_room_pages(&source->main))) {
             uint64_t page =
                 page_bitmap_next_set(block->dirty, source->cursor_page, block->count_pages);
             source->cursor_page = page;
             if (page == block->count_pages)
                 break;
-            page_bitmap_test_and_clear(block->dirty, page);
-            source_put_page(source, block, page);
-            source->cursor_page++;
+            uint64_t end = page + page_bitmap_claim_run(block->dirty, page,
+                                                        MIN(page + room, block->count_pages));
+            for (; source->cursor_page < end; source->cursor_page++)
+                source_put_page(source, block, source->cursor_page);
         }
-        if (!frame_queue_has_room(&source->main))
+        if (!room)
             return true;
     }
     return false;
@@ -255,6 +257,7 @@ source_stage_pass(Source *source, GError **error)
 
     uint64_t count_before = source->main.count_zero + source->main.count_normal;
     uint64_t bytes_before = source->main.closed_bytes;
+    source->main.puts_runs = source_has_runs(source);
     bool has_more = source_put_dirty(source);
     source_end_part(source);
     uint64_t count = source->main.count_zero + source->main.count_normal - count_before;

@@ -18,6 +18,14 @@ source_claim(RamBlock *block, uint64_t page)
     return true;
 }
 
+uint64_t
+source_claim_run(RamBlock *block, uint64_t page, uint64_t end)
+{
+    if (block->host_pages == 1)
+        return page_bitmap_claim_run(block->dirty, page, end);
+    return source_claim(block, page) ? block->host_pages : 0;
+}
+
 bool
 source_requests_pop(Source *source, SourceRequest *ret_request)
 {
@@ -29,12 +37,13 @@ source_requests_pop(Source *source, SourceRequest *ret_request)
     return true;
 }
 
+/* Claimed pages, whole host pages, come next. */
 static void
-begin_host_page(Source *source, unsigned block, uint64_t page)
+begin_pages(Source *source, unsigned block, uint64_t page, uint64_t count)
 {
     source->cursor_block = block;
     source->cursor_page = ram_block_host_page(&source->blocks->blocks[block], page);
-    source->end_page = source->cursor_page + source->blocks->blocks[block].host_pages;
+    source->end_page = source->cursor_page + count;
 }
 
 /* The request role tells where it was last: what lies behind will be wanted next. */
@@ -49,19 +58,23 @@ follow_requests(Source *source)
     source->cursor_page = hint & ((1ull << SOURCE_HINT_SHIFT) - 1);
 }
 
-/* Next dirty host page from the cursor on, around all blocks once; false: none is dirty. */
+/* Next dirty host pages from the cursor on, around all blocks once, of small ones no more than the
+ * frame takes; false: none is dirty. */
 static bool
 next_dirty(Source *source)
 {
+    uint64_t room = frame_queue_room_pages(&source->main);
+
     follow_requests(source);
     for (unsigned tries = 0; tries <= source->blocks->count;) {
         RamBlock *block = &source->blocks->blocks[source->cursor_block];
         uint64_t page = page_bitmap_next_set(block->dirty, source->cursor_page, block->count_pages);
         if (page < block->count_pages) {
             source->cursor_page = page;
-            if (!source_claim(block, page))
+            uint64_t count = source_claim_run(block, page, MIN(page + room, block->count_pages));
+            if (!count)
                 continue; /* the request role was quicker; the bit is clear now */
-            begin_host_page(source, source->cursor_block, page);
+            begin_pages(source, source->cursor_block, page, count);
             return true;
         }
         source->cursor_block = (source->cursor_block + 1) % source->blocks->count;
@@ -79,16 +92,16 @@ next_requested(Source *source)
         RamBlock *block = &source->blocks->blocks[request.block];
         if (!source_claim(block, request.page))
             continue;
-        begin_host_page(source, request.block, request.page);
+        begin_pages(source, request.block, request.page, block->host_pages);
         progress_add(&source->faultline->progress.requested_main_pages, block->host_pages);
         return true;
     }
     return false;
 }
 
-/* Sends on inside the host page at the cursor. */
+/* Sends on from the cursor up to the end of what is claimed. */
 static void
-put_host_page(Source *source)
+put_claimed(Source *source)
 {
     RamBlock *block = &source->blocks->blocks[source->cursor_block];
     while (source->cursor_page < source->end_page && frame_queue_has_room(&source->main))
@@ -113,7 +126,7 @@ fill_frame(Source *source, bool only_requested, uint64_t *ret_background)
                 return only_requested;
         }
         uint64_t page = source->cursor_page;
-        put_host_page(source);
+        put_claimed(source);
         *ret_background += is_urgent ? 0 : source->cursor_page - page;
     }
     return true;
@@ -148,6 +161,8 @@ source_stage_push(Source *source, GError **error)
     uint64_t background;
     /* Until the device state is loaded there, the guest may still come back here. */
     source->main.releases = source->releases_ram && source_flag(&source->has_loaded);
+    source->main.puts_runs = source_has_runs(source);
+    source->main.pages_max = FRAME_POSTCOPY_PAGES;
     bool has_more = fill_frame(source, wait_ns != 0, &background);
     if (!source->end_page)
         source_end_part(source);

@@ -100,6 +100,7 @@ put_asked(Source *source)
             source->asking = NULL;
         if (!source_claim(block, page))
             continue;
+        walk_step(source->urgent.walk, WALK_PAGE_CLAIM, block->index, page);
         source->answered_pages += block->host_pages;
         source_put_claimed(source, block, page);
         if (source->sending)
@@ -171,6 +172,7 @@ take_request(Source *source, const StreamReturn *message)
 
     uint64_t page = message->start / FAULTLINE_PAGE_BYTES;
     uint64_t end = page + message->length / FAULTLINE_PAGE_BYTES;
+    walk_step(source->urgent.walk, WALK_REQUEST_RECEIVE, block->index, page);
     source->noted[source->count_noted++] = (SourceRequest){.block = block->index, .page = page};
     if (source->is_mute)
         return NULL;
@@ -196,7 +198,8 @@ take_pong(Source *source, uint32_t value)
 
     /* Once: features do not change after others were told of them. */
     if ((is_hello || is_answer) && !source_flag(&source->has_pong)) {
-        source->features = is_answer ? value & STREAM_FEATURES : 0;
+        source->features = is_answer ? value & source->offers : 0;
+        source->urgent.puts_runs = source->features & STREAM_FEATURE_RUNS;
         source_set_flag(&source->has_pong);
     } else if (value == STREAM_PING_COMMIT) {
         source_set_flag(&source->has_commit);
@@ -248,31 +251,80 @@ attach_links(Source *source)
         source->receiver = transport_receiver_new(source->request.ring, link);
         source->reader = (Reader){.receiver = source->receiver};
     }
-    if (urgent && !source->urgent.sender)
+    if (urgent && !source->urgent.sender) {
         source->urgent.sender = transport_sender_new(source->request.ring, urgent);
+        if (source->features & STREAM_FEATURE_URGENT_REQUESTS) {
+            source->urgent_receiver = transport_receiver_new(source->request.ring, urgent);
+            source->urgent_reader = (Reader){.receiver = source->urgent_receiver};
+        }
+    }
+}
+
+static void
+close_urgent(Source *source)
+{
+    g_clear_pointer(&source->urgent_receiver, transport_receiver_free);
+    source->urgent_reader = (Reader){0};
+}
+
+/* A request on the urgent channel, where nothing else has a place; WAIT: none is there. *lost: the
+ * channel broke. */
+static ReadResult
+take_urgent_message(Source *source, GError **lost, GError **error)
+{
+    StreamReturn message;
+    size_t length;
+    GError *failed = NULL;
+
+    ReadResult result =
+        reader_decode(&source->urgent_reader, decode_return, &message, &length, &failed);
+    if (result == READ_END || result == READ_LINK) {
+        close_urgent(source);
+        *lost = failed;
+        return READ_WAIT;
+    }
+    if (result == READ_OK) {
+        reader_consume(&source->urgent_reader, length);
+        if (message.type == STREAM_RETURN_REQ_PAGES || message.type == STREAM_RETURN_REQ_PAGES_ID)
+            failed = take_request(source, &message);
+        else
+            failed = peer_error("urgent channel: message %u has no place there", message.type);
+    }
+    *error = failed;
+    return failed ? READ_BAD : result;
+}
+
+/* A message of the return path; END: the last one. */
+static ReadResult
+take_main_message(Source *source, GError **error)
+{
+    StreamReturn message;
+    size_t length;
+
+    ReadResult result = reader_decode(&source->reader, decode_return, &message, &length, error);
+    if (result == READ_END)
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                    "the destination closed the connection");
+    if (result != READ_OK)
+        return result;
+    reader_consume(&source->reader, length);
+    *error = take_message(source, &message);
+    return *error || message.type == STREAM_RETURN_SHUT ? READ_END : READ_OK;
 }
 
 /* Takes messages, and puts what they ask for into a frame. OK: it is full, or holds answers enough
  * that the first one must not wait any longer. */
 static ReadResult
-take_messages(Source *source, GError **error)
+take_messages(Source *source, GError **lost, GError **error)
 {
-    StreamReturn message;
-    size_t length;
-
-    for (unsigned count = 0; put_asked(source); count++) {
-        if (count == SOURCE_BATCH_MAX)
-            return READ_OK;
-        ReadResult result = reader_decode(&source->reader, decode_return, &message, &length, error);
-        if (result == READ_END)
-            g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
-                        "the destination closed the connection");
-        if (result != READ_OK)
+    for (unsigned count = 0; put_asked(source) && count < SOURCE_BATCH_MAX && !*lost; count++) {
+        ReadResult result = READ_WAIT;
+        if (source->urgent_receiver)
+            result = take_urgent_message(source, lost, error);
+        if (result == READ_WAIT && !*lost)
+            result = take_main_message(source, error);
+        if (result != READ_OK && !*lost)
             return result;
-        reader_consume(&source->reader, length);
-        *error = take_message(source, &message);
-        if (*error || message.type == STREAM_RETURN_SHUT)
-            return READ_END;
     }
     return READ_OK;
 }
@@ -301,8 +353,8 @@ source_request_step(void *self)
     attach_links(source);
     if (!source->receiver)
         return STEP_WAIT;
-    ReadResult read = take_messages(source, &error);
-    FlushResult flush = send_frame(source, &lost);
+    ReadResult read = take_messages(source, &lost, &error);
+    FlushResult flush = lost ? FLUSH_FAILED : send_frame(source, &lost);
     tell_figures(source);
     if (source->count_noted)
         keep_books(source);
@@ -339,6 +391,7 @@ source_request_close(void *self)
     source_set_flag(&source->request_ended);
     source_notify(source);
     g_clear_pointer(&source->receiver, transport_receiver_free);
+    close_urgent(source);
     g_clear_pointer(&source->urgent.sender, transport_sender_free);
     source_drop_request_links(source);
 }

@@ -67,7 +67,7 @@ source_stage_open(Source *source, GError **error)
     stream_put_configuration(writer, source->faultline->machine);
     if (source->has_return_path) {
         stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
-        stream_put_ping(writer, STREAM_HELLO | STREAM_FEATURES);
+        stream_put_ping(writer, STREAM_HELLO | source->offers);
     }
     if (source->can_postcopy)
         stream_put_advise(writer, source->blocks->page_sizes);

@@ -26,8 +26,10 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->uri = g_strdup(uri);
     source->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
+    source->offers = options_features(options);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
+    source->offers = options_features(options);
     source->latency_hold = -1;
     source->stage = source_stage_connect;
     source->migration = (Role){.name = "migration",
@@ -41,6 +43,8 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     frame_queue_init(&source->main);
     frame_queue_init(&source->urgent);
     locality_init(&source->locality);
+    source->urgent.walk = faultline->walks[FAULTLINE_WALK_REQUEST];
+    source->urgent.walk_step = WALK_REPLY_SEND;
     source->sync_words = g_new0(uint64_t, largest_block_words(source->blocks));
     for (unsigned i = 0; i < source->blocks->count; i++) {
         RamBlock *block = &source->blocks->blocks[i];
@@ -269,6 +273,19 @@ stage_hearing(Source *source, GError **error)
     return STAGE_AGAIN;
 }
 
+/* Somebody wants the connection to be broken in postcopy. */
+static bool
+take_break(Source *source, GError **error)
+{
+    if (!__atomic_exchange_n(&source->wants_break, false, __ATOMIC_ACQUIRE) || source->failure ||
+        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        return false;
+    close_links(source);
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                "migrate-pause broke the connection, as it was asked to");
+    return true;
+}
+
 /* An error that the request role met, or a SHUT that comes before its time. */
 static bool
 take_request_error(Source *source, GError **error)
@@ -311,7 +328,7 @@ source_migration_step(void *self)
         return end(source);
     }
     StageResult result = STAGE_FAILED;
-    if (!take_request_error(source, &failure))
+    if (!take_break(source, &failure) && !take_request_error(source, &failure))
         result = source->stage(source, &failure);
     switch (result) {
     case STAGE_STAY:

@@ -11,7 +11,9 @@
  *   pass       sends what is dirty; over and over, see precopy.c
  *   hello      nothing is left to be sent, but the destination has not answered yet
  *   urgent     postcopy: the destination's answer; with preempt the second connection
- *   stop       the guest is stopped, last sync
+ *   stop       the guest is stopped
+ *   await      pause-before-switchover: until somebody says that it may go on
+ *   last       last sync
  *   then precopy ends:                          or postcopy begins:
  *   rest       remaining pages, ram END           discard    DISCARD for each block
  *   devices    device sections; COMMIT ping       package    LISTEN, devices, RUN in one blob
@@ -59,6 +61,7 @@ struct Source {
     RamBlocks *blocks;
     char *uri;
     bool has_return_path, can_postcopy, has_preempt, releases_ram;
+    uint32_t offers; /* features in our hello */
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
     UffdTracker *tracker; /* when the guest has no dirty log of its own */
@@ -75,7 +78,7 @@ struct Source {
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
     unsigned cursor_block;       /* where pass or pusher goes on */
     uint64_t cursor_page;
-    uint64_t end_page; /* pusher: inside a host page up to here; 0: between two */
+    uint64_t end_page; /* pusher: has claimed up to here; 0: nothing */
     uint64_t pass_began_ns, window_began_ns, window_bytes;
     TransportLimit limit;
     GByteArray *package;  /* devices or package: being sent */
@@ -86,8 +89,8 @@ struct Source {
     uint64_t give_bytes; /* accepted bytes from which on the guest is given away */
 
     /* request thread */
-    TransportReceiver *receiver;
-    Reader reader;
+    TransportReceiver *receiver, *urgent_receiver; /* main; urgent: NULL without the feature */
+    Reader reader, urgent_reader;
     FrameQueue urgent;
     bool is_mute;                     /* the urgent channel is lost */
     bool has_answered;                /* in postcopy: the next request is likely to come soon */
@@ -124,7 +127,8 @@ struct Source {
     uint32_t requests_head, requests_tail;
 
     /* shared: set by the control thread */
-    bool wants_postcopy;
+    bool wants_postcopy, wants_switchover;
+    bool wants_break; /* taken by the migration role */
 
     /* shared: SourceFate, left OPEN once, by compare and exchange: control cancels or migration
      * gives the guest away, so that a cancel that was agreed to holds */
@@ -163,6 +167,8 @@ StageResult source_stage_pass(Source *source, GError **error);
 StageResult source_stage_hello(Source *source, GError **error);
 StageResult source_stage_urgent(Source *source, GError **error);
 StageResult source_stage_stop(Source *source, GError **error);
+StageResult source_stage_await(Source *source, GError **error);
+StageResult source_stage_last(Source *source, GError **error);
 StageResult source_stage_rest(Source *source, GError **error);
 StageResult source_stage_devices(Source *source, GError **error);
 StageResult source_stage_commit(Source *source, GError **error);
@@ -187,6 +193,9 @@ bool source_start_log(Source *source, GError **error);
 void source_stop_log(Source *source);
 uint64_t source_count_dirty(const Source *source);
 
+/* Claims host pages from a dirty one on, as many as lie one behind the other, at most up to end;
+ * returns how many target pages. 0: another one was quicker. */
+uint64_t source_claim_run(RamBlock *block, uint64_t page, uint64_t end);
 /* Claims a host page: true for exactly one caller. Walk 6 of 12. */
 bool source_claim(RamBlock *block, uint64_t page);
 
@@ -215,6 +224,13 @@ static inline bool
 source_has_answer(const Source *source)
 {
     return !source->has_return_path || source_flag(&source->has_pong);
+}
+
+/* The destination has said that it takes runs of pages. */
+static inline bool
+source_has_runs(const Source *source)
+{
+    return source_flag(&source->has_pong) && (source->features & STREAM_FEATURE_RUNS);
 }
 
 static inline void

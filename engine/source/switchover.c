@@ -35,7 +35,27 @@ source_stage_stop(Source *source, GError **error)
         return STAGE_FAILED;
     source->has_guest = true;
     progress_set(&faultline->progress.stopped_ns, clock_now_ns());
-    context_move(faultline, FAULTLINE_STATUS_DEVICE);
+    source->stage = source_stage_last;
+    if (options_has(&faultline->options, CAPABILITY_PAUSE_BEFORE_SWITCHOVER)) {
+        context_move(faultline, FAULTLINE_STATUS_PRE_SWITCHOVER);
+        source->stage = source_stage_await;
+    }
+    return STAGE_AGAIN;
+}
+
+StageResult
+source_stage_await(Source *source, GError **error)
+{
+    if (!source_flag(&source->wants_switchover))
+        return source_drain(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
+    source->stage = source_stage_last;
+    return STAGE_AGAIN;
+}
+
+StageResult
+source_stage_last(Source *source, GError **error)
+{
+    context_move(source->faultline, FAULTLINE_STATUS_DEVICE);
     if (!source_sync(source, error))
         return STAGE_FAILED;
     source->cursor_block = 0;

@@ -102,14 +102,37 @@ check_no_offset(G_GNUC_UNUSED WireReader *reader, const char *channel, StreamRec
     return STREAM_OK;
 }
 
+/* The count of a run, in the place of one page's bytes or fill. */
+static StreamResult
+take_run(WireReader *reader, const char *channel, StreamRecord *ret, GError **error)
+{
+    uint32_t count;
+
+    if (!wire_take_be32(reader, &count))
+        return STREAM_MORE;
+    if (count < 2 || count > STREAM_RUN_PAGES_MAX)
+        return wire_bad(error,
+                        "decode ram record: count of pages of the run at offset 0x%" PRIx64
+                        " in channel %s is %u, expected 2 to %u",
+                        ret->offset, channel, count, STREAM_RUN_PAGES_MAX);
+    if (ret->offset > UINT64_MAX - (uint64_t)count * STREAM_PAGE_BYTES)
+        return wire_bad(error,
+                        "decode ram record: the run of %u pages at offset 0x%" PRIx64
+                        " in channel %s ends past the greatest offset",
+                        count, ret->offset, channel);
+    ret->count_pages = count;
+    return STREAM_OK;
+}
+
 /* by the number of the flag's bit; a row without a function is a flag that nobody sends to us */
 static const struct {
-    TakeBody *take;
+    TakeBody *take, *take_run;
     bool has_name;
 } record_kinds[] = {
-    [1] = {take_fill, true},        [2] = {check_total, false}, [3] = {take_page, true},
-    [4] = {check_no_offset, false}, [6] = {take_xbzrle, true},  [8] = {take_compressed, true},
-    [9] = {check_no_offset, false},
+    [1] = {take_fill, take_run, true},    [2] = {check_total, NULL, false},
+    [3] = {take_page, take_run, true},    [4] = {check_no_offset, NULL, false},
+    [6] = {take_xbzrle, NULL, true},      [8] = {take_compressed, NULL, true},
+    [9] = {check_no_offset, NULL, false},
 };
 static_assert(STREAM_RAM_ZERO == 1 << 1 && STREAM_RAM_MEM_SIZE == 1 << 2 &&
                   STREAM_RAM_PAGE == 1 << 3 && STREAM_RAM_EOS == 1 << 4 &&
@@ -117,9 +140,19 @@ static_assert(STREAM_RAM_ZERO == 1 << 1 && STREAM_RAM_MEM_SIZE == 1 << 2 &&
                   STREAM_RAM_MULTIFD_FLUSH == 1 << 9,
               "rows of record_kinds");
 
+static StreamResult
+refuse_flags(unsigned flags, const char *channel, bool with_runs, GError **error)
+{
+    return wire_bad(error,
+                    "decode ram record: flags 0x%x in channel %s are not a known combination; "
+                    "expected one of ZERO 0x2, MEM_SIZE 0x4, PAGE 0x8, EOS 0x10, XBZRLE 0x40, "
+                    "COMPRESS_PAGE 0x100, MULTIFD_FLUSH 0x200, for pages with CONTINUE 0x20%s",
+                    flags, channel, with_runs ? " and RUN 0x400" : "; RUN 0x400 was not agreed on");
+}
+
 StreamResult
-stream_decode_record(const uint8_t *bytes, size_t available, const char *channel, StreamRecord *ret,
-                     size_t *ret_length, GError **error)
+stream_decode_record(const uint8_t *bytes, size_t available, const char *channel, bool with_runs,
+                     StreamRecord *ret, size_t *ret_length, GError **error)
 {
     WireReader reader = wire_reader(bytes, available);
     StreamResult result = STREAM_OK;
@@ -128,27 +161,27 @@ stream_decode_record(const uint8_t *bytes, size_t available, const char *channel
     if (!wire_take_be64(&reader, &head))
         return wire_more(&reader, ret_length);
     unsigned flags = (unsigned)(head & RAM_FLAGS);
-    unsigned flag = flags & ~(unsigned)STREAM_RAM_CONTINUE;
+    unsigned flag = flags & ~(unsigned)(STREAM_RAM_CONTINUE | STREAM_RAM_RUN);
     unsigned kind = flag ? (unsigned)__builtin_ctz(flag) : 0;
     bool is_continue = (flags & STREAM_RAM_CONTINUE) != 0;
+    bool is_run = (flags & STREAM_RAM_RUN) != 0;
     if ((flag & (flag - 1)) != 0 || kind >= G_N_ELEMENTS(record_kinds) ||
-        !record_kinds[kind].take || (is_continue && !record_kinds[kind].has_name))
-        return wire_bad(error,
-                        "decode ram record: flags 0x%x in channel %s are not a known combination; "
-                        "expected one of ZERO 0x2, MEM_SIZE 0x4, PAGE 0x8, EOS 0x10, XBZRLE 0x40, "
-                        "COMPRESS_PAGE 0x100, MULTIFD_FLUSH 0x200, for pages with CONTINUE 0x20",
-                        flags, channel);
+        !record_kinds[kind].take || (is_continue && !record_kinds[kind].has_name) ||
+        (is_run && !(with_runs && record_kinds[kind].take_run)))
+        return refuse_flags(flags, channel, with_runs, error);
 
     ret->flag = (StreamRamFlag)flag;
     ret->is_continue = is_continue;
     ret->offset = head & ~(uint64_t)RAM_FLAGS;
     ret->name[0] = '\0';
+    ret->count_pages = 1;
     ret->page = NULL;
     ret->page_length = 0;
     if (record_kinds[kind].has_name && !is_continue)
         result = wire_take_name(&reader, "decode ram record: block name", ret->name, error);
     if (result == STREAM_OK)
-        result = record_kinds[kind].take(&reader, channel, ret, error);
+        result = (is_run ? record_kinds[kind].take_run : record_kinds[kind].take)(&reader, channel,
+                                                                                  ret, error);
     *ret_length = reader.position;
     return result;
 }
@@ -225,6 +258,24 @@ stream_put_record(StreamWriter *writer, StreamRamFlag zero_or_page, const char *
         stream_put_name(writer, name);
     if (zero_or_page == STREAM_RAM_ZERO)
         stream_put_u8(writer, 0);
+}
+
+void
+stream_put_run(StreamWriter *writer, StreamRamFlag zero_or_page, const char *name, uint64_t offset,
+               uint32_t count_pages)
+{
+    g_assert(zero_or_page == STREAM_RAM_ZERO || zero_or_page == STREAM_RAM_PAGE);
+    g_assert(offset % STREAM_PAGE_BYTES == 0);
+    g_assert(count_pages && count_pages <= STREAM_RUN_PAGES_MAX);
+    if (count_pages == 1) {
+        stream_put_record(writer, zero_or_page, name, offset);
+        return;
+    }
+    stream_put_be64(writer, offset | (uint64_t)zero_or_page | STREAM_RAM_RUN |
+                                (name ? 0 : STREAM_RAM_CONTINUE));
+    if (name)
+        stream_put_name(writer, name);
+    stream_put_be32(writer, count_pages);
 }
 
 void

@@ -29,7 +29,7 @@
 #define STREAM_PAGE_BYTES  4096u
 #define STREAM_ITEM_MAX    (70u * 1024u)
 #define STREAM_RAM_VERSION 4u
-#define STREAM_RECORD_MAX  (8u + 1u + 255u + 1u) /* of a page record without the page's bytes */
+#define STREAM_RECORD_MAX  (8u + 1u + 255u + 4u) /* of a page record without the pages' bytes */
 #define STREAM_RETURN_MAX  512u
 
 typedef enum { STREAM_OK, STREAM_MORE, STREAM_BAD } StreamResult;
@@ -165,22 +165,29 @@ typedef enum {
     STREAM_RAM_XBZRLE = 0x040,
     STREAM_RAM_COMPRESS_PAGE = 0x100,
     STREAM_RAM_MULTIFD_FLUSH = 0x200,
+    STREAM_RAM_RUN = 0x400, /* ours, beside PAGE or ZERO; see STREAM_FEATURE_RUNS */
 } StreamRamFlag;
+
+/* Most pages of one run. */
+#define STREAM_RUN_PAGES_MAX 256u
 
 /* One record of ram data, or of the preempt channel. */
 typedef struct StreamRecord {
-    StreamRamFlag flag; /* without CONTINUE */
+    StreamRamFlag flag; /* without CONTINUE and RUN */
     bool is_continue;   /* name is empty: the last block of this channel */
     uint64_t offset;    /* in the block; MEM_SIZE: total bytes of all blocks */
     char name[STREAM_NAME_MAX + 1];
-    const uint8_t *page; /* PAGE: STREAM_PAGE_BYTES; XBZRLE, COMPRESS_PAGE: data */
+    uint32_t count_pages; /* PAGE, ZERO: from offset on; more than 1: a run */
+    const uint8_t *page;  /* PAGE: STREAM_PAGE_BYTES, of a run NULL: its pages' bytes come behind
+                             the record; XBZRLE, COMPRESS_PAGE: data */
     uint32_t page_length;
 } StreamRecord;
-/* channel: "main" or "urgent", for errors. Refuses unknown and impossible flag combinations,
- * offsets that are no multiple of a page where the flags leave that possible, a ZERO fill that is
- * not 0. */
+/* channel: "main" or "urgent", for errors. with_runs: the peer may send runs. Refuses unknown and
+ * impossible flag combinations, offsets that are no multiple of a page where the flags leave that
+ * possible, a ZERO fill that is not 0, a run that is no run, too long or past the last offset. */
 StreamResult stream_decode_record(const uint8_t *bytes, size_t available, const char *channel,
-                                  StreamRecord *ret, size_t *ret_length, GError **error);
+                                  bool with_runs, StreamRecord *ret, size_t *ret_length,
+                                  GError **error);
 
 /* One entry of the block list behind MEM_SIZE. with_page_size, with_address: which optional fields
  * this entry has, as the caller knows of its own block (see stream_decode_block_name). */
@@ -200,6 +207,10 @@ void stream_put_block(StreamWriter *writer, const char *name, uint64_t length, u
 /* name NULL: CONTINUE. PAGE: the page's bytes follow on the wire, not here. */
 void stream_put_record(StreamWriter *writer, StreamRamFlag zero_or_page, const char *name,
                        uint64_t offset);
+/* The same for count_pages (1 to STREAM_RUN_PAGES_MAX) pages from offset on: one page is a record
+ * as QEMU knows it, more are a run. */
+void stream_put_run(StreamWriter *writer, StreamRamFlag zero_or_page, const char *name,
+                    uint64_t offset, uint32_t count_pages);
 void stream_put_eos(StreamWriter *writer);
 void stream_put_multifd_flush(StreamWriter *writer);
 
@@ -267,7 +278,18 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
     0x0001u /* precopy ends with a PING that the peer answers once the                             \
                device state is loaded, before the EOF that gives the guest                         \
                away; SHUT 1 means: the guest never ran here */
-#define STREAM_FEATURES       (STREAM_FEATURE_COMMIT)
+#define STREAM_FEATURE_RUNS                                                                        \
+    0x0002u /* on both channels, PAGE or ZERO with RUN 0x400: be64 offset and flags, name unless   \
+               CONTINUE, be32 count of pages (2 to STREAM_RUN_PAGES_MAX), which lie one behind the \
+               other in the block; then for PAGE their bytes, for ZERO nothing, not even a fill. A \
+               source sends runs once it has the answer to its hello, a destination takes them     \
+               from that answer on. Only with capability page-runs on both sides */
+#define STREAM_FEATURE_URGENT_REQUESTS                                                             \
+    0x0008u /* with an urgent channel, REQ_PAGES go on that one, against                           \
+               the pages: they and their answers then carry each other's                           \
+               acknowledgements, which saves a third of the round trip */
+#define STREAM_FEATURES                                                                            \
+    (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS | STREAM_FEATURE_URGENT_REQUESTS)
 #define STREAM_PING_DISCARDED 2u
 #define STREAM_PING_LOADED    3u
 #define STREAM_PING_RUNNING   4u

@@ -8,6 +8,7 @@
 #include "bench/clock.h"
 #include "bench/latency_options.h"
 #include "bench/report.h"
+#include "tests/bench/system_calls.h"
 #include "uffd/uffd.h"
 
 #include <math.h>
@@ -149,7 +150,7 @@ options_that_are_wrong_are_refused_by_name(void **state)
         {"--threads", "0", "--threads 0"},
         {"--pattern", "chaos", "--pattern chaos"},
         {"--memory", "1000", "--memory 1000"},
-        {"--guest", "kvm", "--guest kvm"},
+        {"--guest", "toaster", "--guest toaster"},
         {"--pattern", "trace", "--trace FILE"},
         {"--source-cpus", "x", "'x'"},
         {"--spin", "maybe", "--spin maybe"},
@@ -206,6 +207,7 @@ scene_init(Scene *scene, Backing backing, uint64_t push, unsigned threads)
     assert_true(placement_parse(&scene->placement, NULL, NULL, NULL, &error));
     scene->board = board_new(threads, TOUCHES, &error);
     assert_non_null(scene->board);
+    assert_true(board_trace(scene->board, 6 * TOUCHES, &error));
     scene->plan = (MovePlan){
         .source_block = &scene->block,
         .backing = backing,
@@ -239,12 +241,30 @@ typedef struct MoveCase {
     bool is_unix, writes, is_fresh, no_preempt;
 } MoveCase;
 
+/* Every fault whose page was asked for is told from touch to resume, if there is a channel on which
+ * the answer can be seen. */
+static void
+check_stages(const Cell *cell, const MoveCase *one)
+{
+    const Stages *stages = &cell->stages;
+
+    assert_int_equal(stages->count_lost, 0);
+    assert_true(stages->count_whole + stages->count_other <= cell->count_faults);
+    for (unsigned i = 0; i < STAGE_COUNT; i++)
+        if (!one->no_preempt)
+            assert_int_equal(samples_count(&stages->us[i]), stages->count_whole);
+    if (one->push == PUSH_OFF && !one->is_fresh)
+        assert_true(stages->count_whole >= TOUCHES / 2);
+    if (one->no_preempt)
+        assert_int_equal(stages->count_whole, 0);
+}
+
 static void
 run_case(const MoveCase *one)
 {
     g_autoptr(GError) error = NULL;
     Scene scene;
-    Cell cell = {.count_threads = one->threads};
+    Cell cell = {.count_threads = one->threads, .host_pages = 1, .has_urgent = !one->no_preempt};
 
     scene_init(&scene, one->backing, one->push, one->threads);
     scene.plan.is_unix = one->is_unix;
@@ -263,6 +283,8 @@ run_case(const MoveCase *one)
     assert_int_equal(end->requested_pages + end->neighbour_pages + end->pushed_pages, PAGES);
     assert_int_equal(samples_count(&cell.latency_us), cell.count_faults);
     assert_true(cell.count_faults <= TOUCHES);
+    assert_int_equal(cell.count_pages, TOUCHES);
+    check_stages(&cell, one);
     /* Who asks for a page faults on it, and waits for it unless it came in that very moment. */
     assert_true(cell.count_requests <= cell.count_faults + cell.count_mapped);
     if (one->push == PUSH_OFF && !one->is_fresh && !one->no_preempt) {
@@ -293,6 +315,62 @@ move_of_each_kind_accounts_for_every_touch(void **state)
         skip();
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++)
         run_case(&cases[i]);
+}
+
+static void
+move_of_a_kvm_guest_tells_the_touches_that_waited(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    KvmPlan kvm;
+    Scene scene;
+    Cell cell = {.count_threads = 1, .host_pages = 1, .has_urgent = true};
+    (void)state;
+
+    if (access("/dev/kvm", R_OK | W_OK) != 0 || g_getenv("FAULTLINE_TEST_NO_KVM"))
+        print_message("skipped: no /dev/kvm here\n");
+    if (access("/dev/kvm", R_OK | W_OK) != 0 || g_getenv("FAULTLINE_TEST_NO_KVM") ||
+        !can_watch_memory())
+        skip();
+    scene_init(&scene, BACKING_SMALL, PUSH_OFF, 1);
+    if (!kvm_plan_init(&kvm, MEMORY_BYTES, &error))
+        fail_msg("%s", error->message);
+    scene.plan.kvm = &kvm;
+    scene.plan.touch.count_touches = TOUCHES / 4;
+    if (!move_run(&scene.plan, scene.board, &error))
+        fail_msg("%s", error->message);
+    cell_init(&cell);
+    cell_add_repeat(&cell, scene.board);
+    assert_int_equal(cell.count_wrong, 0);
+    assert_true(cell.count_requests >= TOUCHES / 4);
+    /* It stops between a fault and its log, and other pages of its are missing, too. */
+    assert_true(cell.count_faults >= TOUCHES / 8);
+    assert_true(cell.count_faults <= cell.count_requests + 1);
+    assert_true(cell.stages.count_whole >= TOUCHES / 8);
+    assert_true(cell.local_ticks > 0);
+    kvm_plan_clear(&kvm);
+    cell_clear(&cell);
+    scene_clear(&scene, 1);
+}
+
+static void
+options_of_a_kvm_guest_are_refused_where_it_has_none(void **state)
+{
+    const char *wrong[][2] = {
+        {"--threads", "4"}, {"--pattern", "zipf"}, {"--think", "5"}, {"--stages", "off"}};
+    (void)state;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        char *words[] = {(char *)"fault-latency", (char *)"--guest",   (char *)"kvm",
+                         (char *)wrong[i][0],     (char *)wrong[i][1], NULL};
+        char **argv = words;
+        int argc = 5;
+        LatencyOptions options;
+        g_autoptr(GError) error = NULL;
+
+        assert_false(latency_options_parse(&options, &argc, &argv, &error));
+        assert_non_null(strstr(error->message, wrong[i][0]));
+        latency_options_clear(&options);
+    }
 }
 
 static void
@@ -335,8 +413,10 @@ floor_of_each_kind_has_all_samples(void **state)
                                 .limit_s = 60};
         g_autoptr(GArray) trips = floor_round_trips(&plan, &error);
         g_autoptr(GArray) faults = floor_local_faults(&plan, &error);
+        g_autoptr(GArray) by_ring = floor_ring_trips(&plan, &error);
         assert_null(error);
         assert_int_equal(trips->len, 500);
+        assert_int_equal(by_ring->len, 500);
         assert_int_equal(faults->len, 500);
         for (guint j = 0; j < 500; j++)
             assert_true(g_array_index(faults, double, j) > 0);
@@ -369,8 +449,11 @@ plain_transfer_takes_all_bytes(void **state)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--move") == 0)
+        return system_calls_move(argv[2]);
+
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(percentile_of_known_values_is_nearest_rank),
         cmocka_unit_test(samples_of_two_repeats_pool_and_range),
@@ -379,8 +462,12 @@ main(void)
         cmocka_unit_test(pattern_of_a_trace_follows_the_file),
         cmocka_unit_test(options_that_are_wrong_are_refused_by_name),
         cmocka_unit_test(move_of_each_kind_accounts_for_every_touch),
+        cmocka_unit_test(move_of_a_kvm_guest_tells_the_touches_that_waited),
+        cmocka_unit_test(options_of_a_kvm_guest_are_refused_where_it_has_none),
         cmocka_unit_test(move_whose_side_dies_reports_it),
         cmocka_unit_test(floor_of_each_kind_has_all_samples),
+        cmocka_unit_test(lone_faults_take_few_system_calls),
+        cmocka_unit_test(batches_of_faults_take_few_system_calls),
         cmocka_unit_test(plain_transfer_takes_all_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

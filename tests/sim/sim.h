@@ -116,6 +116,10 @@ typedef struct SimPlan {
     unsigned count_blocks, count_vcpus;
     bool postcopy, preempt, release, return_path, blocktime, tracker, zap_needed;
     bool start_paused, two_wishes, poison, want_postcopy;
+    bool runs[SIM_SIDES];
+    bool waits_before_switch; /* pause-before-switchover */
+    bool breaks_by_command;   /* a cut in postcopy is a migrate-pause */
+    uint64_t wait_ns;         /* how long it waits for migrate-continue */
     uint64_t postcopy_ns;     /* when the switch is wished */
     uint64_t idle_ns;         /* from then on the guest writes nothing, so that precopy can end */
     unsigned walk_percent;    /* of a vCPU's accesses that go on by its step */
@@ -207,6 +211,9 @@ SimTouch sim_uffd_touch(unsigned block, unsigned page, uint32_t thread, bool wri
                         uint8_t **ret_bytes);
 /* The page has its final bytes here: placed, or stored and not discarded since. */
 bool sim_uffd_has(unsigned block, unsigned page, const uint8_t **ret_bytes);
+/* Bytes have come straight to where uffd_receive_address() said, behind those of the same range
+ * that had come before. */
+void sim_uffd_arrived(const uint8_t *base, size_t before, size_t after);
 /* The source gave the page's memory back. */
 bool sim_uffd_released(unsigned block, unsigned page);
 /* A page of the source was written: for the trackers. */

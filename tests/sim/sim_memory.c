@@ -120,6 +120,51 @@ uffd_store(UffdMemory *memory, uint64_t offset, const void *bytes)
         flags[i] |= memory->alias ? STORED : STORED | VISIBLE;
 }
 
+/* Whoever shows a page before all of it has come is found by what it is filled with. */
+void *
+uffd_receive_address(UffdMemory *memory, uint64_t offset, uint64_t length)
+{
+    check_range(memory, offset, length, SIM_PAGE, "uffd_receive_address");
+    sim_check(memory->side == SIM_DESTINATION, "uffd_receive_address: at the source");
+    uint8_t *flags = flags_of(memory);
+    uint64_t first = offset / SIM_PAGE, end = (offset + length) / SIM_PAGE;
+    if (!memory->alias && memory->any_registered)
+        return NULL;
+    for (uint64_t i = first; memory->alias && i < end; i++) {
+        sim_check(!memory->any_registered || !(flags[i] & RECEIVED),
+                  "uffd_receive_address: page %lu was received before", i);
+        if (flags[i] & VISIBLE)
+            return NULL;
+    }
+    for (uint64_t i = first; i < end; i++)
+        flags[i] = (flags[i] & ~RECEIVED) | COMING;
+    uint64_t per_host_page = memory->page_bytes / SIM_PAGE;
+    for (uint64_t i = first / per_host_page * per_host_page;
+         i < (end + per_host_page - 1) / per_host_page * per_host_page; i++)
+        flags[i] |= memory->alias ? STORED : STORED | VISIBLE;
+    if (sim.plan.poison)
+        memset(memory->store + offset, 0xee, length);
+    return memory->store + offset;
+}
+
+void
+sim_uffd_arrived(const uint8_t *base, size_t before, size_t after)
+{
+    for (unsigned block = 0; block < sim.plan.count_blocks; block++) {
+        const uint8_t *store = sim_destination_store(block);
+        uint8_t *flags = host.pages[SIM_DESTINATION][block];
+        if (base < store || base >= store + sim.plan.blocks[block].count_pages * SIM_PAGE)
+            continue;
+        uint64_t page = (uint64_t)(base - store) / SIM_PAGE;
+        for (uint64_t i = page + before / SIM_PAGE; i < page + after / SIM_PAGE; i++) {
+            sim_check(flags[i] & COMING, "page %lu of block %u is received to nowhere", i, block);
+            flags[i] = (flags[i] & ~COMING) | RECEIVED;
+        }
+        return;
+    }
+    sim_fail("bytes were received to an address that uffd_receive_address() did not give");
+}
+
 bool
 uffd_memory_discard(UffdMemory *memory, uint64_t offset, uint64_t length, GError **error)
 {

@@ -15,6 +15,7 @@ enum {
     VISIBLE = 4,    /* in the guest mapping */
     REGISTERED = 8, /* a touch that finds it not visible sleeps */
     RELEASED = 16,  /* source: given back */
+    COMING = 32,    /* its bytes are received straight to its place, and are not all there */
 };
 
 #define RUN_PAGES  64u

@@ -7,6 +7,7 @@
  * or is paused with every page at one side or the other; both statuses say so; and if nothing was
  * made to fail, the migration has completed.
  */
+#include "engine/source/source.h"
 #include "tests/sim/sim_schedule.h"
 
 #include <string.h>
@@ -36,6 +37,27 @@ wish_postcopy(void)
 }
 
 static void
+wish_switchover(void)
+{
+    g_autoptr(GError) error = NULL;
+    sim.side = SIM_SOURCE;
+    bool ok = faultline_continue(run.sides[SIM_SOURCE], FAULTLINE_STATUS_PRE_SWITCHOVER, &error);
+    sim_trace("control: continue: %s", ok ? "yes" : error->message);
+    run.continue_ns = NEVER;
+}
+
+/* Breaks the connection from one side; false: that side is not in postcopy. */
+static bool
+break_by_command(const SimFault *fault)
+{
+    g_autoptr(GError) error = NULL;
+    sim.side = fault->way & 1 ? SIM_SOURCE : SIM_DESTINATION;
+    bool ok = sim.plan.breaks_by_command && faultline_pause(run.sides[sim.side], &error);
+    sim_trace("control: pause: %s", ok ? "yes" : error ? error->message : "not wanted");
+    return ok;
+}
+
+static void
 do_fault(SimFault *fault)
 {
     g_autoptr(GError) error = NULL;
@@ -43,7 +65,8 @@ do_fault(SimFault *fault)
     sim_count(fault->point);
     fault->fired = true;
     if (fault->point == SIM_POINT_CUT_TIME) {
-        sim_network_cut(fault->way == 0 ? UINT_MAX : fault->way / 2);
+        if (!break_by_command(fault))
+            sim_network_cut(fault->way == 0 ? UINT_MAX : fault->way / 2);
         return;
     }
     faultline_query(run.sides[SIM_SOURCE], &info[SIM_SOURCE]);
@@ -78,7 +101,12 @@ sim_control_next_ns(void)
     if (sim.over) /* the sides are being freed */
         return NEVER;
     SimFault *fault = next_timed_fault();
-    return MIN(run.wish_ns, fault ? fault_ns(fault) : NEVER);
+    bool waits = sim.plan.waits_before_switch && run.continue_ns == NEVER &&
+                 context_status(run.sides[SIM_SOURCE]) == FAULTLINE_STATUS_PRE_SWITCHOVER &&
+                 !source_flag(&run.sides[SIM_SOURCE]->source->wants_switchover);
+    if (waits)
+        run.continue_ns = sim.now_ns + sim.plan.wait_ns;
+    return MIN(MIN(run.wish_ns, run.continue_ns), fault ? fault_ns(fault) : NEVER);
 }
 
 void
@@ -87,6 +115,8 @@ sim_control_step(void)
     SimFault *fault = next_timed_fault();
     if (fault && fault_ns(fault) <= sim.now_ns)
         do_fault(fault);
+    else if (run.continue_ns <= sim.now_ns)
+        wish_switchover();
     else
         wish_postcopy();
 }
@@ -241,8 +271,11 @@ make_side(SimSide side)
     set_capability(side, "postcopy-ram", plan->postcopy);
     set_capability(side, "postcopy-preempt", plan->preempt);
     set_capability(side, "return-path", plan->return_path);
+    set_capability(side, "page-runs", plan->runs[side]);
     if (side == SIM_SOURCE)
         set_capability(side, "release-ram", plan->release);
+    if (side == SIM_SOURCE)
+        set_capability(side, "pause-before-switchover", plan->waits_before_switch);
     else
         set_capability(side, "postcopy-blocktime", plan->blocktime);
     set_parameter(side, "downtime-limit", plan->downtime_ms);
@@ -306,6 +339,7 @@ sim_run(uint64_t seed)
     sim_transport_reset();
     sim_uffd_reset();
     sim_guest_reset();
+    run.continue_ns = NEVER;
     run.wish_ns = sim.plan.want_postcopy ? sim.now_ns + sim.plan.postcopy_ns : NEVER;
     make_side(SIM_SOURCE);
     make_side(SIM_DESTINATION);

@@ -12,6 +12,7 @@
 #define LINKS_MAX      4u
 #define PIPE_BYTES     65536u
 #define RECEIVER_BYTES (2u * TRANSPORT_PEEK_MAX)
+#define AHEAD_BYTES    128u /* of a receive into the caller's memory */
 #define NEVER          UINT64_MAX
 
 struct TransportRing {
@@ -75,6 +76,8 @@ struct TransportReceiver {
     bool alive, armed;
     uint64_t count_bytes;
     GError *error;
+    uint8_t *into; /* transport_receive_into(): under way */
+    size_t into_length, into_done;
     uint8_t bytes[RECEIVER_BYTES];
 };
 

@@ -140,6 +140,17 @@ plan_blocks(SimPlan *plan)
     }
 }
 
+/* Drawn beside the generator, so that what other seeds found stays with them. */
+static void
+plan_commands(SimPlan *plan, uint64_t seed)
+{
+    uint64_t bits = (seed + 1) * 0x9e3779b97f4a7c15u;
+    bits ^= bits >> 29;
+    plan->waits_before_switch = (bits & 7) == 0;
+    plan->breaks_by_command = (bits >> 3 & 1) != 0;
+    plan->wait_ns = UINT64_C(1) << (bits >> 4 & 15) << (bits >> 8 & 7);
+}
+
 void
 sim_plan_make(uint64_t seed)
 {
@@ -147,6 +158,7 @@ sim_plan_make(uint64_t seed)
     sim.seed = seed;
     sim.random = seed * 0x2545f4914f6cdd1du + 1;
     memset(plan, 0, sizeof *plan);
+    plan_commands(plan, seed);
     plan_blocks(plan);
     plan->count_vcpus = 1 + (unsigned)sim_below(SIM_VCPUS_MAX);
     plan->postcopy = sim_chance(75);
@@ -179,6 +191,8 @@ sim_plan_make(uint64_t seed)
     plan->walk_percent = sim_chance(50) ? 0 : 70 + (unsigned)sim_below(31);
     plan->neighbour_pages = sim_chance(20) ? 0 : octaves(0, 5);
     plan->push_bytes_per_s = sim_chance(60) ? 0 : octaves(24, 30);
+    for (unsigned side = 0; side < SIM_SIDES; side++)
+        plan->runs[side] = !sim_chance(15);
     plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX);
     for (unsigned i = 0; i < plan->count_faults; i++)
         plan->faults[i] = plan_fault();

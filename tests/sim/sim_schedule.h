@@ -28,7 +28,7 @@ typedef struct SimRun {
     RoleThreads threads[SIM_SIDES];
     bool used[SIM_SIDES];
     Faultline *sides[SIM_SIDES];
-    uint64_t wish_ns;
+    uint64_t wish_ns, continue_ns;
     unsigned count_wishes, quiet_accesses;
     bool is_preempted; /* a role is, inside a call; one at a time */
     bool cancelled;    /* faultline_cancel() has agreed */

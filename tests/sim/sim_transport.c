@@ -295,6 +295,13 @@ transport_receiver_new(TransportRing *ring, TransportLink *link)
     return receiver;
 }
 
+/* How the kernel is asked makes no difference here. */
+void
+transport_receiver_look(TransportReceiver *receiver)
+{
+    sim_ring_check(receiver->ring);
+}
+
 void
 transport_receiver_free(TransportReceiver *receiver)
 {
@@ -309,6 +316,45 @@ transport_receiver_free(TransportReceiver *receiver)
     g_clear_error(&receiver->error);
 }
 
+static void
+pull_bytes(TransportReceiver *receiver, uint8_t *to, uint64_t count)
+{
+    Pipe *pipe = receiver->pipe;
+    while (count > 0) {
+        size_t at = pipe->pulled % PIPE_BYTES;
+        size_t part = MIN(count, PIPE_BYTES - at);
+        memcpy(to, pipe->bytes + at, part);
+        to += part;
+        pipe->pulled += part;
+        receiver->count_bytes += part;
+        count -= part;
+    }
+}
+
+static void
+come_into(TransportReceiver *receiver, size_t count)
+{
+    size_t before = receiver->into_done;
+    receiver->into_done += count;
+    sim_uffd_arrived(receiver->into, before, receiver->into_done);
+}
+
+/* Straight to the caller's memory, and a little of what comes behind it. */
+static void
+pull_into(TransportReceiver *receiver)
+{
+    Pipe *pipe = receiver->pipe;
+    uint64_t ready = pipe->arrived - pipe->pulled;
+    uint64_t count = sim_chance(60) ? ready : 1 + sim_below(ready);
+    uint64_t direct = MIN(count, receiver->into_length - receiver->into_done);
+
+    pull_bytes(receiver, receiver->into + receiver->into_done, direct);
+    come_into(receiver, direct);
+    receiver->begin = 0;
+    receiver->end = MIN(count - direct, AHEAD_BYTES);
+    pull_bytes(receiver, receiver->bytes, receiver->end);
+}
+
 void
 sim_receiver_pull(TransportReceiver *receiver)
 {
@@ -316,6 +362,10 @@ sim_receiver_pull(TransportReceiver *receiver)
     uint64_t ready = pipe->arrived - pipe->pulled;
     if (!ready)
         return;
+    if (receiver->into && receiver->into_done < receiver->into_length) {
+        pull_into(receiver);
+        return;
+    }
     if (receiver->end + ready > RECEIVER_BYTES) {
         memmove(receiver->bytes, receiver->bytes + receiver->begin,
                 receiver->end - receiver->begin);
@@ -325,20 +375,13 @@ sim_receiver_pull(TransportReceiver *receiver)
     uint64_t room = RECEIVER_BYTES - receiver->end;
     uint64_t count = sim_chance(60) ? ready : 1 + sim_below(ready);
     count = MIN(count, room);
-    for (uint64_t left = count; left > 0;) {
-        size_t at = pipe->pulled % PIPE_BYTES;
-        size_t part = MIN(left, PIPE_BYTES - at);
-        memcpy(receiver->bytes + receiver->end, pipe->bytes + at, part);
-        receiver->end += part;
-        pipe->pulled += part;
-        left -= part;
-    }
-    receiver->count_bytes += count;
+    pull_bytes(receiver, receiver->bytes + receiver->end, count);
+    receiver->end += count;
 }
 
-/* What a receiver without enough bytes is told. */
+/* What a receiver without enough bytes is told; has_some: bytes of what it waits for have come. */
 static TransportResult
-receiver_outcome(TransportReceiver *receiver)
+receiver_outcome(TransportReceiver *receiver, bool has_some)
 {
     Pipe *pipe = receiver->pipe;
     bool drained = pipe->pulled == pipe->arrived && pipe->arrived == pipe->accepted;
@@ -346,7 +389,7 @@ receiver_outcome(TransportReceiver *receiver)
     if (pipe->receiver_outcome == OUTCOME_OPEN || pipe->receiver_outcome_ns > sim.now_ns ||
         !drained)
         return TRANSPORT_WAIT;
-    if (pipe->receiver_outcome == OUTCOME_END && receiver->begin == receiver->end)
+    if (pipe->receiver_outcome == OUTCOME_END && !has_some)
         return TRANSPORT_END;
     if (!receiver->error)
         receiver->error =
@@ -361,16 +404,63 @@ transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_b
     sim_check(receiver->alive, "transport_peek: receiver is freed");
     sim_preempt();
     sim_check(length > 0 && length <= TRANSPORT_PEEK_MAX, "transport_peek: %zu bytes", length);
+    sim_check(!receiver->into, "transport_peek: in the middle of transport_receive_into");
     if (receiver->end - receiver->begin < length && sim_chance(50))
         sim_receiver_pull(receiver);
     if (receiver->end - receiver->begin >= length) {
         *ret_bytes = receiver->bytes + receiver->begin;
         return TRANSPORT_OK;
     }
-    TransportResult result = receiver_outcome(receiver);
+    TransportResult result = receiver_outcome(receiver, receiver->begin < receiver->end);
     if (result == TRANSPORT_WAIT)
         receiver->armed = true;
     return result;
+}
+
+static TransportResult
+receive_on(TransportReceiver *receiver)
+{
+    size_t count =
+        MIN(receiver->end - receiver->begin, receiver->into_length - receiver->into_done);
+    memcpy(receiver->into + receiver->into_done, receiver->bytes + receiver->begin, count);
+    receiver->begin += count;
+    come_into(receiver, count);
+    if (receiver->into_done < receiver->into_length && sim_chance(50))
+        sim_receiver_pull(receiver);
+    if (receiver->into_done == receiver->into_length)
+        return TRANSPORT_OK;
+    TransportResult result = receiver_outcome(receiver, receiver->into_done > 0);
+    if (result == TRANSPORT_WAIT)
+        receiver->armed = true;
+    return result;
+}
+
+TransportResult
+transport_receive_into(TransportReceiver *receiver, void *bytes, size_t length, size_t *ret_done)
+{
+    sim_ring_check(receiver->ring);
+    sim_check(receiver->alive, "transport_receive_into: receiver is freed");
+    sim_preempt();
+    if (!receiver->into) {
+        receiver->into = bytes;
+        receiver->into_length = length;
+        receiver->into_done = 0;
+    }
+    sim_check(length > 0 && receiver->into == bytes && receiver->into_length == length,
+              "transport_receive_into: not the arguments it was called with before");
+    TransportResult result = receive_on(receiver);
+    *ret_done = receiver->into_done;
+    if (result != TRANSPORT_WAIT)
+        receiver->into = NULL;
+    return result;
+}
+
+void
+transport_receive_leave(TransportReceiver *receiver)
+{
+    sim_ring_check(receiver->ring);
+    sim_check(receiver->alive, "transport_receive_leave: receiver is freed");
+    receiver->into = NULL;
 }
 
 size_t
@@ -385,6 +475,7 @@ transport_consume(TransportReceiver *receiver, size_t length)
 {
     sim_ring_check(receiver->ring);
     sim_check(length <= receiver->end - receiver->begin, "transport_consume: more than was shown");
+    sim_check(!receiver->into, "transport_consume: in the middle of transport_receive_into");
     if (sim.plan.poison)
         memset(receiver->bytes + receiver->begin, 0xee, length);
     receiver->begin += length;

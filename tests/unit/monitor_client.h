@@ -28,7 +28,8 @@ typedef struct Client {
     void *ram;
     int fd;
     unsigned count_quits;
-    bool is_full; /* cannot take more */
+    const char *ended; /* what the guest came to by itself; NULL: nothing */
+    bool is_full;      /* cannot take more */
 } Client;
 
 static inline bool
@@ -97,6 +98,12 @@ count_quit(void *opaque)
     ((Client *)opaque)->count_quits++;
 }
 
+static inline const char *
+tell_end(void *opaque)
+{
+    return ((Client *)opaque)->ended;
+}
+
 static inline int
 set_up(void **state)
 {
@@ -113,7 +120,7 @@ set_up(void **state)
                             .shared = true};
     client->faultline = faultline_new(&guest, client, &block, 1, NULL);
     assert_non_null(client->faultline);
-    FaultlineMonitorHost host = {.name = "guest-1", .quit = count_quit};
+    FaultlineMonitorHost host = {.name = "guest-1", .quit = count_quit, .guest_end = tell_end};
     client->monitor = faultline_monitor_new(client->faultline, &host, client);
     client->output = g_string_new(NULL);
     client->session = faultline_session_new(client->monitor, collect, client);

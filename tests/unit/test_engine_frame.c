@@ -134,25 +134,33 @@ typedef struct Cursor {
     size_t left;
 } Cursor;
 
-/* One record, as it must be; name NULL: CONTINUE. */
-static void
-expect_record(Cursor *cursor, const char *name, uint64_t page, int fill)
+/* A record's head, as it must be; name NULL: CONTINUE. */
+static StreamRecord
+expect_head(Cursor *cursor, const char *name, uint64_t page, uint32_t count, bool is_zero)
 {
     StreamRecord record;
     size_t length;
     g_autoptr(GError) error = NULL;
 
-    if (stream_decode_record(cursor->at, cursor->left, "main", &record, &length, &error) !=
-        STREAM_OK)
+    if (stream_decode_record(cursor->at, cursor->left, "main", count > 1, &record, &length,
+                             &error) != STREAM_OK)
         fail_msg("record of page %u: %s", (unsigned)page, error ? error->message : "cut short");
-    assert_int_equal(record.flag, fill ? STREAM_RAM_PAGE : STREAM_RAM_ZERO);
+    assert_int_equal(record.flag, is_zero ? STREAM_RAM_ZERO : STREAM_RAM_PAGE);
+    assert_int_equal(record.count_pages, count);
     assert_int_equal(record.is_continue, !name);
     assert_string_equal(record.name, name ? name : "");
     assert_int_equal(record.offset, page * PAGE);
-    for (unsigned i = 0; fill && i < PAGE; i++)
-        assert_int_equal(record.page[i], fill);
     cursor->at += length;
     cursor->left -= length;
+    return record;
+}
+
+static void
+expect_record(Cursor *cursor, const char *name, uint64_t page, int fill)
+{
+    StreamRecord record = expect_head(cursor, name, page, 1, !fill);
+    for (unsigned i = 0; fill && i < PAGE; i++)
+        assert_int_equal(record.page[i], fill);
 }
 
 static void
@@ -184,6 +192,87 @@ pages_arrive_in_order_named_once_a_block(void **state)
     assert_int_equal(fixture->queue.count_zero, 2);
     assert_int_equal(fixture->queue.count_normal, 4);
     assert_int_equal(fixture->queue.closed_bytes, fixture->got->len);
+    fixture_free(fixture);
+}
+
+/* A run, as it must be: all of its pages are full, or all zero. */
+static void
+expect_run(Cursor *cursor, const char *name, unsigned block, uint64_t page, uint32_t count,
+           bool is_zero)
+{
+    expect_head(cursor, name, page, count, is_zero);
+    for (uint64_t i = 0; !is_zero && i < count * PAGE; i++, cursor->at++, cursor->left--) {
+        assert_true(cursor->left > 0);
+        assert_int_equal(*cursor->at, 1 + ((page + i / PAGE) * 7 + block) % 255);
+    }
+}
+
+static void
+pages_in_a_row_join_runs_of_one_kind_and_block(void **state)
+{
+    Fixture *fixture = fixture_new();
+    (void)state;
+
+    fixture->queue.puts_runs = true;
+    for (uint64_t page = 0; page < 30; page++)
+        if (page < 10 || page >= 14)
+            fill_page(fixture, 0, page);
+    fill_page(fixture, 1, 30);
+    for (uint64_t page = 0; page < 20; page++) /* pages, zeros, pages */
+        put_page(fixture, 0, page);
+    put_page(fixture, 0, 22); /* not the next one */
+    put_page(fixture, 0, 21); /* backwards */
+    put_page(fixture, 1, 30); /* another block */
+    put_page(fixture, 1, 31); /* zero */
+    put_page(fixture, 1, 32);
+    stream_put_be32(frame_queue_writer(&fixture->queue), 0x01020304); /* ends the run */
+    put_page(fixture, 1, 33);
+    assert_int_equal(frame_queue_flush(&fixture->queue, NULL), FLUSH_TAKEN);
+    put_page(fixture, 1, 34); /* a run ends with its frame */
+    put_page(fixture, 1, 35);
+    drain(fixture);
+
+    Cursor cursor = {fixture->got->data, fixture->got->len};
+    expect_run(&cursor, "one", 0, 0, 10, false);
+    expect_run(&cursor, NULL, 0, 10, 4, true);
+    expect_run(&cursor, NULL, 0, 14, 6, false);
+    expect_record(&cursor, NULL, 22, 1 + 22 * 7);
+    expect_record(&cursor, NULL, 21, 1 + 21 * 7);
+    expect_record(&cursor, "two", 30, 1 + 30 * 7 + 1);
+    expect_run(&cursor, NULL, 1, 31, 2, true);
+    assert_memory_equal(cursor.at, "\1\2\3\4", 4);
+    cursor.at += 4;
+    cursor.left -= 4;
+    expect_record(&cursor, NULL, 33, 0);
+    expect_run(&cursor, NULL, 1, 34, 2, true);
+    assert_int_equal(cursor.left, 0);
+    assert_int_equal(fixture->queue.count_zero, 4 + 5);
+    assert_int_equal(fixture->queue.count_normal, 16 + 3);
+    assert_int_equal(fixture->queue.closed_bytes, fixture->got->len);
+    fixture_free(fixture);
+}
+
+static void
+frame_of_one_run_is_three_pieces_at_most(void **state)
+{
+    Fixture *fixture = fixture_new();
+    (void)state;
+
+    fixture->queue.puts_runs = true;
+    fixture->queue.pages_max = FRAME_POSTCOPY_PAGES;
+    stream_put_be32(frame_queue_writer(&fixture->queue), 1);
+    for (uint64_t page = 0; frame_queue_has_room(&fixture->queue); page++) {
+        assert_int_equal(frame_queue_room_pages(&fixture->queue), FRAME_POSTCOPY_PAGES - page);
+        fill_page(fixture, 0, page);
+        put_page(fixture, 0, page);
+    }
+    stream_put_be32(frame_queue_writer(&fixture->queue), 2);
+    assert_int_equal(frame_queue_flush(&fixture->queue, NULL), FLUSH_TAKEN);
+    assert_int_equal(fixture->queue.frames[0].count_iov, 3);
+    drain(fixture);
+    Cursor cursor = {fixture->got->data + 4, fixture->got->len - 4};
+    expect_run(&cursor, "one", 0, 0, FRAME_POSTCOPY_PAGES, false);
+    assert_int_equal(cursor.left, 4);
     fixture_free(fixture);
 }
 
@@ -314,7 +403,9 @@ release_frees_pages_only_after_they_are_sent(void **state)
 {
     Fixture *fixture = fixture_new();
     g_autoptr(GError) error = NULL;
-    (void)state;
+    bool with_runs = *(bool *)*state;
+
+    fixture->queue.puts_runs = with_runs;
 
     if (!ram_blocks_open_memory(&fixture->blocks, &error))
         fail_msg("%s", error->message);
@@ -337,7 +428,11 @@ release_frees_pages_only_after_they_are_sent(void **state)
     assert_int_equal(kept[100], 1 + 77);
 
     Cursor cursor = {fixture->got->data, fixture->got->len};
-    for (uint64_t page = 0; page < 30; page++)
+    if (with_runs) {
+        expect_run(&cursor, "one", 0, 0, 11, false);
+        expect_run(&cursor, NULL, 0, 12, 18, false);
+    }
+    for (uint64_t page = 0; page < 30 && !with_runs; page++)
         if (page != 11)
             expect_record(&cursor, page ? NULL : "one", page, (int)(1 + page * 7));
     expect_record(&cursor, "two", 7, 51);
@@ -384,14 +479,20 @@ peer_that_is_gone_fails_with_a_link_error(void **state)
 int
 main(void)
 {
+    static bool modes[] = {false, true};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_arrive_in_order_named_once_a_block),
+        cmocka_unit_test(pages_in_a_row_join_runs_of_one_kind_and_block),
+        cmocka_unit_test(frame_of_one_run_is_three_pieces_at_most),
         cmocka_unit_test(named_reset_names_the_block_again),
         cmocka_unit_test(headers_and_memory_keep_their_order),
         cmocka_unit_test(flush_of_nothing_is_taken_and_sends_nothing),
         cmocka_unit_test(frame_that_is_full_has_no_room_until_taken),
         cmocka_unit_test(peer_that_does_not_read_makes_frames_wait),
-        cmocka_unit_test(release_frees_pages_only_after_they_are_sent),
+        {"release_frees_pages_only_after_they_are_sent",
+         release_frees_pages_only_after_they_are_sent, NULL, NULL, &modes[0]},
+        {"release_frees_runs_only_after_they_are_sent",
+         release_frees_pages_only_after_they_are_sent, NULL, NULL, &modes[1]},
         cmocka_unit_test(pages_without_release_stay),
         cmocka_unit_test(peer_that_is_gone_fails_with_a_link_error),
     };

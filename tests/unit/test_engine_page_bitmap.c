@@ -276,6 +276,28 @@ claim_by_threads(bool sets)
 }
 
 static void
+claim_run_takes_what_is_set_up_to_word_gap_and_end(void **state)
+{
+    PageBitmap *bitmap = page_bitmap_new(200);
+    (void)state;
+
+    page_bitmap_set_range(bitmap, 0, 200);
+    assert_true(page_bitmap_test_and_clear(bitmap, 20));
+    assert_int_equal(page_bitmap_claim_run(bitmap, 20, 200), 0);
+    assert_int_equal(page_bitmap_claim_run(bitmap, 5, 200), 15); /* the gap */
+    assert_int_equal(page_bitmap_claim_run(bitmap, 5, 200), 0);
+    assert_int_equal(page_bitmap_claim_run(bitmap, 21, 30), 9);  /* the end asked for */
+    assert_int_equal(page_bitmap_claim_run(bitmap, 60, 200), 4); /* the word */
+    assert_int_equal(page_bitmap_claim_run(bitmap, 64, 200), 64);
+    assert_int_equal(page_bitmap_claim_run(bitmap, 192, 200), 8);
+    assert_int_equal(page_bitmap_claim_run(bitmap, 199, 200), 0);
+    assert_int_equal(page_bitmap_count(bitmap), 200 - 1 - 15 - 9 - 4 - 64 - 8);
+    assert_true(page_bitmap_is_set(bitmap, 4));
+    assert_true(page_bitmap_is_set(bitmap, 30));
+    page_bitmap_free(bitmap);
+}
+
+static void
 claim_by_clearing_finds_each_page_one_owner(void **state)
 {
     (void)state;
@@ -301,6 +323,7 @@ main(void)
         cmocka_unit_test(next_beyond_the_end_asked_for_is_not_looked_at),
         cmocka_unit_test(or_counts_new_bits_and_ignores_those_past_the_end),
         cmocka_unit_test(random_operations_agree_with_a_plain_array),
+        cmocka_unit_test(claim_run_takes_what_is_set_up_to_word_gap_and_end),
         cmocka_unit_test(claim_by_clearing_finds_each_page_one_owner),
         cmocka_unit_test(claim_by_setting_finds_each_page_one_owner),
     };

@@ -103,6 +103,7 @@ guest_that_crashes_cannot_be_resumed(void **unused)
     g_autofree char *image = write_image(crash_image, sizeof crash_image);
     MachineOptions options = {.memory_bytes = MIB, .cpus = 2, .serial = "none", .boot = image};
     Machine *machine = make_machine(&options);
+    assert_null(machine_kvm.end(machine));
     resume(machine);
     GError *error = NULL;
     for (unsigned i = 0; i < 1000 && error == NULL; i++) {
@@ -113,6 +114,7 @@ guest_that_crashes_cannot_be_resumed(void **unused)
     assert_non_null(error);
     assert_int_equal(error->code, FAULTLINE_ERROR_STATE);
     assert_non_null(strstr(error->message, "stopped for good"));
+    assert_string_equal(machine_kvm.end(machine), "shutdown");
     g_error_free(error);
     pause_machine(machine);
     machine_kvm.free(machine);

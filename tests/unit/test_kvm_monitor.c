@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 typedef struct Fixture {
-    char *folder, *path;
+    char *folder, *path, *address; /* address: unix: and path */
     Machine *machine;
     Faultline *faultline;
     FaultlineMonitor *monitor;
@@ -43,6 +43,7 @@ set_up(void **state)
 
     fixture->folder = g_dir_make_tmp("faultline-unit-XXXXXX", NULL);
     fixture->path = g_strconcat(fixture->folder, "/qmp", NULL);
+    fixture->address = g_strconcat("unix:", fixture->path, NULL);
     fixture->machine = machine_threads.make(&options, NULL);
     const FaultlineBlock *blocks = machine_threads.blocks(fixture->machine, &count);
     fixture->faultline =
@@ -63,6 +64,7 @@ tear_down(void **state)
     g_unlink(fixture->path);
     g_rmdir(fixture->folder);
     g_free(fixture->path);
+    g_free(fixture->address);
     g_free(fixture->folder);
     g_free(fixture);
     return 0;
@@ -72,7 +74,7 @@ static MonitorServer *
 serve(const Fixture *fixture)
 {
     g_autoptr(GError) error = NULL;
-    MonitorServer *server = monitor_server_new(fixture->monitor, fixture->path, &error);
+    MonitorServer *server = monitor_server_new(fixture->monitor, fixture->address, &error);
 
     if (!server)
         fail_msg("%s", error->message);
@@ -119,7 +121,7 @@ assert_refused(const Fixture *fixture, const char *reason)
 {
     g_autoptr(GError) error = NULL;
 
-    assert_null(monitor_server_new(fixture->monitor, fixture->path, &error));
+    assert_null(monitor_server_new(fixture->monitor, fixture->address, &error));
     assert_non_null(strstr(error->message, reason));
     assert_int_equal(access(fixture->path, F_OK), 0);
 }
@@ -147,7 +149,8 @@ static void
 server_new_long_path_is_refused(void **state)
 {
     Fixture *fixture = *state;
-    g_autofree char *path = g_strnfill(108, 'x');
+    g_autofree char *name = g_strnfill(108, 'x');
+    g_autofree char *path = g_strconcat("unix:", name, NULL);
     g_autoptr(GError) error = NULL;
 
     assert_null(monitor_server_new(fixture->monitor, path, &error));

@@ -128,8 +128,8 @@ parse_whole_line_fills_everything(void **state)
     assert_int_equal(options->machine.write_bytes, 64u << 20);
     assert_int_equal(options->machine.write_rate, 9);
     assert_string_equal(options->machine.serial, "file:/s");
-    assert_string_equal(options->qmp[0], "/a");
-    assert_string_equal(options->qmp[1], "/b");
+    assert_string_equal(options->qmp[0], "unix:/a");
+    assert_string_equal(options->qmp[1], "unix:/b");
     assert_null(options->qmp[2]);
     assert_string_equal(options->incoming, "defer");
     assert_true(options->paused);
@@ -176,6 +176,10 @@ parse_wrong_line_names_the_option(void **state)
         {"--memory 1G --dirty no", "--dirty no"},
         {"--memory 1G --qmp /a", "--qmp /a"},
         {"--memory 1G --qmp unix:", "--qmp unix:"},
+        {"--memory 1G --qmp unix:/a,fast", "no such option"},
+        {"--memory 1G --qmp tcp:4444", "--qmp tcp:4444"},
+        {"--memory 1G --qmp tcp:::1:4444", "not well formed"},
+        {"--memory 1G --qmp tcp:h:", "not well formed"},
         {"--memory 1G --serial com1", "--serial com1"},
         {"--memory 1G --serial file:", "--serial file:"},
         {"--memory 1G --working-set all", "--working-set"},

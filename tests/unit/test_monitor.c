@@ -83,6 +83,27 @@ stop_and_cont_move_the_status_and_send_events_first(void **state)
 }
 
 static void
+guest_that_ended_by_itself_is_not_running(void **state)
+{
+    static const char *const ends[] = {"shutdown", "internal-error"};
+    Client *client = *state;
+    negotiate(client);
+    assert_true(faultline_cont(client->faultline, NULL));
+    faultline_monitor_pump(client->monitor);
+    g_string_truncate(client->output, 0);
+    for (size_t i = 0; i < G_N_ELEMENTS(ends); i++) {
+        client->ended = ends[i];
+        g_autofree char *wanted = g_strdup_printf("{\"status\":\"%s\",\"running\":false}", ends[i]);
+        g_autofree char *status = ask_text(client, "{\"execute\":\"query-status\"}");
+        assert_string_equal(status, wanted);
+        feed(client, "{\"execute\":\"cont\"}");
+        expect_error(client, "GenericError", ends[i]);
+        g_autofree char *typed = faultline_monitor_hmp(client->monitor, "info status");
+        assert_non_null(strstr(typed, ends[i]));
+    }
+}
+
+static void
 quit_replies_and_tells_the_host_once(void **state)
 {
     Client *client = *state;
@@ -171,6 +192,7 @@ incoming_by_channels_shows_the_address_it_listens_at(void **state)
                  "\"channels\":[{\"channel-type\":\"main\",\"addr\":{\"transport\":\"socket\","
                  "\"type\":\"inet\",\"host\":\"127.0.0.1\",\"port\":\"0\"}}]}}");
     expect_line(client, "{\"return\":{}}");
+    assert_true(faultline_monitor_stays_on_error(client->monitor));
     g_autoptr(JsonNode) node = ask(client, "{\"execute\":\"query-migrate\"}");
     JsonObject *reply = json_node_get_object(node);
     assert_string_equal(json_object_get_string_member(reply, "status"), "setup");
@@ -218,8 +240,8 @@ arguments_that_do_not_fit_are_refused_by_name(void **state)
         {ADDRESS("\"transport\":\"socket\",\"type\":\"inet\",\"host\":\"a\",\"port\":1"),
          "addr.port', expected: string"},
         {"{\"execute\":\"migrate-incoming\",\"arguments\":{\"uri\":\"unix:/x\","
-         "\"exit-on-error\":true}}",
-         "exit-on-error"},
+         "\"exit-on-error\":1}}",
+         "'exit-on-error', expected: boolean"},
         {CAPABILITIES(""), "'capabilities' is missing"},
         {CAPABILITIES("\"capabilities\":[1]"), "'capabilities[0]', expected: object"},
         {CAPABILITIES("\"capabilities\":[{\"capability\":\"events\"}]"), "state' is missing"},
@@ -339,7 +361,7 @@ hmp_lines_answer_as_typed_in_qemu(void **state)
         {"frobnicate", "Error: unknown command: 'frobnicate'"},
         {"migrate 'open", "Error: "},
         {"help", "migrate_set_capability CAPABILITY on|off -- "},
-        {"help migrate", "migrate [-d] URI -- "},
+        {"help migrate", "migrate [-d] [-r] URI -- "},
         {"help info", "info status -- "},
         {"help nothing", "Error: "},
     };
@@ -393,6 +415,7 @@ main(void)
         CASE(query_version_has_three_numbers_and_a_package),
         CASE(query_migrate_is_empty_before_any_migration),
         CASE(stop_and_cont_move_the_status_and_send_events_first),
+        CASE(guest_that_ended_by_itself_is_not_running),
         CASE(quit_replies_and_tells_the_host_once),
         CASE(cancel_succeeds_when_nothing_runs),
         CASE(start_postcopy_without_a_migration_is_refused),

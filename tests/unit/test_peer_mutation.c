@@ -144,7 +144,7 @@ incoming_mutants_end_without_harm(void **state)
     unsigned first = number_from("FAULTLINE_TEST_SEED", FIRST_SEED);
     unsigned count = number_from("FAULTLINE_TEST_RUNS", RUNS_PRESET);
     unsigned count_completed = 0;
-    g_autoptr(PeerRecording) recording = peer_recording_new(shape);
+    g_autoptr(PeerRecording) recording = peer_recording_new(shape, true);
 
     peer_recording_run(recording);
     for (unsigned seed = first; seed < first + count; seed++) {

@@ -53,40 +53,45 @@ check_walk(bool is_good, const char *what, const GError *error)
 
 /* A faultline's answer to the hello is its own; the walk knows a QEMU's, which is the ping. */
 static uint8_t *
-answer_as_qemu(const GByteArray *back)
+answer_as_qemu(const GByteArray *back, bool with_runs)
 {
-    static const uint8_t own[] = {0, 2, 0, 4, 0xfa, 0x18, 0, 1};
+    const uint8_t own[] = {0, 2, 0, 4, 0xfa, 0x18, 0, with_runs ? 3 : 1};
     uint8_t *answers = g_memdup2(back->data, back->len);
     uint8_t *at = memmem(answers, back->len, own, sizeof own);
     StreamWriter hello = {at, 0, sizeof own};
 
     assert_non_null(at);
-    stream_put_return_value(&hello, STREAM_RETURN_PONG, STREAM_HELLO | STREAM_FEATURES);
+    stream_put_return_value(&hello, STREAM_RETURN_PONG,
+                            STREAM_HELLO | STREAM_FEATURE_COMMIT |
+                                (with_runs ? STREAM_FEATURE_RUNS : 0));
     return answers;
 }
 
 static void
-walk_recording(const PeerRecording *recording, ScriptShape shape)
+walk_recording(const PeerRecording *recording, ScriptShape shape, bool with_runs)
 {
     const GByteArray *main = recording->sources[0]->received;
     const GByteArray *back = recording->destinations[0]->received;
     g_autoptr(Walk) walk = walk_new();
     g_autoptr(GError) error = NULL;
 
-    check_walk(walk_main(walk, main->data, main->len, &error), "main", error);
+    walk->takes_runs = with_runs;
+    bool is_good = walk_main(walk, main->data, main->len, &error);
+    check_walk(is_good, "main", error);
     if (shape == SCRIPT_PREEMPT) {
         const GByteArray *urgent = recording->sources[1]->received;
         check_walk(walk_urgent(walk, urgent->data, urgent->len, &error), "urgent", error);
         assert_true(walk->count_urgent > 0);
         assert_int_equal(recording->destinations[1]->received->len, 0);
     }
-    g_autofree uint8_t *answers = answer_as_qemu(back);
+    g_autofree uint8_t *answers = answer_as_qemu(back, with_runs);
     check_walk(walk_return(walk, answers, back->len, &error), "return path", error);
     assert_true(walk_is_whole(walk));
     assert_true(walk->has_shut && walk->was_running);
     assert_int_equal(walk->count_pongs, walk->count_pings);
     assert_int_equal(walk->count_blocks, 2);
     assert_true(walk->count_zero > 0 && walk->count_page > 0);
+    assert_int_equal(walk->count_runs > 0, with_runs);
     if (shape != SCRIPT_PRECOPY)
         assert_int_equal(walk->count_discarded, PEER_RAM0_PAGES + PEER_RAM1_PAGES);
 }
@@ -95,13 +100,16 @@ static void
 migrate_recorded_is_walked_to_the_end(void **state)
 {
     ScriptShape shape = *(ScriptShape *)*state;
-    g_autoptr(PeerRecording) recording = peer_recording_new(shape);
 
-    peer_recording_run(recording);
-    check_recording(recording, shape);
-    walk_recording(recording, shape);
+    for (unsigned with_runs = 0; with_runs < 2; with_runs++) {
+        g_autoptr(PeerRecording) recording = peer_recording_new(shape, with_runs);
+        peer_recording_run(recording);
+        check_recording(recording, shape);
+        walk_recording(recording, shape, with_runs);
+    }
 }
 
+/* It knows what QEMU sends. */
 static void
 migrate_recorded_passes_an_independent_parser(void **state)
 {
@@ -109,7 +117,7 @@ migrate_recorded_passes_an_independent_parser(void **state)
     const char *parser = peer_parser_find();
     if (!parser)
         skip();
-    g_autoptr(PeerRecording) recording = peer_recording_new(shape);
+    g_autoptr(PeerRecording) recording = peer_recording_new(shape, false);
 
     peer_recording_run(recording);
     check_recording(recording, shape);

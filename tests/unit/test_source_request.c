@@ -151,8 +151,8 @@ receive(Fixture *fixture)
     while (fixture->urgent && (got = recv(fixture->urgent, bytes, sizeof bytes, MSG_DONTWAIT)) > 0)
         g_byte_array_append(fixture->received, bytes, (guint)got);
     while (fixture->received->len &&
-           stream_decode_record(fixture->received->data, fixture->received->len, "urgent", &record,
-                                &length, NULL) == STREAM_OK) {
+           stream_decode_record(fixture->received->data, fixture->received->len, "urgent", false,
+                                &record, &length, NULL) == STREAM_OK) {
         assert_true(fixture->count_pages < RECORDS_MAX);
         fixture->pages[fixture->count_pages++] = record.offset / FAULTLINE_PAGE_BYTES;
         g_byte_array_remove_range(fixture->received, 0, (guint)length);

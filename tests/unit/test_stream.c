@@ -152,6 +152,20 @@ static const BadField bad_fields[] = {
     BAD(zero, 8, "\0", "block name is empty"),
     BAD(zero, 9, "\x80", "block name has byte 0x80"),
     BAD(zero, 13, "\1", "fill of ZERO at offset 0x7000 in channel main is 0x01"),
+    BAD(run, 13, "\0\0\0\0", "count of pages of the run at offset 0x7000 in channel main is 0"),
+    BAD(run, 13, "\0\0\0\1", "channel main is 1, expected 2 to 256"),
+    BAD(run, 13, "\0\0\1\1", "channel main is 257, expected 2 to 256"),
+    BAD(run, 13, "\xff\xff\xff\xff", "channel main is 4294967295"),
+    BAD(run, 6, "\x74\x0a", "flags 0x40a"),
+    BAD(run, 0, "\xff\xff\xff\xff\xff\xff\xf4\x08",
+        "the run of 2 pages at offset 0xfffffffffffff000 in channel main ends past"),
+    BAD(zero_run, 0, "\xff\xff\xff\xff\xff\xff\x04\x22", "ends past the greatest offset"),
+    BAD(zero_run, 8, "\0\1\0\0", "channel main is 65536"),
+    BAD(mem_size, 6, "\x04\x04", "flags 0x404"),
+    BAD(eos, 6, "\x04\x10", "flags 0x410"),
+    BAD(flush, 6, "\x06", "flags 0x600"),
+    BAD(xbzrle, 6, "\x24", "flags 0x460"),
+    BAD(compressed, 6, "\x25", "flags 0x500"),
     BAD(mem_size, 7, "\x24", "flags 0x24"),
     BAD(mem_size, 4, "\0", "total of MEM_SIZE in channel main is 0"),
     BAD(eos, 7, "\x30", "flags 0x30"),
@@ -270,6 +284,41 @@ decode_block_name_not_ending_in_multifd_packet_is_refused(void **state)
 }
 
 static void
+decode_run_that_was_not_agreed_is_refused(void **state)
+{
+    static const StreamCaseId runs[] = {STREAM_CASE_run, STREAM_CASE_run_continue,
+                                        STREAM_CASE_zero_run};
+    uint8_t bytes[STREAM_CASE_BYTES_MAX];
+    (void)state;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(runs); i++) {
+        g_autoptr(GError) error = NULL;
+        StreamRecord record;
+        size_t used, length = stream_case_encode(&stream_cases[runs[i]], bytes);
+        assert_int_equal(
+            stream_decode_record(bytes, length, "urgent", false, &record, &used, &error),
+            STREAM_BAD);
+        assert_non_null(strstr(error->message, "in channel urgent"));
+        assert_non_null(strstr(error->message, "RUN 0x400 was not agreed on"));
+    }
+}
+
+static void
+put_run_of_one_page_is_a_record_of_qemu(void **state)
+{
+    uint8_t bytes[2][64];
+    StreamWriter run = {bytes[0], 0, sizeof bytes[0]}, record = {bytes[1], 0, sizeof bytes[1]};
+    (void)state;
+
+    stream_put_run(&run, STREAM_RAM_ZERO, "ram0", 0x3000, 1);
+    stream_put_run(&run, STREAM_RAM_PAGE, NULL, 0x5000, 1);
+    stream_put_record(&record, STREAM_RAM_ZERO, "ram0", 0x3000);
+    stream_put_record(&record, STREAM_RAM_PAGE, NULL, 0x5000);
+    assert_int_equal(run.length, record.length);
+    assert_memory_equal(bytes[0], bytes[1], run.length);
+}
+
+static void
 command_name_of_each_number_is_known(void **state)
 {
     (void)state;
@@ -289,6 +338,8 @@ main(void)
         cmocka_unit_test(decode_with_more_behind_takes_only_its_own),
         cmocka_unit_test(decode_field_out_of_range_is_refused_by_name),
         cmocka_unit_test(decode_block_name_not_ending_in_multifd_packet_is_refused),
+        cmocka_unit_test(decode_run_that_was_not_agreed_is_refused),
+        cmocka_unit_test(put_run_of_one_page_is_a_record_of_qemu),
         cmocka_unit_test(command_name_of_each_number_is_known),
     };
 

@@ -1,15 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Receivers over real sockets: order, half-closes, cuts in the middle, resets, and giving up.
+ * Receivers over real sockets, received by the ring and looked for: order, half-closes, cuts in the
+ * middle, resets, spinning, and giving up.
  */
 #include "tests/unit/test_transport_pair.h"
 
 #include <poll.h>
 
+static bool looks; /* by transport_receiver_look() */
+
 static int
 ring_setup(void **state)
 {
+    looks = false;
     *state = make_ring();
+    return 0;
+}
+
+static int
+looking_setup(void **state)
+{
+    ring_setup(state);
+    looks = true;
     return 0;
 }
 
@@ -34,6 +46,8 @@ begin_receiving(TransportRing *ring)
 
     receiving.link = make_fd_link(ring, &receiving.peer);
     receiving.receiver = transport_receiver_new(ring, receiving.link);
+    if (looks)
+        transport_receiver_look(receiving.receiver);
     return receiving;
 }
 
@@ -171,15 +185,65 @@ receiver_free_in_flight_closes_the_socket(void **state)
     end_receiving(&receiving);
 }
 
+/* One message a spin, each followed by a look at nothing; then the end, which comes behind the last
+ * one without a wait in between. */
+static void
+spin_shows_each_message_and_the_end(void **state)
+{
+    Receiving receiving = begin_receiving(*state);
+    const uint8_t *bytes;
+    TransportResult r;
+
+    for (unsigned i = 0; i < 1000; i++) {
+        char byte = (char)i;
+
+        assert_int_equal(transport_peek(receiving.receiver, 1, &bytes), TRANSPORT_WAIT);
+        assert_int_equal(write(receiving.peer, &byte, 1), 1);
+        if (i == 999)
+            assert_int_equal(shutdown(receiving.peer, SHUT_WR), 0);
+        while ((r = transport_peek(receiving.receiver, 1, &bytes)) == TRANSPORT_WAIT)
+            if (!transport_ring_spin(*state, 1000000))
+                transport_ring_wait(*state, now_ns() + PATIENCE_NS);
+        assert_int_equal(r, TRANSPORT_OK);
+        assert_int_equal(bytes[0], (uint8_t)byte);
+        transport_consume(receiving.receiver, 1);
+    }
+    assert_int_equal(wait_peek(*state, receiving.receiver, 1, &bytes), TRANSPORT_END);
+    end_receiving(&receiving);
+}
+
+/* News that nobody looks at do not make each spin end at once. */
+static void
+spin_with_news_of_no_interest_ends(void **state)
+{
+    Receiving receiving = begin_receiving(*state);
+    const uint8_t *bytes;
+    unsigned count_news = 0;
+
+    assert_int_equal(transport_peek(receiving.receiver, 1, &bytes), TRANSPORT_WAIT);
+    assert_false(transport_ring_spin(*state, 1000)); /* the receive, or the poll, is under way */
+    assert_int_equal(write(receiving.peer, "a", 1), 1);
+    while (transport_ring_spin(*state, 1000))
+        assert_true(++count_news < 5);
+    assert_int_equal(transport_peek(receiving.receiver, 1, &bytes), TRANSPORT_OK);
+    end_receiving(&receiving);
+}
+
 int
 main(void)
 {
-#define CASE(name) cmocka_unit_test_setup_teardown(name, ring_setup, ring_teardown)
+#define CASE(name)                                                                                 \
+    cmocka_unit_test_setup_teardown(name, ring_setup, ring_teardown),                              \
+    {                                                                                              \
+#name "_by_looking", name, looking_setup, ring_teardown, NULL                              \
+    }
     const struct CMUnitTest tests[] = {
         CASE(peek_in_odd_lengths_keeps_order),
         CASE(peek_after_half_close_gives_leftovers_then_end),
         CASE(peek_cut_in_the_middle_reports_error),
         CASE(peek_after_reset_gives_bytes_then_error),
+        CASE(spin_shows_each_message_and_the_end),
+        CASE(spin_with_news_of_no_interest_ends),
         CASE(receiver_free_in_flight_closes_the_socket),
     };
 

@@ -9,6 +9,9 @@
 #define AT_END(block)   PEER_PAGES(block##_PAGES)
 #define ZERO(name, page) stream_put_record(w, STREAM_RAM_ZERO, name, PEER_PAGES(page))
 #define HEAD(value)     stream_put_be64(w, value)
+#define ZERO_RUN(name, page, count) stream_put_run(w, STREAM_RAM_ZERO, name, PEER_PAGES(page), count)
+#define PAGE_RUN(name, page, count) script_put_run(w, name, page, count)
+#define STEP(name)      script_put_step(w, STEP_##name)
 #define PACKAGED_OF(length) \
     (stream_put_u8(w, STREAM_COMMAND), stream_put_be16(w, STREAM_COMMAND_PACKAGED), \
      stream_put_be16(w, 4), stream_put_be32(w, length))
@@ -101,6 +104,22 @@
     X(page_at_2_63, PRECOPY, BEFORE, PAGES, ZERO("ram0", 1ull << 51), "lies past the end of block 'ram0'", FAILED) \
     X(page_last_of_all, PRECOPY, BEFORE, PAGES, ZERO("ram0", (1ull << 52) - 1), "lies past the end of block 'ram0'", FAILED) \
     X(page_twice_in_precopy, PRECOPY, BEFORE, PAGES, (ZERO("ram0", 5), ZERO(NULL, 5), script_put_page(w, NULL, 5)), "", COMPLETED) \
+    X(run_twice_in_precopy, PRECOPY, BEFORE, PAGES, (PAGE_RUN("ram0", 5, 40), ZERO_RUN(NULL, 0, 200), PAGE_RUN(NULL, 44, 2), ZERO_RUN("ram1", 0, 30)), "", COMPLETED) \
+    X(run_to_the_end, PRECOPY, BEFORE, PAGES, (PAGE_RUN("ram0", PEER_RAM0_PAGES - 9, 9), ZERO_RUN("ram1", PEER_RAM1_PAGES - 2, 2)), "", COMPLETED) \
+    X(run_not_agreed, PRECOPY, INSTEAD, HELLO, (stream_put_ping(w, STREAM_HELLO | STREAM_FEATURE_COMMIT), STEP(START), STEP(TOTAL), STEP(BLOCK0), STEP(BLOCK1), STEP(LIST_EOS), STEP(LIST_FOOTER), STEP(PASS), PAGE_RUN("ram0", 0, 2)), "flags 0x408 in channel main are not a known combination", FAILED) \
+    X(run_without_return_path, PRECOPY, INSTEAD, RETURN_PATH, (STEP(START), STEP(TOTAL), STEP(BLOCK0), STEP(BLOCK1), STEP(LIST_EOS), STEP(LIST_FOOTER), STEP(PASS), ZERO_RUN("ram0", 0, 2)), "RUN 0x400 was not agreed on", FAILED) \
+    X(run_of_0, PRECOPY, BEFORE, PAGES, (HEAD(0x408), stream_put_name(w, "ram0"), stream_put_be32(w, 0)), "count of pages of the run at offset 0x0 in channel main is 0", FAILED) \
+    X(run_of_1, PRECOPY, BEFORE, PAGES, (HEAD(0x402), stream_put_name(w, "ram0"), stream_put_be32(w, 1)), "in channel main is 1, expected 2", FAILED) \
+    X(run_of_257, PRECOPY, BEFORE, PAGES, (HEAD(0x408), stream_put_name(w, "ram0"), stream_put_be32(w, 257)), "in channel main is 257", FAILED) \
+    X(run_of_4g, PRECOPY, BEFORE, PAGES, (HEAD(0x408), stream_put_name(w, "ram0"), stream_put_be32(w, 0xffffffff)), "in channel main is 4294967295", FAILED) \
+    X(run_of_eos, PRECOPY, BEFORE, PAGES, HEAD(0x410), "flags 0x410 in channel main", FAILED) \
+    X(run_in_start, PRECOPY, BEFORE, LIST_EOS, PAGE_RUN("ram0", 0, 2), "before the end of the block list", FAILED) \
+    X(run_of_unknown_block, PRECOPY, BEFORE, PAGES, PAGE_RUN("foo", 0, 2), "page of block 'foo', which is not here", FAILED) \
+    X(run_continue_first, PRECOPY, BEFORE, PAGES, PAGE_RUN(NULL, 0, 2), "channel main continues a block before it named one", FAILED) \
+    X(run_past_the_end, PRECOPY, BEFORE, PAGES, PAGE_RUN("ram0", PEER_RAM0_PAGES - 8, 9), "lies past the end of block 'ram0'", FAILED) \
+    X(run_of_zeros_past_the_end, PRECOPY, BEFORE, PAGES, ZERO_RUN("ram1", PEER_RAM1_PAGES - 1, 2), "lies past the end of block 'ram1'", FAILED) \
+    X(run_at_2_63, PRECOPY, BEFORE, PAGES, ZERO_RUN("ram0", 1ull << 51, 2), "lies past the end of block 'ram0'", FAILED) \
+    X(run_past_2_64, PRECOPY, BEFORE, PAGES, ZERO_RUN("ram0", (1ull << 52) - 2, 3), "ends past the greatest offset", FAILED) \
     X(fill_not_0, PRECOPY, BEFORE, PAGES, (HEAD(0x2), stream_put_name(w, "ram0"), stream_put_u8(w, 1)), "fill of ZERO at offset 0x0 in channel main is 0x01", FAILED) \
     X(footer_missing, PRECOPY, INSTEAD, PASS_FOOTER, NOTHING, "decode footer of section ram: type is 0x03", FAILED) \
     X(footer_of_other, PRECOPY, INSTEAD, PASS_FOOTER, stream_put_footer(w, 2), "section id is 2, expected 1", FAILED) \
@@ -205,6 +224,17 @@
     X(push_of_received_ram1, POSTCOPY, BEFORE, PUSHED, script_put_page(w, "ram1", 3), "page 0x3 of block 'ram1' came again on channel main", PAUSED) \
     X(push_twice, POSTCOPY, BEFORE, PUSHED, (ZERO("ram0", SCRIPT_FIRST + 5), ZERO(NULL, SCRIPT_FIRST + 9), ZERO(NULL, SCRIPT_FIRST + 5)), "page 0x15 of block 'ram0' came again on channel main", PAUSED) \
     X(push_twice_in_a_run, POSTCOPY, BEFORE, PUSHED, (ZERO("ram0", SCRIPT_FIRST + 5), ZERO(NULL, SCRIPT_FIRST + 5)), "page 0x15 of block 'ram0' came again on channel main", PAUSED) \
+    X(push_runs, POSTCOPY, INSTEAD, PUSHED, (PAGE_RUN("ram0", SCRIPT_FIRST + 2, 2), ZERO_RUN(NULL, SCRIPT_FIRST + 4, 3), PAGE_RUN(NULL, SCRIPT_FIRST + 7, SCRIPT_END - SCRIPT_FIRST - 7)), "", COMPLETED) \
+    X(push_run_of_received, POSTCOPY, BEFORE, PUSHED, PAGE_RUN("ram0", SCRIPT_FIRST - 1, 9), "page 0xf of block 'ram0' came again on channel main", PAUSED) \
+    X(push_run_into_received, POSTCOPY, BEFORE, PUSHED, PAGE_RUN("ram0", SCRIPT_END - 8, 9), "page 0x20 of block 'ram0' came again on channel main", PAUSED) \
+    X(push_zeros_into_received, POSTCOPY, BEFORE, PUSHED, ZERO_RUN("ram0", SCRIPT_END - 8, 9), "page 0x20 of block 'ram0' came again on channel main", PAUSED) \
+    X(push_run_twice, POSTCOPY, BEFORE, PUSHED, (PAGE_RUN("ram0", SCRIPT_FIRST + 2, 9), PAGE_RUN(NULL, SCRIPT_FIRST + 10, 2)), "page 0x1a of block 'ram0' came again on channel main", PAUSED) \
+    X(push_run_past_the_end, POSTCOPY, BEFORE, PUSHED, PAGE_RUN("ram0", PEER_RAM0_PAGES - 1, 2), "lies past the end", PAUSED) \
+    X(urgent_run, PREEMPT, INSTEAD, URGENT, PAGE_RUN("ram0", SCRIPT_FIRST, 2), "", COMPLETED) \
+    X(urgent_zeros, PREEMPT, INSTEAD, URGENT, ZERO_RUN("ram0", SCRIPT_FIRST, 2), "", COMPLETED) \
+    X(urgent_run_of_received, PREEMPT, BEFORE, URGENT, PAGE_RUN("ram0", SCRIPT_FIRST - 1, 2), "page 0xf of block 'ram0' came again on channel urgent", PAUSED) \
+    X(urgent_run_past_the_end, PREEMPT, BEFORE, URGENT, PAGE_RUN("ram1", PEER_RAM1_PAGES - 1, 2), "lies past the end of block 'ram1'", PAUSED) \
+    X(urgent_run_of_0, PREEMPT, BEFORE, URGENT, (HEAD(0x408), stream_put_name(w, "ram0"), stream_put_be32(w, 0)), "in channel urgent is 0", PAUSED) \
     X(push_footer_of_other, POSTCOPY, BEFORE, PUSHED, (stream_put_eos(w), stream_put_footer(w, 3)), "section id is 3", PAUSED) \
     X(ping_after_run, POSTCOPY, BEFORE, PUSH, stream_put_ping(w, 77), "", COMPLETED) \
     X(urgent_too, PREEMPT, INSTEAD, URGENT, (ZERO("ram0", SCRIPT_FIRST), ZERO(NULL, SCRIPT_FIRST + 2)), "page 0x12 of block 'ram0' came again on channel", PAUSED) \

@@ -32,11 +32,16 @@ new_side(ScriptShape shape)
 
     for (unsigned i = 0; i < (unsigned)shape; i++)
         wanted[i] = names[i];
-    return peer_guest_new(wanted);
+    PeerGuest *guest = peer_guest_new(wanted);
+    g_autoptr(GError) error = NULL;
+
+    /* Recorded as two QEMUs would speak. */
+    check(faultline_set_capability(guest->faultline, "urgent-requests", false, &error), error);
+    return guest;
 }
 
 PeerRecording *
-peer_recording_new(ScriptShape shape)
+peer_recording_new(ScriptShape shape, bool with_runs)
 {
     PeerRecording *recording = g_new0(PeerRecording, 1);
     g_autoptr(GError) error = NULL;
@@ -53,6 +58,10 @@ peer_recording_new(ScriptShape shape)
     recording->source = new_side(shape);
     recording->destination = new_side(shape);
     recording->destination->reads_all = true;
+    check(faultline_set_capability(recording->source->faultline, "page-runs", with_runs, &error) &&
+              faultline_set_capability(recording->destination->faultline, "page-runs", with_runs,
+                                       &error),
+          error);
     recording->source->is_always_dirty = is_postcopy;
     peer_guest_fill(recording->source);
     peer_incoming(recording->destination, inner);

@@ -21,7 +21,8 @@ typedef struct PeerRecording {
 } PeerRecording;
 
 /* Two filled and connected sides. Postcopy begins at once, and finds every page dirty. */
-PeerRecording *peer_recording_new(ScriptShape shape);
+/* with_runs: both sides have page-runs on. */
+PeerRecording *peer_recording_new(ScriptShape shape, bool with_runs);
 void peer_recording_free(PeerRecording *recording);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PeerRecording, peer_recording_free)
 

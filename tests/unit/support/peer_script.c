@@ -14,13 +14,21 @@
  */
 
 void
-script_put_page(StreamWriter *w, const char *name, uint64_t page)
+script_put_run(StreamWriter *w, const char *name, uint64_t first, uint32_t count)
 {
     uint8_t bytes[STREAM_PAGE_BYTES];
 
-    stream_put_record(w, STREAM_RAM_PAGE, name, PEER_PAGES(page));
-    memset(bytes, (int)(page % 255) + 1, sizeof bytes);
-    stream_put_bytes(w, bytes, sizeof bytes);
+    stream_put_run(w, STREAM_RAM_PAGE, name, PEER_PAGES(first), count);
+    for (uint64_t page = first; page < first + count; page++) {
+        memset(bytes, (int)(page % 255) + 1, sizeof bytes);
+        stream_put_bytes(w, bytes, sizeof bytes);
+    }
+}
+
+void
+script_put_page(StreamWriter *w, const char *name, uint64_t page)
+{
+    script_put_run(w, name, page, 1);
 }
 
 void

@@ -86,6 +86,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Script, script_free)
 /* Pieces, for the changes. */
 void script_put_step(StreamWriter *w, ScriptStep step);
 void script_put_page(StreamWriter *w, const char *name, uint64_t page);
+void script_put_run(StreamWriter *w, const char *name, uint64_t first, uint32_t count);
 void script_put_zeroes(StreamWriter *w, const char *name, uint64_t first, uint64_t end);
 void script_put_device(StreamWriter *w, const char *name, uint32_t length, uint32_t count_bytes);
 /* A command whose length is not what the table says. */

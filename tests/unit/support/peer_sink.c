@@ -142,9 +142,13 @@ take_record(PeerSink *sink, const uint8_t *bytes, size_t available, size_t *ret_
     size_t more = 0;
 
     StreamResult result =
-        stream_decode_record(bytes, available, "main", &record, ret_length, error);
+        stream_decode_record(bytes, available, "main", !sink->is_qemu, &record, ret_length, error);
     if (result != STREAM_OK)
         return result;
+    if (record.flag == STREAM_RAM_PAGE && !record.page)
+        *ret_length += record.count_pages * STREAM_PAGE_BYTES;
+    if (*ret_length > available)
+        return STREAM_MORE;
     if (record.flag == STREAM_RAM_MEM_SIZE) {
         StreamBlock block;
         for (unsigned i = 0; i < 2 && result == STREAM_OK; i++) {
@@ -154,7 +158,7 @@ take_record(PeerSink *sink, const uint8_t *bytes, size_t available, size_t *ret_
         }
         return result;
     }
-    sink->count_pages += record.flag != STREAM_RAM_EOS;
+    sink->count_pages += record.flag != STREAM_RAM_EOS ? record.count_pages : 0;
     if (record.flag != STREAM_RAM_EOS)
         return result;
     result = stream_decode_footer(bytes + *ret_length, available - *ret_length, sink->section,

@@ -39,7 +39,7 @@ DECODE(header, stream_decode_header(bytes, available, ret_length, error))
 DECODE(configuration,
        stream_decode_configuration(bytes, available, &got.configuration, ret_length, error))
 DECODE(footer, stream_decode_footer(bytes, available, 7, "cpu", ret_length, error))
-DECODE(record, stream_decode_record(bytes, available, "main", &got.record, ret_length, error))
+DECODE(record, stream_decode_record(bytes, available, "main", true, &got.record, ret_length, error))
 DECODE(block, stream_decode_block(bytes, available, false, &got.block, ret_length, error))
 DECODE(huge_block, stream_decode_block(bytes, available, true, &got.block, ret_length, error))
 DECODE(block_name, stream_decode_block_name(bytes, available, got.name, ret_length, error))
@@ -122,7 +122,8 @@ is_record(StreamRamFlag flag, const char *name, uint64_t offset, uint32_t length
 {
     return got.record.flag == flag && got.record.is_continue == (name == NULL) &&
            strcmp(got.record.name, name ? name : "") == 0 && got.record.offset == offset &&
-           got.record.page_length == length && (got.record.page != NULL) == (length > 0);
+           (length == 0 || got.record.count_pages == 1) && got.record.page_length == length &&
+           (got.record.page != NULL) == (length > 0);
 }
 
 static bool
@@ -224,6 +225,12 @@ CASE(page,
 CASE(page_continue,
      (stream_put_record(w, STREAM_RAM_PAGE, NULL, 0x1000), stream_put_bytes(w, page, sizeof page)),
      is_record(STREAM_RAM_PAGE, NULL, 0x1000, sizeof page))
+CASE(run, stream_put_run(w, STREAM_RAM_PAGE, "ram0", 0x7000, 2),
+     is_record(STREAM_RAM_PAGE, "ram0", 0x7000, 0) && got.record.count_pages == 2)
+CASE(run_continue, stream_put_run(w, STREAM_RAM_PAGE, NULL, 0, STREAM_RUN_PAGES_MAX),
+     is_record(STREAM_RAM_PAGE, NULL, 0, 0) && got.record.count_pages == STREAM_RUN_PAGES_MAX)
+CASE(zero_run, stream_put_run(w, STREAM_RAM_ZERO, NULL, 0x123456000, 17),
+     is_record(STREAM_RAM_ZERO, NULL, 0x123456000, 0) && got.record.count_pages == 17)
 CASE(mem_size, stream_put_mem_size(w, 0x40000000),
      got.record.flag == STREAM_RAM_MEM_SIZE && got.record.offset == 0x40000000)
 CASE(eos, stream_put_eos(w), got.record.flag == STREAM_RAM_EOS && got.record.offset == 0)
@@ -291,7 +298,9 @@ const StreamCase stream_cases[STREAM_CASE_COUNT] = {
     ROW(packaged, element, 0),          ROW(discard, element, 0),
     ROW(bitmap_command, element, 0),    ROW(zero, record, 0),
     ROW(longest_name, record, 0),       ROW(zero_continue, record, 0),      ROW(page, record, 0),
-    ROW(page_continue, record, 0),      ROW(mem_size, record, 0),
+    ROW(page_continue, record, 0),      ROW(run, record, 0),
+    ROW(run_continue, record, 0),       ROW(zero_run, record, 0),
+    ROW(mem_size, record, 0),
     ROW(eos, record, 0),                ROW(flush, record, 0),
     ROW(xbzrle, record, 0),             ROW(compressed, record, 0),
     ROW(block, block, 0),               ROW(huge_block, huge_block, 0),

@@ -31,6 +31,9 @@
     X(longest_name)                                                                                \
     X(page)                                                                                        \
     X(page_continue)                                                                               \
+    X(run)                                                                                         \
+    X(run_continue)                                                                                \
+    X(zero_run)                                                                                    \
     X(mem_size)                                                                                    \
     X(eos)                                                                                         \
     X(flush)                                                                                       \

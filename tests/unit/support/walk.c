@@ -112,18 +112,29 @@ walk_block_list(Walk *walk, WalkBytes *in, uint64_t total, GError **error)
     return true;
 }
 
+/* Of one page or a run; of a run of pages the bytes behind the record as well. */
 static bool
-walk_page(Walk *walk, const StreamRecord *record, WalkBlock **last, GError **error)
+walk_pages(Walk *walk, WalkBytes *in, const StreamRecord *record, WalkBlock **last, GError **error)
 {
+    bool is_run = record->count_pages > 1;
+    size_t behind = is_run && record->flag == STREAM_RAM_PAGE
+                        ? record->count_pages * (size_t)STREAM_PAGE_BYTES
+                        : 0;
+
     if (!record->is_continue)
         *last = walk_find_block(walk, record->name);
     if (!*last)
         return walk_fail(error, "no block for record of '%s'", record->name);
-    if (record->flag == STREAM_RAM_ZERO)
-        walk->count_zero++;
-    else
-        walk->count_page++;
-    return walk_store(walk, *last, record->offset, error);
+    if (behind > in->length - in->at)
+        return walk_fail(error, "stream ends in a run");
+    in->at += behind;
+    walk->count_runs += is_run;
+    *(record->flag == STREAM_RAM_ZERO ? &walk->count_zero : &walk->count_page) +=
+        record->count_pages;
+    for (uint64_t i = 0; i < record->count_pages; i++)
+        if (!walk_store(walk, *last, record->offset + i * STREAM_PAGE_BYTES, error))
+            return false;
+    return true;
 }
 
 /* Records up to EOS. */
@@ -133,7 +144,8 @@ walk_records(Walk *walk, WalkBytes *in, StreamType type, GError **error)
     for (unsigned count = 0;; count++) {
         StreamRecord record;
         size_t length = 0;
-        StreamResult result = stream_decode_record(REST(in), "main", &record, &length, error);
+        StreamResult result =
+            stream_decode_record(REST(in), "main", walk->takes_runs, &record, &length, error);
         if (!advance(walk, in, result, length, error) || walk->reached_cut)
             return walk->reached_cut;
         if ((record.flag == STREAM_RAM_MEM_SIZE) != (type == STREAM_START && count == 0))
@@ -149,7 +161,7 @@ walk_records(Walk *walk, WalkBytes *in, StreamType type, GError **error)
         case STREAM_RAM_PAGE:
             if (type == STREAM_START)
                 return walk_fail(error, "page in START");
-            if (!walk_page(walk, &record, &walk->last_main, error))
+            if (!walk_pages(walk, in, &record, &walk->last_main, error))
                 return false;
             break;
         case STREAM_RAM_MULTIFD_FLUSH:
@@ -171,7 +183,8 @@ walk_urgent(Walk *walk, const uint8_t *bytes, size_t length_bytes, GError **erro
     while (in.at < in.length) {
         StreamRecord record;
         size_t length = 0;
-        StreamResult result = stream_decode_record(REST(&in), "urgent", &record, &length, error);
+        StreamResult result =
+            stream_decode_record(REST(&in), "urgent", walk->takes_runs, &record, &length, error);
         if (!advance(walk, &in, result, length, error))
             return false;
         if (walk->reached_cut)
@@ -181,7 +194,7 @@ walk_urgent(Walk *walk, const uint8_t *bytes, size_t length_bytes, GError **erro
         if (record.flag != STREAM_RAM_ZERO && record.flag != STREAM_RAM_PAGE)
             return walk_fail(error, "record 0x%x on urgent channel", (unsigned)record.flag);
         walk->count_urgent++;
-        if (!walk_page(walk, &record, &walk->last_urgent, error))
+        if (!walk_pages(walk, &in, &record, &walk->last_urgent, error))
             return false;
     }
     return true;
@@ -289,12 +302,13 @@ walk_ping(Walk *walk, uint32_t value, GError **error)
                  {0x42, WALK_LISTENING},
                  {4, WALK_RUNNING},
                  {STREAM_PING_COMMIT, WALK_NONE},
-                 {STREAM_PING_COMMIT, WALK_ADVISE},
-                 {STREAM_HELLO | STREAM_FEATURES, WALK_NONE}};
+                 {STREAM_PING_COMMIT, WALK_ADVISE}};
 
     if (!walk->has_return_path || walk->count_pings == WALK_PINGS_MAX)
         return walk_fail(error, "PING 0x%x without a return path, or too many", value);
     walk->pings[walk->count_pings++] = value;
+    if ((value & ~STREAM_FEATURES) == STREAM_HELLO && walk->phase == WALK_NONE)
+        return true;
     for (unsigned i = 0; i < G_N_ELEMENTS(legal); i++)
         if (legal[i].value == value && legal[i].phase == walk->phase)
             return true;

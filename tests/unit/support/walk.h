@@ -51,7 +51,7 @@ typedef struct Walk {
     GArray *sections; /* of WalkSection, in stream order */
     WalkPhase phase;
     bool has_return_path, has_started, has_ended, has_switched, is_cut, reached_cut, is_resumed;
-    bool was_running;
+    bool was_running, takes_runs; /* the latter: set by who knows what was agreed */
     uint32_t pings[WALK_PINGS_MAX];
     unsigned count_pings, count_pongs, count_requests, count_bitmaps, count_asked;
     WalkBlock *last_main, *last_urgent, *last_request;
@@ -59,7 +59,7 @@ typedef struct Walk {
     unsigned count_multifd, count_syncs;
     uint64_t count_discarded, count_postcopy, count_zero, count_page, count_lost,
         count_multifd_pages;
-    uint64_t count_urgent;
+    uint64_t count_urgent, count_runs;
     bool has_description, has_shut, has_resume_ack;
 } Walk;
 
