@@ -344,8 +344,10 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
     uint64_t page = record->offset / FAULTLINE_PAGE_BYTES;
     ComingRun *coming = &channel->coming;
 
-    if (channel == &destination->urgent)
-        walk_step(channel->walk, WALK_REPLY_RECEIVE, block->index, page);
+    /* What follows a run's head is noted with it. */
+    bool is_noted = channel == &destination->urgent && channel->walk && !coming->count;
+    for (uint64_t i = 0; is_noted && i < record->count_pages; i++)
+        walk_step(channel->walk, WALK_REPLY_RECEIVE, block->index, page + i);
     if (record->flag == STREAM_RAM_PAGE && !record->page)
         return begin_run(destination, channel, block, page, record->count_pages, error);
     if (coming->count) {
