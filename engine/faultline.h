@@ -189,8 +189,8 @@ bool faultline_set_capability(Faultline *faultline, const char *name, bool on, G
 bool faultline_get_capability(const Faultline *faultline, const char *name);
 
 /* value: in the unit of the parameter's row (bytes/s, ms, us). max-bandwidth, downtime-limit,
- * max-postcopy-bandwidth, and at a source spin-limit, act at once on a running migration. Errors:
- * ARGUMENT for an unknown name or a value out of the row's range. */
+ * max-postcopy-bandwidth, and at a source spin-limit and neighbour-pages, act at once on a running
+ * migration. Errors: ARGUMENT for an unknown name or a value out of the row's range. */
 bool faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value,
                              GError **error);
 
@@ -371,7 +371,8 @@ typedef struct FaultlineInfo {
 
     /* Pages by way: sent at a source, received at a destination. */
     uint64_t precopy_pages, pushed_pages, requested_pages;
-    uint64_t missing_pages; /* destination, in postcopy: not here yet */
+    uint64_t neighbour_pages; /* on the urgent channel, behind requested ones, unasked */
+    uint64_t missing_pages;   /* destination, in postcopy: not here yet */
 
     /* Destination, with postcopy-blocktime. */
     uint64_t faults_in_flight;

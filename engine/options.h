@@ -63,7 +63,9 @@ typedef enum {
       INTEGER, EACH, false)                                                                        \
     X(BULK_NICE, "bulk-nice", 20, 0, 20, "nice",                                                   \
       "of the threads that move pages in the background of postcopy, 0: none, 20: by the CPUs",    \
-      INTEGER, EACH, false)
+      INTEGER, EACH, false)                                                                        \
+    X(NEIGHBOUR_PAGES, "neighbour-pages", 16, 0, 4096, "pages",                                    \
+      "most pages to send unasked behind one of a stream, 0: none", INTEGER, SOURCE, false)
 
 typedef enum {
 #define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help, type, side, both)          \

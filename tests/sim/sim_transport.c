@@ -300,7 +300,6 @@ transport_receiver_new(TransportRing *ring, TransportLink *link)
     return receiver;
 }
 
-/* How the kernel is asked makes no difference here. */
 void
 transport_receiver_look(TransportReceiver *receiver)
 {
