@@ -325,6 +325,10 @@ take_messages(Source *source, GError **lost, GError **error)
 {
     for (unsigned count = 0; put_asked(source) && count < SOURCE_BATCH_MAX && !*lost; count++) {
         ReadResult result = READ_WAIT;
+        /* To ask the kernel whether there are more would keep the first one waiting. */
+        if (count && !reader_available(&source->urgent_reader) &&
+            !reader_available(&source->reader) && !frame_queue_is_empty(&source->urgent))
+            return READ_OK;
         if (source->urgent_receiver)
             result = take_urgent_message(source, lost, error);
         if (result == READ_WAIT && !*lost)
