@@ -62,20 +62,12 @@ transport_link_unref(TransportLink *link)
 /* ---- What waits in the kernel ---------------------------------------------------------------- */
 
 #define UNSENT_BYTES_MAX (128 * 1024)
-#define UNREAD_BYTES_MIN (192 * 1024) /* the kernel doubles it */
-#define BYTES_PER_US     1500u        /* doubled too: 24 Gbit/s of a round trip's time */
-#define ROUND_TRIP_US    1000u        /* from here on the queue is the network's, not ours */
+#define UNREAD_BYTES_MIN (384 * 1024)
+#define BYTES_PER_US     3000u /* 24 Gbit/s of a round trip's time */
+#define ROUND_TRIP_US    1000u /* from here on the queue is the network's, not ours */
 
-/* A fixed buffer may not be less than the network needs, and a host's limit could make it so. */
-static bool
-host_allows(int bytes)
-{
-    g_autofree char *text = NULL;
-
-    return g_file_get_contents("/proc/sys/net/core/rmem_max", &text, NULL, NULL) &&
-           g_ascii_strtoll(text, NULL, 10) >= bytes;
-}
-
+/* The window, not the receive buffer: what is on its way when a buffer gets smaller may find no
+ * room and be dropped, and a page in it comes a retransmission later, after 200 ms. */
 void
 transport_link_shorten_queue(TransportLink *link)
 {
@@ -89,8 +81,7 @@ transport_link_shorten_queue(TransportLink *link)
     if (info.tcpi_rtt >= ROUND_TRIP_US)
         return;
     int unread = (int)MAX(UNREAD_BYTES_MIN, info.tcpi_rtt * BYTES_PER_US);
-    if (host_allows(unread))
-        setsockopt(link->fd, SOL_SOCKET, SO_RCVBUF, &unread, sizeof unread);
+    setsockopt(link->fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &unread, sizeof unread);
 }
 
 void

@@ -116,7 +116,7 @@ void transport_link_shutdown(TransportLink *link);
 
 /* From now on little of what is sent on it waits inside the two kernels: what somebody wants may be
  * in there, and comes after all that was sent before. Costs no throughput: where the round trip is
- * long, or the host allows no buffer for it, that side is left alone. Both sides call it; unix
+ * long, that side is left alone. Both sides call it; unix
  * sockets are short anyway. Thread: any. */
 void transport_link_shorten_queue(TransportLink *link);
 
