@@ -36,6 +36,7 @@ typedef struct Progress {
     uint64_t requested_pages; /* by the thread that has the urgent channel */
     uint64_t requested_main_pages;
     uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
+    uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
 } Progress;
 
 struct Faultline {

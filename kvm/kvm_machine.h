@@ -10,7 +10,7 @@
  *   kvm_dirty.c     dirty log: which pages were written     kvm_ring.c   the same by the dirty ring
  *   kvm_state.c     sections, VM state                      kvm_vcpu_state.c   one vCPU's state
  *   ports.c         I/O ports                               serial.c     the 16550
- *   report.c        what the guest says of its data
+ *   report.c        what the guest says of its data         throttle_clock.c   holds slow vCPUs
  *
  * Lock order: the throttle clock's, machine->lock, then the serial port's own. vCPU threads take
  * machine->lock only when they park and when the guest fails, never while they run guest code.
