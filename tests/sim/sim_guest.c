@@ -194,6 +194,7 @@ guest_pause(void *opaque, GError **error)
     if (fails(SIM_POINT_PAUSE, error))
         return false;
     sim_trace("guest is paused");
+    sim_check(guest.throttle_percent == 0, "the guest is stopped throttled");
     sim_enter(SIM_PHASE_SWITCH);
     guest.running[side] = false;
     return true;
@@ -281,7 +282,6 @@ guest_save(void *opaque, FaultlineState *state, GError **error)
     uint8_t bytes[DEVICE_BYTES];
     sim_check(side_of(opaque) == SIM_SOURCE, "save_state at the destination");
     sim_check(!guest.running[SIM_SOURCE], "save_state of a running guest");
-    sim_check(guest.throttle_percent == 0, "the guest was stopped throttled");
     if (fails(SIM_POINT_SAVE, error))
         return false;
     memset(bytes, 0x5a, guest.device_bytes);

@@ -179,6 +179,7 @@ static void
 expect_free(ToyMove *move)
 {
     assert_int_equal(move->from->throttle_percent, 0);
+    assert_int_equal(move->from->pause_percent, 0); /* before it was stopped */
     assert_int_equal(info_of(move->from).cpu_throttle_percent, 0);
     assert_int_equal(move->to->count_throttles, 0);
 }
@@ -279,7 +280,8 @@ failure_of_a_throttled_guest_takes_it_back(void **state)
     (void)state;
 
     throttled(&move, "auto-converge");
-    move.from->fail_at[TOY_LOG_SYNC] = move.from->calls[TOY_LOG_SYNC] + 1;
+    /* Not the very next: that one may begin at this moment. */
+    move.from->fail_at[TOY_LOG_SYNC] = move.from->calls[TOY_LOG_SYNC] + 4;
     toy_expect_end(move.from, FAULTLINE_STATUS_FAILED);
     expect_free(&move);
     toy_expect_end(move.to, FAULTLINE_STATUS_FAILED);
