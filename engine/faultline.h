@@ -484,6 +484,6 @@ char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
 #pragma GCC visibility pop
 G_END_DECLS
 
-#include "engine/tracing.h"
+#include "tracing.h"
 
 #endif

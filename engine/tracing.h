@@ -6,7 +6,7 @@
 #ifndef ENGINE_TRACING_H
 #define ENGINE_TRACING_H
 
-#include "engine/faultline.h"
+#include "faultline.h"
 
 typedef enum { FAULTLINE_WALK_SIDE_SOURCE, FAULTLINE_WALK_SIDE_DESTINATION } FaultlineWalkSide;
 
