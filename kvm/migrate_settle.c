@@ -12,49 +12,6 @@
 #define POLL_US       50000
 #define REST_LIMIT_US (30 * G_USEC_PER_SEC)
 
-/* ---- Where the guest is ---------------------------------------------------------------------- */
-
-static bool
-is_here(const MigrateLook *look)
-{
-    return migrate_look_runs(look, "running") || migrate_look_runs(look, "paused");
-}
-
-static bool
-lacks_pages(const MigrateLook *destination)
-{
-    return migrate_look_is(destination, "postcopy-paused") || destination->missing_pages > 0 ||
-           g_str_has_prefix(destination->status, "postcopy-");
-}
-
-/* The source gave it away, or might have. */
-static MigrateGuest
-locate_beyond(const MigrateLook *source, const MigrateLook *destination)
-{
-    if (!destination)
-        return g_str_has_prefix(source->status, "postcopy-") ? MIGRATE_GUEST_LOST
-                                                             : MIGRATE_GUEST_UNKNOWN;
-    if (migrate_look_is(source, "postcopy-paused") ||
-        migrate_look_is(destination, "postcopy-paused"))
-        return MIGRATE_GUEST_WAITS;
-    return is_here(destination) ? MIGRATE_GUEST_AT_DESTINATION : MIGRATE_GUEST_UNKNOWN;
-}
-
-MigrateGuest
-migrate_locate(const MigrateLook *source, const MigrateLook *destination)
-{
-    if (source) {
-        if (is_here(source) || migrate_look_runs(source, "prelaunch"))
-            return MIGRATE_GUEST_AT_SOURCE;
-        return locate_beyond(source, destination);
-    }
-    if (!destination)
-        return MIGRATE_GUEST_UNKNOWN;
-    if (!is_here(destination) || lacks_pages(destination))
-        return MIGRATE_GUEST_LOST;
-    return MIGRATE_GUEST_AT_DESTINATION;
-}
-
 /* ---- To rest --------------------------------------------------------------------------------- */
 
 /* Can still be cancelled, or is on its way to an end. */
