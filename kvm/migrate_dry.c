@@ -18,7 +18,7 @@
 #define LONG_MS         2000
 #define POLL_US         5000
 #define TRIAL_US        (700 * 1000)
-#define TRIAL_ENOUGH_US (100 * 1000)
+#define TRIAL_ENOUGH_US (20 * 1000)
 #define TRIAL_PART      4 /* of its memory is left when a trial is over */
 #define WAIT_LIMIT_US   (30 * G_USEC_PER_SEC)
 #define MIB             1048576.0
@@ -167,8 +167,10 @@ watch_trial(Migrate *migrate, double *ret_link, GError **error)
             began_us = now_us;
             began_bytes = look.remaining_bytes;
         }
-        bool is_enough = began_us && (now_us - began_us > TRIAL_US ||
-                                      look.remaining_bytes < look.total_bytes / TRIAL_PART);
+        int64_t took_us = began_us ? now_us - began_us : 0;
+        bool is_enough =
+            took_us > TRIAL_US ||
+            (took_us > TRIAL_ENOUGH_US && look.remaining_bytes < look.total_bytes / TRIAL_PART);
         if (look.pass > 1 || migrate_look_is(&look, "pre-switchover") || is_enough)
             break;
         if (now_us > until_us)

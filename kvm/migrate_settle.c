@@ -77,8 +77,10 @@ static char *
 source_text(const Migrate *migrate, const MigrateLook *source, const MigrateLook *destination,
             bool resumed)
 {
-    const char *left = destination ? "the destination waits, and can be given again"
-                                   : "the destination does not answer: start another";
+    const char *left = !destination ? "the destination does not answer: start another"
+                       : migrate_look_is(destination, "setup")
+                           ? "the destination listens on, with the settings it has got"
+                           : "the destination can be given again";
 
     return g_strdup_printf("The guest %s at the source%s; %s.",
                            migrate_look_runs(source, "running") ? "runs" : "stands",
