@@ -389,7 +389,7 @@ settings_of(Vm *vm)
 void
 orchestrate_dry_run_leaves_everything_as_it_was(void **state)
 {
-    static const char *const options[] = {"--dry-run", "--postcopy=stall", NULL};
+    static const char *const options[] = {"--dry-run", "--postcopy=stall", "--downtime=10ms", NULL};
     Orchestra *orchestra = set_up(*state, true, "defer", "16M");
     g_autofree char *source = settings_of(orchestra->source);
     g_autofree char *destination = settings_of(orchestra->destination);
