@@ -6,11 +6,13 @@
  */
 #include "kvm/migrate.h"
 
-#define POLL_US 20000
+#define POLL_US       20000
+#define STALL_POLL_US 5000 /* the beginning of a pass is to be seen at its beginning */
 
 typedef struct Perform {
     Migrate *migrate;
     int64_t began_us;
+    int64_t looked_us;   /* the look before this one */
     uint64_t allowed_ms; /* downtime, as the source was told last */
     MigrateWatch watch;
     bool is_switching; /* migrate-start-postcopy was said */
@@ -89,12 +91,17 @@ raise_downtime(Perform *perform, GError **error)
     return migrate_side_do(&migrate->source, "migrate-set-parameters", arguments, error);
 }
 
-/* At the first look the first pass has sent something already, which is no progress of the passes.
- */
+/* What was left at the beginning of the pass: something was sent since, for as long as nobody
+ * looked at most. */
 static uint64_t
-pass_bytes(const MigrateLook *look)
+pass_bytes(const Perform *perform, const MigrateLook *look)
 {
-    return (uint64_t)MAX(look->pass == 1 ? look->total_bytes : look->remaining_bytes, 0);
+    int64_t since_us = g_get_monotonic_time() - perform->looked_us;
+    double sent = (double)MAX(look->bytes_per_s, 0) * (double)since_us / 1e6;
+    double bytes = (double)look->remaining_bytes + sent;
+
+    return (uint64_t)(look->pass == 1 ? (double)look->total_bytes
+                                      : CLAMP(bytes, 0, (double)look->total_bytes));
 }
 
 static bool
@@ -104,7 +111,8 @@ switch_if_wanted(Perform *perform, const MigrateLook *look, GError **error)
 
     if (perform->is_switching || look->pass < 1 ||
         !migrate_policy_wants_postcopy(&migrate->options->policy, &perform->watch,
-                                       elapsed_ms(perform), (uint64_t)look->pass, pass_bytes(look)))
+                                       elapsed_ms(perform), (uint64_t)look->pass,
+                                       pass_bytes(perform, look)))
         return true;
     perform->is_switching = true;
     migrate_report_say(&migrate->report,
@@ -151,6 +159,7 @@ follow(Perform *perform, GError **error)
 {
     Migrate *migrate = perform->migrate;
     const MigrateLook *look = &migrate->last;
+    bool is_stall = migrate->options->policy.kind == MIGRATE_POSTCOPY_STALL;
 
     while (look_at_source(migrate, error)) {
         if (migrate_look_is(look, "completed"))
@@ -162,7 +171,8 @@ follow(Perform *perform, GError **error)
         if (!steer(perform, look, error))
             return false;
         migrate_report_progress(&migrate->report, look, perform->allowed_ms);
-        migrate_pause_us(POLL_US);
+        perform->looked_us = g_get_monotonic_time();
+        migrate_pause_us(is_stall && !perform->is_switching ? STALL_POLL_US : POLL_US);
     }
     return false;
 }
@@ -173,6 +183,7 @@ migrate_perform(Migrate *migrate, GError **error)
     Perform perform = {
         .migrate = migrate,
         .began_us = g_get_monotonic_time(),
+        .looked_us = g_get_monotonic_time(),
         .allowed_ms = migrate_downtime_at(&migrate->downtime, 0),
     };
 

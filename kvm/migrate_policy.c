@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define STALLED_PASSES 2
-#define LEAST_SHRINK   100 /* one part in so many; less is noise of the guest */
+#define LEAST_SHRINK   20 /* one part in so many; less is noise of the guest */
 #define GIB            ((double)(1ull << 30))
 #define TIME_LIMIT_MS  (1000.0 * 3600 * 24 * 365)
 

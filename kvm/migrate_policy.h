@@ -28,7 +28,7 @@ typedef enum MigratePostcopy {
     MIGRATE_POSTCOPY_NEVER,
     MIGRATE_POSTCOPY_AFTER_PASS, /* value: passes */
     MIGRATE_POSTCOPY_TIMEOUT,    /* value: ms since the start */
-    MIGRATE_POSTCOPY_STALL,      /* what remains has not shrunk, by 1% at least, for two passes */
+    MIGRATE_POSTCOPY_STALL,      /* what remains has not shrunk, by 5% at least, for two passes */
 } MigratePostcopy;
 
 typedef struct MigratePolicy {

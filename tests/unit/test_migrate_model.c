@@ -121,7 +121,7 @@ stalls(const uint64_t *remaining, unsigned count)
 static void
 policy_stall_waits_for_two_passes_without_progress(void **state)
 {
-    static const uint64_t shrinking[] = {1000, 900, 800, 700, 690, 680};
+    static const uint64_t shrinking[] = {1000, 900, 800, 700, 650, 600};
     static const uint64_t once[] = {1000, 900, 950, 800, 810};
     static const uint64_t twice[] = {1000, 900, 950, 901};
     static const uint64_t hardly[] = {100000, 50000, 49999, 49998};
