@@ -11,11 +11,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PRESET_DIRTY "1,1000,10000,100000"
+#define PRESET_DIRTY "1,1000,10000,100000,1000000"
 
 /* What GOption fills. */
 typedef struct Texts {
-    char *memory, *sizes, *dirty, *preempt, *backing, *transport, *source_cpus, *destination_cpus;
+    char *memory, *sizes, *dirty, *preempt, *backing, *transport, *only;
+    char *source_cpus, *destination_cpus;
     gint64 dirty_by_size;
     gint repeats, limit;
 } Texts;
@@ -30,8 +31,9 @@ preset_texts(Texts *texts)
         char **text;
         const char *preset;
     } presets[] = {
-        {&texts->memory, "1G"},  {&texts->sizes, "512M,1G,2G"}, {&texts->dirty, PRESET_DIRTY},
-        {&texts->preempt, "on"}, {&texts->backing, "4k"},       {&texts->transport, "tcp"},
+        {&texts->memory, "1G"},  {&texts->sizes, "1G,2G,4G,8G"}, {&texts->dirty, PRESET_DIRTY},
+        {&texts->preempt, "on"}, {&texts->backing, "4k"},        {&texts->transport, "tcp"},
+        {&texts->only, "all"},
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(presets); i++)
         if (!*presets[i].text)
@@ -41,14 +43,17 @@ preset_texts(Texts *texts)
 static bool
 parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, GError **error)
 {
-    gboolean netns = FALSE;
+    gboolean netns = FALSE, filled = FALSE;
     const GOptionEntry entries[] = {
         {"memory", 0, 0, G_OPTION_ARG_STRING, &texts->memory, "of the transfers", "BYTES"},
         {"sizes", 0, 0, G_OPTION_ARG_STRING, &texts->sizes, "memories to switch over", "BYTES,..."},
         {"dirty-by-size", 0, 0, G_OPTION_ARG_INT64, &texts->dirty_by_size,
          "scattered dirty pages at each size", "PAGES"},
         {"dirty", 0, 0, G_OPTION_ARG_STRING, &texts->dirty,
-         "dirty pages at --memory, dense and scattered", "PAGES,..."},
+         "dirty pages at the largest size, dense and scattered", "PAGES,..."},
+        {"filled", 0, 0, G_OPTION_ARG_NONE, &filled,
+         "switch over memory that has content everywhere", NULL},
+        {"only", 0, 0, G_OPTION_ARG_STRING, &texts->only, "transfers, switches, syncs, all", "P"},
         {"preempt", 0, 0, G_OPTION_ARG_STRING, &texts->preempt, "urgent channel", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &texts->transport, "tcp, unix", "T"},
@@ -71,6 +76,7 @@ parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, 
         return false;
     preset_texts(texts);
     options->uses_netns = netns;
+    options->is_filled = filled;
     return true;
 }
 
@@ -110,12 +116,14 @@ take_texts(BulkOptions *options, const Texts *texts, GError **error)
 {
     const char *const flags[] = {"off", "on"};
     const char *const transports[] = {"tcp", "unix"};
-    unsigned preempt, backing, transport;
+    unsigned preempt, backing, transport, only;
 
     if (!take_choice("--preempt", texts->preempt, flags, 2, &preempt, error) ||
         !take_choice("--backing", texts->backing, backing_names, BACKING_COUNT, &backing, error) ||
-        !take_choice("--transport", texts->transport, transports, 2, &transport, error))
+        !take_choice("--transport", texts->transport, transports, 2, &transport, error) ||
+        !take_choice("--only", texts->only, bulk_part_names, BULK_PART_COUNT, &only, error))
         return false;
+    options->only = (BulkPart)only;
     options->preempt = preempt;
     options->backing = (Backing)backing;
     options->is_unix = transport;
@@ -139,9 +147,10 @@ take_texts(BulkOptions *options, const Texts *texts, GError **error)
 static bool
 parse(BulkOptions *options, int *argc, char ***argv, GError **error)
 {
-    Texts texts = {.dirty_by_size = 10000, .repeats = 5, .limit = 300};
+    Texts texts = {.dirty_by_size = 100000, .repeats = 5, .limit = 300};
     char **all[] = {&texts.memory,  &texts.sizes,     &texts.dirty,       &texts.preempt,
-                    &texts.backing, &texts.transport, &texts.source_cpus, &texts.destination_cpus};
+                    &texts.backing, &texts.transport, &texts.source_cpus, &texts.destination_cpus,
+                    &texts.only};
     bool parsed = parse_command_line(options, &texts, argc, argv, error) &&
                   take_texts(options, &texts, error);
 
@@ -170,21 +179,37 @@ run_repeats(Bulk *bulk, GError **error)
     return done;
 }
 
+/* A hole takes no memory, not even when it is read, if it is private. */
+static bool
+map_switch_block(Bulk *bulk, uint64_t bytes, GError **error)
+{
+    const BulkOptions *options = bulk->options;
+    bool is_filled = options->is_filled || options->backing == BACKING_HUGETLB;
+    Backing backing = is_filled ? options->backing : BACKING_PRIVATE;
+
+    if (!bench_map(backing, bytes, &bulk->switch_block, error))
+        return false;
+    if (is_filled)
+        bench_fill(&bulk->switch_block);
+    return true;
+}
+
 static bool
 measure(Bulk *bulk, GError **error)
 {
     const BulkOptions *options = bulk->options;
-    uint64_t largest = options->memory_bytes;
+    uint64_t largest = bulk_largest_size(options);
 
-    for (guint i = 0; i < options->sizes->len; i++)
-        largest = MAX(largest, g_array_index(options->sizes, uint64_t, i));
     if (!bench_clock_calibrate(error) ||
-        !host_prepare_backing(options->backing, 2 * largest, error) ||
-        !bench_map(options->backing, largest, &bulk->block, error))
+        !host_prepare_backing(options->backing, 2 * MAX(largest, options->memory_bytes), error) ||
+        !bench_map(options->backing, options->memory_bytes, &bulk->block, error))
         return false;
-    bench_fill(&bulk->block);
-    bool done = run_repeats(bulk, error);
+    if (bulk_has(bulk, BULK_PART_TRANSFERS))
+        bench_fill(&bulk->block);
+    bool done = map_switch_block(bulk, largest, error) && run_repeats(bulk, error);
     ram_unmap(&bulk->block);
+    if (bulk->switch_block.host_address)
+        ram_unmap(&bulk->switch_block);
     host_restore();
     if (!done)
         return false;

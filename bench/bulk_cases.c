@@ -3,9 +3,7 @@
  * One repeat of each bulk case. Coordinating process; the work is done by forked ones.
  */
 #include "bench/bulk_cases.h"
-#include "bench/clock.h"
 #include "bench/report.h"
-#include "uffd/uffd.h"
 
 #include <string.h>
 
@@ -14,6 +12,15 @@
 
 #define TRANSFER_NAME(name, text) text,
 const char *const transfer_names[TRANSFER_COUNT] = {TRANSFER_LIST(TRANSFER_NAME)};
+
+#define PART_NAME(name, text) text,
+const char *const bulk_part_names[BULK_PART_COUNT] = {BULK_PART_LIST(PART_NAME)};
+
+bool
+bulk_has(const Bulk *bulk, BulkPart part)
+{
+    return bulk->options->only == part || bulk->options->only == BULK_PART_ALL;
+}
 
 TransferKind
 transfer_floor(TransferKind kind)
@@ -28,31 +35,22 @@ transfer_floor(TransferKind kind)
     }
 }
 
+uint64_t
+bulk_largest_size(const BulkOptions *options)
+{
+    uint64_t largest = 0;
+    for (guint i = 0; i < options->sizes->len; i++)
+        largest = MAX(largest, g_array_index(options->sizes, uint64_t, i));
+    return largest;
+}
+
 /* ---- Life
  * ---------------------------------------------------------------------------------------------------
  */
 
-static void
-add_switch(Bulk *bulk, uint64_t memory_bytes, uint64_t dirty_pages, bool is_scattered)
-{
-    bulk->switches = g_renew(Switch, bulk->switches, bulk->count_switches + 1);
-    Switch *one = &bulk->switches[bulk->count_switches++];
-    *one = (Switch){.memory_bytes = memory_bytes,
-                    .dirty_pages = MIN(dirty_pages, memory_bytes / FAULTLINE_PAGE_BYTES),
-                    .is_scattered = is_scattered};
-    samples_init(&one->downtime_ms);
-    samples_init(&one->engine_ms);
-}
-
 void
 bulk_init(Bulk *bulk, const BulkOptions *options)
 {
-    static const Sync syncs[SYNC_COUNT] = {
-        {.name = "clean", .percent = 0},
-        {.name = "one page in ten dirty", .percent = 10},
-        {.name = "all dirty", .percent = 100},
-    };
-
     *bulk = (Bulk){.options = options};
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
         Transfer *one = &bulk->transfers[i];
@@ -62,15 +60,14 @@ bulk_init(Bulk *bulk, const BulkOptions *options)
         samples_init(&one->source_overhead);
         samples_init(&one->destination_overhead);
     }
+    uint64_t largest = bulk_largest_size(options);
     for (guint i = 0; i < options->sizes->len; i++)
-        add_switch(bulk, g_array_index(options->sizes, uint64_t, i), options->dirty_by_size, true);
+        bulk_switch_add(bulk, g_array_index(options->sizes, uint64_t, i), options->dirty_by_size,
+                        true);
     for (unsigned scattered = 0; scattered < 2; scattered++)
         for (guint i = 0; i < options->dirty->len; i++)
-            add_switch(bulk, options->memory_bytes, g_array_index(options->dirty, uint64_t, i),
-                       scattered);
-    memcpy(bulk->syncs, syncs, sizeof syncs);
-    for (unsigned i = 0; i < SYNC_COUNT; i++)
-        samples_init(&bulk->syncs[i].ms_per_gib);
+            bulk_switch_add(bulk, largest, g_array_index(options->dirty, uint64_t, i), scattered);
+    bulk_syncs_init(bulk);
 }
 
 void
@@ -84,18 +81,12 @@ bulk_clear(Bulk *bulk)
         samples_clear(&one->source_overhead);
         samples_clear(&one->destination_overhead);
     }
-    for (unsigned i = 0; i < bulk->count_switches; i++) {
-        samples_clear(&bulk->switches[i].downtime_ms);
-        samples_clear(&bulk->switches[i].engine_ms);
-    }
-    for (unsigned i = 0; i < SYNC_COUNT; i++)
-        samples_clear(&bulk->syncs[i].ms_per_gib);
-    g_free(bulk->switches);
-    g_free(bulk->sync_problem);
+    bulk_switches_clear(bulk);
+    bulk_syncs_clear(bulk);
 }
 
-static void
-add_value(Samples *samples, double value)
+void
+bulk_add_value(Samples *samples, double value)
 {
     samples_add_repeat(samples, &value, 1);
 }
@@ -130,14 +121,14 @@ run_plain(Bulk *bulk, TransferKind kind, GError **error)
 
     if (!plain_run(&plan, &figures, error))
         return false;
-    add_value(&transfer->gib_per_s, gib / figures.seconds);
-    add_value(&transfer->source_cpu, figures.source_cpu_s / gib);
-    add_value(&transfer->destination_cpu, figures.destination_cpu_s / gib);
+    bulk_add_value(&transfer->gib_per_s, gib / figures.seconds);
+    bulk_add_value(&transfer->source_cpu, figures.source_cpu_s / gib);
+    bulk_add_value(&transfer->destination_cpu, figures.destination_cpu_s / gib);
     return true;
 }
 
-static MovePlan
-plan_move(const Bulk *bulk, const FaultlineBlock *block)
+MovePlan
+bulk_plan_move(const Bulk *bulk, const FaultlineBlock *block)
 {
     const BulkOptions *options = bulk->options;
     return (MovePlan){.source_block = block,
@@ -172,14 +163,14 @@ take_transfer(Bulk *bulk, TransferKind kind)
     Samples *cpu[2] = {&transfer->source_cpu, &transfer->destination_cpu};
     Samples *overhead[2] = {&transfer->source_overhead, &transfer->destination_overhead};
 
-    add_value(&transfer->gib_per_s, gib / transfer_seconds(bulk->board, kind));
+    bulk_add_value(&transfer->gib_per_s, gib / transfer_seconds(bulk->board, kind));
     for (unsigned i = 0; i < 2; i++) {
         const SideBoard *side = sides[i];
         double used = is_precopy ? side->cpu_switch_s - side->cpu_begin_s
                                  : side->cpu_end_s - side->cpu_switch_s;
         double more = (double)side->anonymous_during_bytes - (double)side->anonymous_before_bytes;
-        add_value(cpu[i], used / gib);
-        add_value(overhead[i], more / MIB / gib);
+        bulk_add_value(cpu[i], used / gib);
+        bulk_add_value(overhead[i], more / MIB / gib);
     }
 }
 
@@ -189,7 +180,7 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
     if (kind == TRANSFER_PLAIN_ALLOCATED || kind == TRANSFER_PLAIN_FRESH)
         return run_plain(bulk, kind, error);
     FaultlineBlock block = part_of(&bulk->block, bulk->options->memory_bytes);
-    MovePlan plan = plan_move(bulk, &block);
+    MovePlan plan = bulk_plan_move(bulk, &block);
     plan.is_postcopy = kind != TRANSFER_PRECOPY;
     plan.is_warm = kind == TRANSFER_DRAIN_ALLOCATED;
     plan.dirty.count_pages = plan.is_postcopy ? UINT64_MAX : 0;
@@ -199,93 +190,20 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
     return true;
 }
 
-/* ---- Switch-overs
- * -------------------------------------------------------------------------------------------- */
-
-static bool
-run_switch(Bulk *bulk, Switch *one, GError **error)
-{
-    FaultlineBlock block = part_of(&bulk->block, one->memory_bytes);
-    MovePlan plan = plan_move(bulk, &block);
-
-    plan.is_postcopy = true;
-    plan.is_warm = true;
-    plan.dirty = (DirtyPlan){.count_pages = one->dirty_pages, .is_scattered = one->is_scattered};
-    if (!move_run(&plan, bulk->board, error))
-        return false;
-    const Board *board = bulk->board;
-    add_value(&one->downtime_ms,
-              (double)(board->destination.resume_us - board->source.stop_us) * 1e-3);
-    add_value(&one->engine_ms, (double)board->source.at_end.downtime_us * 1e-3);
-    return true;
-}
-
-/* ---- The dirty log of plain processes
- * ------------------------------------------------------------------------ */
-
-static void
-dirty_some(const FaultlineBlock *block, unsigned percent)
-{
-    volatile char *memory = block->host_address;
-    uint64_t step = percent ? 100 / percent * FAULTLINE_PAGE_BYTES : block->length_bytes;
-    for (uint64_t at = 0; percent && at < block->length_bytes; at += step)
-        memory[at] = 1;
-}
-
-static bool
-time_syncs(Bulk *bulk, UffdTracker *tracker, const FaultlineBlock *block, GError **error)
-{
-    g_autofree uint64_t *words =
-        g_new0(uint64_t, (block->length_bytes / FAULTLINE_PAGE_BYTES + 63) / 64);
-
-    for (unsigned i = 0; i < SYNC_COUNT; i++) {
-        Sync *sync = &bulk->syncs[i];
-        dirty_some(block, sync->percent);
-        uint64_t begin_ns = bench_now_ns();
-        if (!uffd_tracker_sync(tracker, block->host_address, block->length_bytes, words, error))
-            return false;
-        double ms = (double)(bench_now_ns() - begin_ns) * 1e-6;
-        add_value(&sync->ms_per_gib, ms / ((double)block->length_bytes / GIB));
-    }
-    return true;
-}
-
-/* In this process: there is no other side to it. Memory of its own, because it is written. */
-static bool
-run_syncs(Bulk *bulk, GError **error)
-{
-    g_autoptr(GError) reason = NULL;
-    FaultlineBlock block;
-
-    if (bulk->sync_problem)
-        return true;
-    if (!bench_map(bulk->options->backing, bulk->options->memory_bytes, &block, error))
-        return false;
-    dirty_some(&block, 100);
-    UffdTracker *tracker = uffd_tracker_new(&reason);
-    bool timed = tracker &&
-                 uffd_tracker_add(tracker, block.host_address, block.length_bytes, &reason) &&
-                 time_syncs(bulk, tracker, &block, &reason);
-    if (!timed)
-        bulk->sync_problem = g_strdup(reason->message);
-    bulk->has_syncs |= timed;
-    g_clear_pointer(&tracker, uffd_tracker_free);
-    ram_unmap(&block);
-    return true;
-}
-
 bool
 bulk_run_repeat(Bulk *bulk, GError **error)
 {
-    for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+    for (unsigned i = 0; i < TRANSFER_COUNT && bulk_has(bulk, BULK_PART_TRANSFERS); i++) {
         report_progress("%s", transfer_names[i]);
         if (!run_transfer(bulk, (TransferKind)i, error))
             return false;
     }
-    for (unsigned i = 0; i < bulk->count_switches; i++) {
+    for (unsigned i = 0; i < bulk->count_switches && bulk_has(bulk, BULK_PART_SWITCHES); i++) {
         report_progress("switch-over %u of %u", i + 1, bulk->count_switches);
-        if (!run_switch(bulk, &bulk->switches[i], error))
+        if (!bulk_switch_run(bulk, &bulk->switches[i], error))
             return false;
     }
-    return run_syncs(bulk, error);
+    if (bulk_has(bulk, BULK_PART_SYNCS))
+        bulk_syncs_run(bulk);
+    return true;
 }

@@ -14,8 +14,8 @@ median(Samples *samples)
     return samples_percentile(samples, 50);
 }
 
-static char *
-text_of(Samples *samples)
+char *
+bulk_text(Samples *samples)
 {
     Quantiles least, greatest;
 
@@ -32,6 +32,14 @@ ratio_to_floor(Bulk *bulk, TransferKind kind)
     return floor > 0 ? median(&bulk->transfers[kind].gib_per_s) / floor : 0;
 }
 
+/* Of the destination, over a plain receive into allocated memory. */
+static double
+ratio_of_cpu(Bulk *bulk, TransferKind kind)
+{
+    double floor = median(&bulk->transfers[TRANSFER_PLAIN_ALLOCATED].destination_cpu);
+    return floor > 0 ? median(&bulk->transfers[kind].destination_cpu) / floor : 0;
+}
+
 /* ---- Markdown
  * -----------------------------------------------------------------------------------------------
  */
@@ -40,47 +48,18 @@ static void
 print_transfers(Bulk *bulk)
 {
     printf("\nMedian of the repeats (least..greatest)\n\n"
-           "| | GiB/s | of plain | source CPU s/GiB | destination CPU s/GiB | private MiB/GiB, "
-           "source | destination |\n|---|---|---|---|---|---|---|\n");
+           "| | GiB/s | of plain | source CPU s/GiB | destination CPU s/GiB | of plain, allocated "
+           "| private MiB/GiB, source | destination |\n|---|---|---|---|---|---|---|---|\n");
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
         Transfer *one = &bulk->transfers[i];
-        g_autofree char *speed = text_of(&one->gib_per_s);
-        g_autofree char *source = text_of(&one->source_cpu);
-        g_autofree char *destination = text_of(&one->destination_cpu);
-        g_autofree char *more = text_of(&one->source_overhead);
-        g_autofree char *more_there = text_of(&one->destination_overhead);
-        printf("| %s | %s | %.2f | %s | %s | %s | %s |\n", transfer_names[i], speed,
-               ratio_to_floor(bulk, (TransferKind)i), source, destination, more, more_there);
-    }
-}
-
-static void
-print_switches(Bulk *bulk)
-{
-    printf("\n| memory MiB | dirty pages | | downtime ms, stop to resume | source's share ms "
-           "|\n|---|---|---|---|---|\n");
-    for (unsigned i = 0; i < bulk->count_switches; i++) {
-        Switch *one = &bulk->switches[i];
-        g_autofree char *downtime = text_of(&one->downtime_ms);
-        g_autofree char *engine = text_of(&one->engine_ms);
-        printf("| %" G_GUINT64_FORMAT " | %" G_GUINT64_FORMAT " | %s | %s | %s |\n",
-               one->memory_bytes >> 20, one->dirty_pages, one->is_scattered ? "scattered" : "dense",
-               downtime, engine);
-    }
-}
-
-static void
-print_syncs(Bulk *bulk)
-{
-    if (!bulk->has_syncs) {
-        printf("\nSync of the dirty log of a plain process: not measured: %s\n",
-               bulk->sync_problem);
-        return;
-    }
-    printf("\n| sync of the dirty log of a plain process | ms/GiB |\n|---|---|\n");
-    for (unsigned i = 0; i < SYNC_COUNT; i++) {
-        g_autofree char *text = text_of(&bulk->syncs[i].ms_per_gib);
-        printf("| %s | %s |\n", bulk->syncs[i].name, text);
+        g_autofree char *speed = bulk_text(&one->gib_per_s);
+        g_autofree char *source = bulk_text(&one->source_cpu);
+        g_autofree char *destination = bulk_text(&one->destination_cpu);
+        g_autofree char *more = bulk_text(&one->source_overhead);
+        g_autofree char *more_there = bulk_text(&one->destination_overhead);
+        printf("| %s | %s | %.2f | %s | %s | %.2f | %s | %s |\n", transfer_names[i], speed,
+               ratio_to_floor(bulk, (TransferKind)i), source, destination,
+               ratio_of_cpu(bulk, (TransferKind)i), more, more_there);
     }
 }
 
@@ -97,17 +76,19 @@ bulk_report_print(Bulk *bulk)
            host, options->memory_bytes >> 20, backing_names[options->backing],
            options->is_unix ? "unix" : "tcp", options->uses_netns ? " over veth" : "",
            options->preempt ? "on" : "off", source, destination, options->count_repeats);
-    print_transfers(bulk);
-    print_switches(bulk);
-    print_syncs(bulk);
+    if (bulk_has(bulk, BULK_PART_TRANSFERS))
+        print_transfers(bulk);
+    if (bulk_has(bulk, BULK_PART_SWITCHES))
+        bulk_switches_print(bulk);
+    if (bulk_has(bulk, BULK_PART_SYNCS))
+        bulk_syncs_print(bulk);
 }
 
 /* ---- JSON and columns
  * ----------------------------------------------------------------------------------------- */
 
-/* One value a repeat: median and range. */
-static void
-write_figure(JsonBuilder *json, const char *name, Samples *samples)
+void
+bulk_write_figure(JsonBuilder *json, const char *name, Samples *samples)
 {
     Quantiles least, greatest;
 
@@ -148,45 +129,18 @@ write_transfers(JsonBuilder *json, Bulk *bulk)
         Transfer *one = &bulk->transfers[i];
         json_builder_begin_object(json);
         report_text(json, "name", transfer_names[i]);
-        write_figure(json, "gib-per-s", &one->gib_per_s);
+        bulk_write_figure(json, "gib-per-s", &one->gib_per_s);
         report_text(json, "floor", transfer_names[transfer_floor((TransferKind)i)]);
         report_number(json, "ratio-to-floor", ratio_to_floor(bulk, (TransferKind)i));
-        write_figure(json, "source-cpu-s-per-gib", &one->source_cpu);
-        write_figure(json, "destination-cpu-s-per-gib", &one->destination_cpu);
-        write_figure(json, "source-private-mib-per-gib", &one->source_overhead);
-        write_figure(json, "destination-private-mib-per-gib", &one->destination_overhead);
+        bulk_write_figure(json, "source-cpu-s-per-gib", &one->source_cpu);
+        bulk_write_figure(json, "destination-cpu-s-per-gib", &one->destination_cpu);
+        report_number(json, "destination-cpu-ratio-to-plain-allocated",
+                      ratio_of_cpu(bulk, (TransferKind)i));
+        bulk_write_figure(json, "source-private-mib-per-gib", &one->source_overhead);
+        bulk_write_figure(json, "destination-private-mib-per-gib", &one->destination_overhead);
         json_builder_end_object(json);
     }
     json_builder_end_array(json);
-}
-
-static void
-write_switches(JsonBuilder *json, Bulk *bulk)
-{
-    json_builder_set_member_name(json, "switch-overs");
-    json_builder_begin_array(json);
-    for (unsigned i = 0; i < bulk->count_switches; i++) {
-        Switch *one = &bulk->switches[i];
-        json_builder_begin_object(json);
-        report_count(json, "memory-bytes", one->memory_bytes);
-        report_count(json, "dirty-pages", one->dirty_pages);
-        report_flag(json, "scattered", one->is_scattered);
-        write_figure(json, "downtime-ms", &one->downtime_ms);
-        write_figure(json, "source-share-ms", &one->engine_ms);
-        json_builder_end_object(json);
-    }
-    json_builder_end_array(json);
-}
-
-static void
-write_syncs(JsonBuilder *json, Bulk *bulk)
-{
-    report_open(json, "dirty-log-sync-ms-per-gib");
-    for (unsigned i = 0; i < SYNC_COUNT; i++)
-        write_figure(json, bulk->syncs[i].name, &bulk->syncs[i].ms_per_gib);
-    if (!bulk->has_syncs)
-        report_text(json, "skipped", bulk->sync_problem);
-    report_close(json);
 }
 
 static bool
@@ -211,8 +165,13 @@ bulk_report_write(Bulk *bulk, GError **error)
     g_autoptr(JsonBuilder) json = report_new("bulk");
 
     write_options(json, bulk->options);
-    write_transfers(json, bulk);
-    write_switches(json, bulk);
-    write_syncs(json, bulk);
-    return report_write(json, bulk->options->json_path, error) && write_columns(bulk, error);
+    if (bulk_has(bulk, BULK_PART_TRANSFERS))
+        write_transfers(json, bulk);
+    if (bulk_has(bulk, BULK_PART_SWITCHES))
+        bulk_switches_write(json, bulk);
+    if (bulk_has(bulk, BULK_PART_SYNCS))
+        bulk_syncs_write(json, bulk);
+    if (!report_write(json, bulk->options->json_path, error))
+        return false;
+    return !bulk_has(bulk, BULK_PART_TRANSFERS) || write_columns(bulk, error);
 }

@@ -21,7 +21,8 @@ typedef struct RingEnd {
 static void
 wait_for_news(RingEnd *end)
 {
-    if (!end->spin_ns || !transport_ring_spin(end->ring, end->spin_ns))
+    bool was_interrupted;
+    if (!end->spin_ns || !transport_ring_spin(end->ring, end->spin_ns, &was_interrupted))
         transport_ring_wait(end->ring, 0);
 }
 
@@ -60,8 +61,11 @@ static bool
 ring_send(RingEnd *end, const void *bytes, size_t length)
 {
     const struct iovec iov = {.iov_base = (void *)bytes, .iov_len = length};
+    const uint8_t *none;
     TransportResult result;
 
+    /* Nothing is there yet; the receive that this asks for goes with the send. */
+    transport_peek(end->receiver, 1, &none);
     /* The frame before has gone when its answer is here; its completion may come later. */
     while ((result = transport_send(end->sender, &iov, 1)) == TRANSPORT_WAIT)
         wait_for_news(end);

@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -76,6 +77,12 @@ bench_warm_host(Backing backing, uint64_t bytes)
     for (uint64_t at = 0; at < bytes; at += FAULTLINE_PAGE_BYTES)
         memory[at] = 1;
     ram_unmap(&block);
+}
+
+void
+bench_map_source(const FaultlineBlock *block)
+{
+    (void)madvise(block->host_address, block->length_bytes, MADV_POPULATE_READ);
 }
 
 static uint64_t

@@ -52,6 +52,8 @@ bool bench_map(Backing backing, uint64_t bytes, FaultlineBlock *ret_block, GErro
  * allocated next is memory that the hypervisor has given already. Best effort; huge pages are left
  * alone. */
 void bench_warm_host(Backing backing, uint64_t bytes);
+/* A guest that ran has touched its memory: maps it in this process, best effort (Linux 5.14). */
+void bench_map_source(const FaultlineBlock *block);
 /* Fills each page with what tells its number. */
 void bench_fill(const FaultlineBlock *block);
 

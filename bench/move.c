@@ -16,6 +16,7 @@
 
 #define LOOK_MS               5 /* between looks at how far a KVM guest is */
 #define HELD_BACK_BYTES_PER_S (1u << 20)
+#define WARMING_BYTES_PER_S   (200u << 20)
 
 typedef struct Side {
     const MovePlan *plan;
@@ -92,7 +93,9 @@ make_faultline(Side *side, const FaultlineBlock *block, GError **error)
         {"postcopy-ram", plan->is_postcopy},
         {"postcopy-preempt", plan->is_postcopy && plan->preempt},
         {"postcopy-blocktime", plan->is_postcopy && plan->accounts && !side->is_source},
-        {"max-bandwidth", 0},
+        /* So that a KVM guest dirties something during the pass that warms, however little of the
+         * CPU it gets: a pass that finds nothing dirty would end in precopy. */
+        {"max-bandwidth", side->machine ? WARMING_BYTES_PER_S : 0},
         {"max-postcopy-bandwidth", push_limit(plan->push_bytes_per_s)},
         {"downtime-limit", plan->is_postcopy ? 0 : 300},
     };
@@ -137,6 +140,8 @@ take_status(Side *side, const FaultlineEvent *event)
         break;
     case FAULTLINE_STATUS_POSTCOPY_ACTIVE:
         side->own->postcopy_us = event->time_us;
+        if (side->is_source)
+            note_switch(side);
         break;
     case FAULTLINE_STATUS_COMPLETED:
     case FAULTLINE_STATUS_FAILED:
@@ -193,7 +198,8 @@ take_events(Side *side, GError **error)
             if (!side->is_source)
                 break; /* what we asked for ourselves */
             side->own->stop_us = event.time_us;
-            note_switch(side);
+            if (!side->plan->is_postcopy) /* reading /proc would be downtime */
+                note_switch(side);
             break;
         case FAULTLINE_EVENT_RESUME:
             side->own->resume_us = event.time_us;
@@ -314,6 +320,13 @@ watch(Side *side, GError **error)
             tell_done(side);
     }
     faultline_query(side->faultline, &side->own->at_end);
+    if (side->is_source && side->plan->is_postcopy && !side->asked_postcopy &&
+        side->status == FAULTLINE_STATUS_COMPLETED) {
+        g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
+                            "the guest had moved by precopy before postcopy was asked for: its "
+                            "vCPU gets too little of the CPU; give it one by --source-cpus");
+        return false;
+    }
     if (side->status == FAULTLINE_STATUS_COMPLETED)
         return true;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST, "the migration ended as %s: %s",
@@ -356,6 +369,8 @@ run_source(void *context, int link_fd, GError **error)
     char byte;
 
     side->link_fd = link_fd;
+    if (!side->plan->kvm)
+        bench_map_source(side->plan->source_block);
     if (!make_guest(side, side->plan->source_block, error) ||
         !make_faultline(side, side->plan->source_block, error) ||
         !faultline_cont(side->faultline, error) ||

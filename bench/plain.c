@@ -41,6 +41,7 @@ send_all(void *context, int link_fd, GError **error)
     const Plain *plain = context;
     const FaultlineBlock *block = plain->plan->source_block;
     char byte;
+    bench_map_source(block);
     int fd = bench_socket_connect(plain->plan->is_unix, plain->plan->netns, link_fd, error);
 
     if (fd < 0)

@@ -22,7 +22,7 @@ typedef struct DirtyRate DirtyRate;
 /* Figures of a migration. Each is written by one thread and read by any: relaxed atomics. */
 typedef struct Progress {
     uint64_t started_ns, active_ns, ended_ns;
-    uint64_t stopped_ns, downtime_ns; /* source */
+    uint64_t downtime_ns; /* source */
     uint64_t expected_downtime_ms;
     uint64_t remaining_bytes;
     uint64_t precopy_bytes, downtime_bytes, postcopy_bytes;
@@ -34,6 +34,8 @@ typedef struct Progress {
     uint64_t precopy_pages, pushed_pages;
     uint64_t requested_pages; /* by the thread that has the urgent channel */
     uint64_t requested_main_pages;
+    uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
+    uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
 } Progress;
 
 struct Faultline {
@@ -85,6 +87,13 @@ static inline uint64_t
 progress_get(const uint64_t *figure)
 {
     return __atomic_load_n(figure, __ATOMIC_RELAXED);
+}
+
+/* Notes that this part of the switch-over is done. Thread: the part's. */
+static inline void
+context_note(Faultline *faultline, FaultlineMoment moment)
+{
+    progress_set(&faultline->progress.moment_ns[moment], clock_now_ns());
 }
 
 /* The one function that moves the phase; an illegal move is our own mistake and asserts. Emits the

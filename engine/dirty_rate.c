@@ -67,7 +67,7 @@ count_block(DirtyRate *rate, const RamBlock *block, GError **error)
 
     if (rate->tracker)
         synced = uffd_tracker_sync(rate->tracker, block->is.host_address, block->is.length_bytes,
-                                   words, error);
+                                   words, false, error);
     else
         synced = faultline->guest.dirty_log_sync(faultline->opaque, block->index, words,
                                                  block->count_pages, error);

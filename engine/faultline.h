@@ -46,15 +46,18 @@
  *   each       clone3's child and exit; rseq, set_robust_list, rt_sigprocmask, futex, mmap, munmap,
  *              mprotect, brk, madvise (C library); prctl (PR_SET_NAME); eventfd2, poll,
  *              io_uring_setup, io_uring_register, io_uring_enter; write (eventfd), close
- *   migration  socket, fcntl, getsockopt, setsockopt, getpeername, shutdown; openat and write
+ *              in postcopy sched_getattr, sched_setattr, sched_getaffinity
+ *   migration  socket, fcntl, getsockopt, setsockopt, getpeername, shutdown; openat and read
+ *              (/proc/sys/net/core/rmem_max), newfstatat; openat and write
  *              (/dev/cpu_dma_latency); for a host's name what the C library's resolver needs;
  *              without a dirty log of the VMM ioctl (userfaultfd, /proc/self/pagemap);
  *              release-ram: fallocate
  *   request    release-ram: fallocate
  *   listen     accept4, fcntl, getsockopt, setsockopt, shutdown; newfstatat and unlink (unix:);
+ *              openat, newfstatat and read (/proc/sys/net/core/rmem_max);
  *              openat and write (/dev/cpu_dma_latency); ioctl (userfaultfd); sched_yield;
  *              fallocate (DISCARD in private memory of a file)
- *   package    ioctl (userfaultfd), sched_yield
+ *   package    sysinfo; ioctl (userfaultfd), sched_yield
  *   fault      read and ioctl (userfaultfd), sched_yield
  *   dirty-rate without a dirty log of the VMM ioctl (userfaultfd, /proc/self/pagemap)
  *
@@ -186,8 +189,8 @@ bool faultline_set_capability(Faultline *faultline, const char *name, bool on, G
 bool faultline_get_capability(const Faultline *faultline, const char *name);
 
 /* value: in the unit of the parameter's row (bytes/s, ms, us). max-bandwidth, downtime-limit,
- * max-postcopy-bandwidth, and at a source spin-limit, act at once on a running migration. Errors:
- * ARGUMENT for an unknown name or a value out of the row's range. */
+ * max-postcopy-bandwidth, and at a source spin-limit and neighbour-pages, act at once on a running
+ * migration. Errors: ARGUMENT for an unknown name or a value out of the row's range. */
 bool faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value,
                              GError **error);
 
@@ -322,6 +325,31 @@ typedef struct FaultlineLatency {
     uint32_t buckets[FAULTLINE_LATENCY_BUCKETS];
 } FaultlineLatency;
 
+/* What a switch-over consists of, each moment the end of a part: X(name, text). The first six are a
+ * source's, the others a destination's in postcopy. */
+#define FAULTLINE_MOMENT_LIST(X)                                                                   \
+    X(STOPPING, "stopping")   /* begins to pause the guest */                                      \
+    X(STOPPED, "stopped")     /* it stands */                                                      \
+    X(SYNCED, "synced")       /* last sync of the dirty log */                                     \
+    X(DISCARDED, "discarded") /* postcopy: what has to come again was said */                      \
+    X(SAVED, "saved")         /* device state collected */                                         \
+    X(GIVEN, "given")         /* the kernel has taken all that the destination needs to run */     \
+    X(TOLD, "told")           /* all was read of what has to come again */                         \
+    X(ARRIVED, "arrived")     /* the package is here */                                            \
+    X(LISTENING, "listening") /* missing memory is watched */                                      \
+    X(LOADED, "loaded")       /* device state loaded */                                            \
+    X(RUNNING, "running")     /* the guest was resumed */
+
+typedef enum {
+#define FAULTLINE_MOMENT_ENUM(name, text) FAULTLINE_MOMENT_##name,
+    FAULTLINE_MOMENT_LIST(FAULTLINE_MOMENT_ENUM)
+#undef FAULTLINE_MOMENT_ENUM
+        FAULTLINE_MOMENT_COUNT
+} FaultlineMoment;
+
+/* Never NULL. */
+const char *faultline_moment_name(FaultlineMoment moment);
+
 /* Value in ns below which `percent` (0..100) of the faults lie; 0 when there were none. */
 uint64_t faultline_latency_percentile(const FaultlineLatency *latency, double percent);
 
@@ -343,7 +371,8 @@ typedef struct FaultlineInfo {
 
     /* Pages by way: sent at a source, received at a destination. */
     uint64_t precopy_pages, pushed_pages, requested_pages;
-    uint64_t missing_pages; /* destination, in postcopy: not here yet */
+    uint64_t neighbour_pages; /* on the urgent channel, behind requested ones, unasked */
+    uint64_t missing_pages;   /* destination, in postcopy: not here yet */
 
     /* Destination, with postcopy-blocktime. */
     uint64_t faults_in_flight;
@@ -353,6 +382,9 @@ typedef struct FaultlineInfo {
     FaultlineLatency latency;                  /* remote faults of all threads */
     uint64_t vcpu_faults[FAULTLINE_VCPUS_MAX]; /* remote faults of each */
     uint64_t non_vcpu_faults, non_vcpu_total_ns;
+
+    /* CLOCK_MONOTONIC of this host; 0: not yet, or the other side's */
+    uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
 } FaultlineInfo;
 
 /* A snapshot; each figure is whole, together they agree nearly. Those of the last migration stay
@@ -395,54 +427,6 @@ void faultline_query_dirty_rate(const Faultline *faultline, FaultlineDirtyRate *
 
 /* Thread id (gettid) of vCPU `index`, as the guest tells it; 0: there is none such. Thread: any. */
 pid_t faultline_vcpu_thread(const Faultline *faultline, unsigned index);
-
-/* ---- Tracing the walk of a page -------------------------------------------------------------- */
-
-typedef enum { FAULTLINE_WALK_SIDE_SOURCE, FAULTLINE_WALK_SIDE_DESTINATION } FaultlineWalkSide;
-
-/* One step of a page's walk from fault to resume. */
-typedef struct FaultlineWalkRow {
-    unsigned number; /* 1..12 */
-    const char *name;
-    FaultlineWalkSide side;
-    const char *role; /* the thread that goes it */
-} FaultlineWalkRow;
-
-/* In the order of the walk; ends with a row whose name is NULL. */
-const FaultlineWalkRow *faultline_walk_table(void);
-
-/* The threads that can be traced. */
-typedef enum {
-    FAULTLINE_WALK_FAULT,   /* destination */
-    FAULTLINE_WALK_LISTEN,  /* destination: requested pages that come by the push */
-    FAULTLINE_WALK_REQUEST, /* source */
-    FAULTLINE_WALK_ROLE_COUNT
-} FaultlineWalkRole;
-
-/* A page at one of these: 1 its fault was read; 4 its request is handed to the transport;
- * 5 request checked; 6 page claimed; 8 reply is handed to the transport; 9 reply checked;
- * 11 placed, whoever waited can run. A page of a larger host page is told by its first one. */
-typedef struct FaultlineWalkRecord {
-    uint64_t time_ns; /* CLOCK_MONOTONIC of the host where the thread runs */
-    uint64_t page;    /* of FAULTLINE_PAGE_BYTES, in the block */
-    uint16_t block;   /* index, as in faultline_new() */
-    uint16_t step;    /* a row's number */
-} FaultlineWalkRecord;
-
-/* A thread's buffer. count grows while the migration runs: load it with acquire to read the records
- * before it, or read all of it when the migration is over. */
-typedef struct FaultlineWalkTrace {
-    FaultlineWalkRecord *records; /* the caller's; NULL: this thread is not traced */
-    uint64_t capacity;            /* records there is room for */
-    uint64_t count;               /* written so far */
-    uint64_t count_lost;          /* that found no room */
-} FaultlineWalkTrace;
-
-/* Traces the migrations that begin afterwards into traces[FAULTLINE_WALK_ROLE_COUNT], which starts
- * empty and stays the caller's, like its buffers, until it is replaced or faultline_free(). NULL:
- * traces no more. A page that walks while it is traced takes some ten ns more a record.
- * Errors: STATE while a migration is under way. */
-bool faultline_trace_walk(Faultline *faultline, FaultlineWalkTrace *traces, GError **error);
 
 /* ---- The monitor: QMP and HMP over bytes that the VMM carries -------------------------------- */
 
@@ -496,5 +480,7 @@ char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
 
 #pragma GCC visibility pop
 G_END_DECLS
+
+#include "tracing.h"
 
 #endif

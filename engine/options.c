@@ -52,6 +52,8 @@ options_features(const Options *options)
         features &= ~STREAM_FEATURE_RUNS;
     if (!options_has(options, CAPABILITY_URGENT_REQUESTS))
         features &= ~STREAM_FEATURE_URGENT_REQUESTS;
+    if (!options_has(options, CAPABILITY_DISCARD_WORDS))
+        features &= ~STREAM_FEATURE_DISCARD_WORDS;
     return features;
 }
 

@@ -20,6 +20,9 @@ page_bitmap_new(uint64_t count_pages)
     PageBitmap *bitmap = g_malloc0(sizeof *bitmap + count_words * sizeof bitmap->words[0]);
     bitmap->count_pages = count_pages;
     bitmap->count_words = count_words;
+    /* Fresh memory is slow at its first touch, which may be while the guest waits. */
+    for (uint64_t i = 0; i < count_words; i++)
+        __atomic_store_n(&bitmap->words[i], 0, __ATOMIC_RELAXED);
     return bitmap;
 }
 
@@ -138,6 +141,32 @@ page_bitmap_count(const PageBitmap *bitmap)
     for (uint64_t i = 0; i < bitmap->count_words; i++)
         count += (uint64_t)__builtin_popcountll(load_word(bitmap, i));
     return count;
+}
+
+void
+page_bitmap_read(const PageBitmap *bitmap, uint64_t first_word, uint64_t *ret_words, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        ret_words[i] = load_word(bitmap, first_word + i);
+}
+
+uint64_t
+page_bitmap_clear_word(PageBitmap *bitmap, uint64_t word, uint64_t mask)
+{
+    if (!mask)
+        return 0;
+    uint64_t before = __atomic_fetch_and(&bitmap->words[word], ~mask, __ATOMIC_SEQ_CST);
+    return (uint64_t)__builtin_popcountll(before & mask);
+}
+
+void
+page_bitmap_copy_range(PageBitmap *to, const PageBitmap *from, uint64_t page, uint64_t count)
+{
+    for (uint64_t end = page + count; page < end; page = next_word(page)) {
+        uint64_t set = load_word(from, page / WORD_BITS) & mask_of(page, end);
+        if (set)
+            __atomic_fetch_or(&to->words[page / WORD_BITS], set, __ATOMIC_SEQ_CST);
+    }
 }
 
 uint64_t

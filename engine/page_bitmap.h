@@ -45,6 +45,16 @@ uint64_t page_bitmap_next_clear(const PageBitmap *bitmap, uint64_t page, uint64_
 
 uint64_t page_bitmap_count(const PageBitmap *bitmap);
 
+/* Copies count words, from the first one on. */
+void page_bitmap_read(const PageBitmap *bitmap, uint64_t first_word, uint64_t *ret_words,
+                      unsigned count);
+
+/* Clears the bits of mask in a word; returns how many were set before. */
+uint64_t page_bitmap_clear_word(PageBitmap *bitmap, uint64_t word, uint64_t mask);
+
+/* Sets in `to` what is set of [page, page + count) in `from`. */
+void page_bitmap_copy_range(PageBitmap *to, const PageBitmap *from, uint64_t page, uint64_t count);
+
 /* Adds the bits of words (as guest.h lays them out); returns how many were not set before. Bits
  * past the end are ignored. */
 uint64_t page_bitmap_or(PageBitmap *bitmap, const uint64_t *words);

@@ -17,6 +17,13 @@ static const char *const run_state_names[] = {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(run_state_names) == FAULTLINE_RUN_COUNT);
 
+static const char *const moment_names[] = {
+#define MOMENT_NAME(name, text) text,
+    FAULTLINE_MOMENT_LIST(MOMENT_NAME)
+#undef MOMENT_NAME
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(moment_names) == FAULTLINE_MOMENT_COUNT);
+
 #define TO(name) (1u << FAULTLINE_STATUS_##name)
 
 /* From each status, where it may go. Both sides: a destination goes from ACTIVE straight to
@@ -50,6 +57,12 @@ const char *
 faultline_run_state_name(FaultlineRunState state)
 {
     return (unsigned)state < FAULTLINE_RUN_COUNT ? run_state_names[state] : "unknown";
+}
+
+const char *
+faultline_moment_name(FaultlineMoment moment)
+{
+    return (unsigned)moment < FAULTLINE_MOMENT_COUNT ? moment_names[moment] : "unknown";
 }
 
 FaultlineStatus

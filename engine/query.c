@@ -25,6 +25,8 @@ read_times(const Faultline *faultline, FaultlineInfo *info)
     info->setup_time_ms = active_ns > started_ns ? (active_ns - started_ns) / 1000000u : 0;
     info->downtime_us = progress_get(&progress->downtime_ns) / 1000u;
     info->expected_downtime_ms = progress_get(&progress->expected_downtime_ms);
+    for (unsigned i = 0; i < FAULTLINE_MOMENT_COUNT; i++)
+        info->moment_ns[i] = progress_get(&progress->moment_ns[i]);
 }
 
 static void
@@ -47,6 +49,7 @@ read_pages(const Faultline *faultline, FaultlineInfo *info)
     info->pushed_pages = progress_get(&progress->pushed_pages);
     info->requested_pages =
         progress_get(&progress->requested_pages) + progress_get(&progress->requested_main_pages);
+    info->neighbour_pages = progress_get(&progress->neighbour_pages);
     info->postcopy_requests = progress_get(&progress->postcopy_requests);
 }
 

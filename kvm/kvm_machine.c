@@ -263,6 +263,7 @@ guest_pause(void *opaque, GError **error)
     if (!vcpu_pause_all(machine, error))
         return false;
     serial_pause(machine->serial);
+    dirty_rest(machine);
     return true;
 }
 
@@ -272,7 +273,7 @@ guest_resume(void *opaque, GError **error)
     Machine *machine = opaque;
     if (machine->incoming && !state_is_complete(machine, error))
         return false;
-    if (!vcpu_resume_all(machine, error))
+    if (!dirty_wake(machine, error) || !vcpu_resume_all(machine, error))
         return false;
     serial_resume(machine->serial);
     return true;

@@ -115,6 +115,10 @@ bool dirty_start(Machine *machine, GError **error);
 bool dirty_sync(Machine *machine, unsigned block, uint64_t *words, uint64_t count_pages,
                 GError **error);
 void dirty_stop(Machine *machine);
+/* No vCPU runs any more; before vCPUs run again. A sync between them is quick. Thread: that of
+ * pause and resume. Errors: HOST; the guest must stay paused then. */
+void dirty_rest(Machine *machine);
+bool dirty_wake(Machine *machine, GError **error);
 /* The machine itself wrote [offset, offset + length) of the block. Thread: any. */
 void dirty_mark(KvmDirty *dirty, unsigned block, uint64_t offset_bytes, uint64_t length_bytes);
 /* vCPU thread, on KVM_EXIT_DIRTY_RING_FULL. */

@@ -119,12 +119,12 @@ mark(uint64_t *words, uint64_t page, uint64_t end)
 
 bool
 uffd_tracker_sync(UffdTracker *tracker, void *address, uint64_t length, uint64_t *words,
-                  GError **error)
+                  bool is_last, GError **error)
 {
     uint64_t start = (uintptr_t)address;
     struct pm_scan_arg scan = {
         .size = sizeof(scan),
-        .flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+        .flags = PM_SCAN_CHECK_WPASYNC | (is_last ? 0 : PM_SCAN_WP_MATCHING),
         .start = start,
         .end = start + length,
         .vec = (uintptr_t)tracker->regions,

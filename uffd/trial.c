@@ -328,8 +328,8 @@ track(UffdTracker *tracker, const Trial *trial, GError **error)
         return false;
     }
     bytes[0] = 1;
-    if (!uffd_tracker_sync(tracker, trial->layout.host_address, THP_BYTES, words, error) ||
-        !uffd_tracker_sync(tracker, trial->layout.host_address, THP_BYTES, again, error)) {
+    if (!uffd_tracker_sync(tracker, trial->layout.host_address, THP_BYTES, words, false, error) ||
+        !uffd_tracker_sync(tracker, trial->layout.host_address, THP_BYTES, again, false, error)) {
         return false;
     }
     if (!(words[0] & 1) || (again[0] & 1)) {

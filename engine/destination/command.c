@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Commands of the source outside a package, the table of postcopy states, and LISTEN's registering.
- * Listen role.
+ * Commands of the source outside a package, and the table of postcopy states. Listen role.
  */
 #include "engine/destination/destination.h"
 
-#define RANGES_MAX  4096u      /* registered ranges, far below vm.max_map_count */
 #define HEADS_BYTES (1u << 20) /* of a package: heads and commands beside the device state */
 
 static const char *const postcopy_names[] = {
@@ -45,7 +43,7 @@ destination_move(Destination *destination, PostcopyState to, const char *command
     return true;
 }
 
-/* ---- ADVISE, DISCARD ------------------------------------------------------------------------- */
+/* ---- ADVISE ------------------------------------------------------------------------- */
 
 static bool
 advise(Destination *destination, const StreamElement *element, GError **error)
@@ -75,48 +73,6 @@ advise(Destination *destination, const StreamElement *element, GError **error)
                                           "x); back both sides with the same kind of memory",
                                           received.page_sizes, destination->blocks->page_sizes));
         return false;
-    }
-    return true;
-}
-
-static bool
-discard_range(Destination *destination, RamBlock *block, const StreamRange *range, GError **error)
-{
-    uint64_t size = block->is.page_size_bytes;
-    if (range->start % size || range->length % size || range->start >= block->is.length_bytes ||
-        range->length > block->is.length_bytes - range->start) {
-        g_propagate_error(error,
-                          destination_peer_error("discard: 0x%" G_GINT64_MODIFIER
-                                                 "x bytes at 0x%" G_GINT64_MODIFIER
-                                                 "x of block '%s' are not whole pages inside it",
-                                                 range->length, range->start, block->is.name));
-        return false;
-    }
-    uint64_t count_cleared = page_bitmap_clear_range(
-        block->received, range->start / FAULTLINE_PAGE_BYTES, range->length / FAULTLINE_PAGE_BYTES);
-    __atomic_add_fetch(&destination->missing_pages, count_cleared, __ATOMIC_ACQ_REL);
-    return uffd_memory_discard(block->memory, range->start, range->length, error);
-}
-
-static bool
-discard(Destination *destination, const StreamElement *element, GError **error)
-{
-    char name[STREAM_NAME_MAX + 1];
-    unsigned count;
-
-    if (!destination_move(destination, POSTCOPY_DISCARD, "POSTCOPY_RAM_DISCARD", error) ||
-        !stream_parse_discard(element, name, &count, error))
-        return false;
-    RamBlock *block = ram_blocks_find(destination->blocks, name);
-    if (!block) {
-        g_propagate_error(error,
-                          destination_peer_error("discard: there is no block '%s' here", name));
-        return false;
-    }
-    for (unsigned i = 0; i < count; i++) {
-        StreamRange range = stream_discard_range(element, i);
-        if (!discard_range(destination, block, &range, error))
-            return false;
     }
     return true;
 }
@@ -158,6 +114,7 @@ begin_package(Destination *destination, const StreamElement *element, GError **e
                           destination_peer_error("load package of %u bytes: %s", length, problem));
         return false;
     }
+    context_note(destination->faultline, FAULTLINE_MOMENT_TOLD);
     destination->blob = g_byte_array_new();
     destination->blob_length = length;
     return true;
@@ -186,7 +143,9 @@ obey(Destination *destination, const StreamElement *element, GError **error)
     case STREAM_COMMAND_POSTCOPY_ADVISE:
         return advise(destination, element, error);
     case STREAM_COMMAND_POSTCOPY_RAM_DISCARD:
-        return discard(destination, element, error);
+        return destination_discard(destination, element, error);
+    case STREAM_COMMAND_DISCARD_WORDS:
+        return destination_discard_words(destination, element, error);
     case STREAM_COMMAND_PACKAGED:
         return begin_package(destination, element, error);
     case STREAM_COMMAND_POSTCOPY_LISTEN:
@@ -215,99 +174,4 @@ destination_take_command(Destination *destination, const StreamElement *element,
         destination->stage = destination_stage_blob;
     reader_consume(&destination->reader, length);
     return STAGE_AGAIN;
-}
-
-/* ---- LISTEN ---------------------------------------------------------------------------------- */
-
-/* First extent from `page` on with a page missing, up to the first one with none. */
-static bool
-next_missing(const RamBlock *block, uint64_t extent_pages, uint64_t *page, uint64_t *ret_end)
-{
-    uint64_t missing = page_bitmap_next_clear(block->received, *page, block->count_pages);
-    if (missing == block->count_pages)
-        return false;
-    *page = missing - missing % extent_pages;
-    uint64_t end = *page;
-    while (end < block->count_pages) {
-        uint64_t past = MIN(end + extent_pages, block->count_pages);
-        if (page_bitmap_next_clear(block->received, end, past) == past)
-            break;
-        end = past;
-    }
-    *ret_end = end;
-    return true;
-}
-
-static bool
-register_pages(Destination *destination, RamBlock *block, uint64_t page, uint64_t end,
-               GError **error)
-{
-    uint64_t stored = page;
-    bool is_hidden = uffd_memory_extent_bytes(block->memory) > block->is.page_size_bytes;
-    /* What is received and hidden here must be made visible by us; outside, the kernel does so. */
-    while (is_hidden && (stored = page_bitmap_next_set(block->received, stored, end)) < end) {
-        uint64_t past = page_bitmap_next_clear(block->received, stored, end);
-        page_bitmap_set_range(block->precopied, stored, past - stored);
-        stored = past;
-    }
-    return uffd_memory_register(block->memory, destination->uffd, page * FAULTLINE_PAGE_BYTES,
-                                (end - page) * FAULTLINE_PAGE_BYTES, error);
-}
-
-/* A host page of which a part is here is in the guest mapping, where no touch of the rest would
- * stop anybody: a source has to discard all of it. */
-static bool
-check_whole(const RamBlock *block, GError **error)
-{
-    uint64_t page = 0;
-
-    while (block->host_pages > 1 &&
-           (page = page_bitmap_next_clear(block->received, page, block->count_pages)) <
-               block->count_pages) {
-        uint64_t first = ram_block_host_page(block, page);
-        uint64_t end = first + block->host_pages;
-        if (page_bitmap_next_set(block->received, first, end) < end) {
-            g_propagate_error(
-                error, destination_peer_error("load package: of the host page 0x%" G_GINT64_MODIFIER
-                                              "x of block '%s' only a part has come, and it was "
-                                              "not discarded",
-                                              first, block->is.name));
-            return false;
-        }
-        page = end;
-    }
-    return true;
-}
-
-static bool
-register_block(Destination *destination, RamBlock *block, GError **error)
-{
-    uint64_t extent_pages =
-        MAX(uffd_memory_extent_bytes(block->memory) / FAULTLINE_PAGE_BYTES, block->host_pages);
-    uint64_t ranges_max = RANGES_MAX / destination->blocks->count;
-    uint64_t page = 0, end, count = 0;
-
-    if (!check_whole(block, error) || !uffd_memory_zap(block->memory, error))
-        return false;
-    while (page < block->count_pages && next_missing(block, extent_pages, &page, &end)) {
-        if (++count == ranges_max)
-            end = block->count_pages;
-        if (!register_pages(destination, block, page, end, error))
-            return false;
-        page = end;
-    }
-    return true;
-}
-
-bool
-destination_register(Destination *destination, GError **error)
-{
-    for (unsigned i = 0; i < destination->blocks->count; i++) {
-        RamBlock *block = &destination->blocks->blocks[i];
-        if (!register_block(destination, block, error)) {
-            g_prefix_error(error, "watch memory of block '%s': ", block->is.name);
-            return false;
-        }
-    }
-    return true;
 }

@@ -89,7 +89,9 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     destination->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     destination->accounts = options_has(options, CAPABILITY_POSTCOPY_BLOCKTIME);
+    destination->warms = options_has(options, CAPABILITY_WARM_MEMORY);
     destination->spin_limit_ns = options_get(options, PARAMETER_SPIN_LIMIT) * 1000;
+    destination->bulk_nice = options_get(options, PARAMETER_BULK_NICE);
     destination->latency_hold = -1;
     destination->can_run = true;
     destination->missing_pages = faultline->blocks.total_bytes / FAULTLINE_PAGE_BYTES;
@@ -187,6 +189,7 @@ destination_stage_run(Destination *destination, GError **error)
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return STAGE_FAILED;
     }
+    context_note(faultline, FAULTLINE_MOMENT_RUNNING);
     destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;

@@ -9,7 +9,8 @@
 
 #include <string.h>
 
-#define URGENT_NS 5000000000ull /* how long the guest stands for a connection that may not come */
+#define URGENT_NS     5000000000ull /* how long the guest stands for a connection that may not come */
+#define STAND_BACK_NS 2000000ull
 
 /* ---- Listen role: the bytes, and LISTEN ------------------------------------------------------ */
 
@@ -38,12 +39,13 @@ obey_listen(Destination *destination, GError **error)
     destination->main.block = NULL;
     progress_set(&destination->faultline->progress.remaining_bytes,
                  destination->missing_pages * FAULTLINE_PAGE_BYTES);
-    if (options_has(&destination->faultline->options, CAPABILITY_LOW_LATENCY))
-        destination->latency_hold = cpu_latency_hold();
+    context_note(destination->faultline, FAULTLINE_MOMENT_LISTENING);
     destination_set_flag(&destination->is_listening);
     destination_set_flag(&destination->package_ready);
-    destination_notify(destination, &destination->fault);
     destination_notify(destination, &destination->package);
+    destination_notify(destination, &destination->fault);
+    transport_link_shorten_queue(destination->link);
+    thread_set_urgency(URGENCY_BULK, destination->bulk_nice);
     return true;
 }
 
@@ -92,10 +94,61 @@ destination_stage_blob(Destination *destination, GError **error)
     StageResult awaited = await_urgent(destination, error);
     if (awaited != STAGE_AGAIN)
         return awaited;
+    context_note(destination->faultline, FAULTLINE_MOMENT_ARRIVED);
     if (!obey_listen(destination, error))
         return STAGE_FAILED;
+    if (options_has(&destination->faultline->options, CAPABILITY_LOW_LATENCY))
+        destination->latency_hold = cpu_latency_hold();
+    destination->deadline_ns = clock_now_ns() + STAND_BACK_NS;
+    destination->stage = destination_stage_stand_back;
+    return STAGE_AGAIN;
+}
+
+/* Pages come as fast as they can be read from here on, and the package role may have to wait for
+ * the processor while the guest stands. A device that loads may need one of them, so not for long.
+ */
+StageResult
+destination_stage_stand_back(Destination *destination, GError **error)
+{
+    (void)error;
+    bool is_over =
+        destination_flag(&destination->has_run) || destination_flag(&destination->package_failed);
+    if (!is_over && clock_now_ns() < destination->deadline_ns) {
+        destination->listen.wake_ns = destination->deadline_ns;
+        return STAGE_STAY;
+    }
+    destination->deadline_ns = 0;
     destination->stage = destination_stage_element;
     return STAGE_AGAIN;
+}
+
+/* ---- Package role: before anything is to be loaded ------------------------------------------- */
+
+/* Takes memory for one extent, which can last milliseconds; so not when the guest has been stopped,
+ * which the first DISCARD tells. false: there is no more to do. */
+static bool
+warm_some(Destination *destination)
+{
+    if (!destination->warms || destination_postcopy(destination) > POSTCOPY_ADVISE)
+        return false;
+    while (destination->warm_block < destination->blocks->count) {
+        const RamBlock *block = &destination->blocks->blocks[destination->warm_block];
+        uint64_t extent_bytes = uffd_memory_extent_bytes(block->memory);
+        uint64_t at = destination->warm_offset;
+        uint64_t length = MIN(extent_bytes, block->is.length_bytes - at);
+        destination->warms = host_spare_bytes() > length;
+        if (!destination->warms)
+            return false;
+        destination->warm_offset += length;
+        bool is_warm = uffd_memory_warm(block->memory, at, length);
+        if (!is_warm || destination->warm_offset == block->is.length_bytes) {
+            destination->warm_block++;
+            destination->warm_offset = 0;
+        }
+        if (is_warm)
+            return true;
+    }
+    return false;
 }
 
 /* ---- Package role: devices and RUN ----------------------------------------------------------- */
@@ -112,12 +165,15 @@ run_guest(Destination *destination, GError **error)
     }
     if (!destination_move(destination, POSTCOPY_RUNNING, "POSTCOPY_RUN", error))
         return false;
+    context_note(faultline, FAULTLINE_MOMENT_LOADED);
     if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return false;
     }
+    context_note(faultline, FAULTLINE_MOMENT_RUNNING);
     destination_set_flag(&destination->has_run);
     destination_notify(destination, &destination->listen);
+    thread_set_urgency(URGENCY_BULK, destination->bulk_nice); /* it is the mapper from here on */
     return true;
 }
 
@@ -232,8 +288,9 @@ destination_package_step(void *self)
     }
     if (destination_flag(&destination->has_left))
         return STEP_DONE;
-    if (!destination_flag(&destination->package_ready) ||
-        destination_flag(&destination->package_failed))
+    if (!destination_flag(&destination->package_ready))
+        return warm_some(destination) ? STEP_AGAIN : STEP_WAIT;
+    if (destination_flag(&destination->package_failed))
         return STEP_WAIT;
     if (destination_flag(&destination->has_run))
         return map_some(destination) ? STEP_AGAIN : STEP_WAIT;

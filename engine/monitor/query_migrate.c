@@ -144,6 +144,17 @@ add_blocktime(JsonObject *reply, const FaultlineInfo *info)
               mean(info->non_vcpu_total_ns, info->non_vcpu_faults));
 }
 
+/* CLOCK_MONOTONIC of the host. */
+static void
+add_moments(JsonObject *object, const FaultlineInfo *info)
+{
+    JsonObject *moments = json_object_new();
+    for (unsigned i = 0; i < FAULTLINE_MOMENT_COUNT; i++)
+        if (info->moment_ns[i])
+            set_count(moments, faultline_moment_name((FaultlineMoment)i), info->moment_ns[i]);
+    json_object_set_object_member(object, "switch-over-ns", moments);
+}
+
 static JsonObject *
 faultline_object(const FaultlineInfo *info)
 {
@@ -155,6 +166,7 @@ faultline_object(const FaultlineInfo *info)
         {"precopy-pages", info->precopy_pages},
         {"pushed-pages", info->pushed_pages},
         {"requested-pages", info->requested_pages},
+        {"neighbour-pages", info->neighbour_pages},
         {"zero-pages", info->zero_pages},
         {"missing-pages", info->missing_pages},
         {"downtime-us", info->downtime_us},
@@ -171,6 +183,7 @@ faultline_object(const FaultlineInfo *info)
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
         set_count(object, rows[i].name, rows[i].value);
     set_distribution(object, "fault-histogram", latency);
+    add_moments(object, info);
     json_object_set_string_member(object, "run-state", faultline_run_state_name(info->run_state));
     return object;
 }

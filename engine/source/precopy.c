@@ -129,7 +129,7 @@ source_stop_log(Source *source)
 }
 
 static bool
-sync_block(Source *source, RamBlock *block, uint64_t *ret_new, GError **error)
+sync_block(Source *source, RamBlock *block, bool is_last, uint64_t *ret_new, GError **error)
 {
     Faultline *faultline = source->faultline;
     bool synced;
@@ -137,7 +137,7 @@ sync_block(Source *source, RamBlock *block, uint64_t *ret_new, GError **error)
     memset(source->sync_words, 0, block->dirty->count_words * sizeof source->sync_words[0]);
     if (source->tracker)
         synced = uffd_tracker_sync(source->tracker, block->is.host_address, block->is.length_bytes,
-                                   source->sync_words, error);
+                                   source->sync_words, is_last, error);
     else
         synced = faultline->guest.dirty_log_sync(faultline->opaque, block->index,
                                                  source->sync_words, block->count_pages, error);
@@ -150,13 +150,13 @@ sync_block(Source *source, RamBlock *block, uint64_t *ret_new, GError **error)
 }
 
 bool
-source_sync(Source *source, GError **error)
+source_sync(Source *source, bool is_last, GError **error)
 {
     Progress *progress = &source->faultline->progress;
     uint64_t count_new = 0;
 
     for (unsigned i = 0; i < source->blocks->count; i++)
-        if (!sync_block(source, &source->blocks->blocks[i], &count_new, error))
+        if (!sync_block(source, &source->blocks->blocks[i], is_last, &count_new, error))
             return false;
     uint64_t now_ns = clock_now_ns();
     uint64_t took_ns = MAX(now_ns - source->pass_began_ns, 1);
@@ -215,7 +215,7 @@ static StageResult
 end_pass(Source *source, GError **error)
 {
     measure_bandwidth(source, clock_now_ns(), true);
-    if (!source_sync(source, error))
+    if (!source_sync(source, false, error))
         return STAGE_FAILED;
     source->cursor_block = 0;
     source->cursor_page = 0;

@@ -97,6 +97,24 @@ source_stage_urgent(Source *source, GError **error)
             return result;
         publish_link(source, &source->request_urgent_link, source->urgent_link);
     }
+    source->stage = source_stage_settle;
+    return STAGE_AGAIN;
+}
+
+/* What is on its way would be read while the guest stands. */
+StageResult
+source_stage_settle(Source *source, GError **error)
+{
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    if (source->features & STREAM_FEATURE_COMMIT) {
+        if (!source->asked_settled)
+            stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_SETTLED);
+        source->asked_settled = true;
+        if (!source_flag(&source->has_settled))
+            return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
+    }
     source->stage = source_stage_stop;
     return STAGE_AGAIN;
 }

@@ -5,6 +5,8 @@
  */
 #include "engine/source/source.h"
 
+#include <string.h>
+
 #define HEAR_NS 2000000000ull /* how long a destination may take for its last word */
 
 static uint64_t
@@ -42,9 +44,12 @@ source_new(Faultline *faultline, const char *uri, GError **error)
                              .self = source};
     frame_queue_init(&source->main);
     frame_queue_init(&source->urgent);
+    locality_init(&source->locality);
     source->urgent.walk = faultline->walks[FAULTLINE_WALK_REQUEST];
     source->urgent.walk_step = WALK_REPLY_SEND;
-    source->sync_words = g_new0(uint64_t, largest_block_words(source->blocks));
+    source->sync_words = g_new(uint64_t, largest_block_words(source->blocks));
+    /* Its first touch may be in the downtime. */
+    memset(source->sync_words, 0xff, largest_block_words(source->blocks) * sizeof(uint64_t));
     for (unsigned i = 0; i < source->blocks->count; i++) {
         RamBlock *block = &source->blocks->blocks[i];
         block->dirty = page_bitmap_new(block->count_pages);

@@ -11,6 +11,7 @@
  *   pass       sends what is dirty; over and over, see precopy.c
  *   hello      nothing is left to be sent, but the destination has not answered yet
  *   urgent     postcopy: the destination's answer; with preempt the second connection
+ *   settle     postcopy: the destination has read what was sent so far
  *   stop       the guest is stopped
  *   await      pause-before-switchover: until somebody says that it may go on
  *   last       last sync
@@ -35,11 +36,15 @@
 #include "engine/context.h"
 #include "engine/reader.h"
 #include "engine/frame.h"
+#include "engine/source/locality.h"
 #include "uffd/uffd.h"
 
 #define SOURCE_RAM_SECTION  1u
 #define SOURCE_REQUESTS_MAX 4096u /* a power of two */
 #define SOURCE_HINT_SHIFT   48u   /* cursor_hint: the block's index stands above */
+#define SOURCE_BATCH_MAX    32u   /* messages whose answers leave in one frame */
+#define SOURCE_WINDOWS_MAX  16u
+#define SOURCE_EXTENT_PAGES 512u
 
 /* A host page somebody asked for. */
 typedef struct SourceRequest {
@@ -69,6 +74,7 @@ struct Source {
     FrameQueue main;
     bool is_part_open;           /* a PART has begun and not yet its EOS */
     bool is_logging;             /* the dirty log is on */
+    bool asked_settled;          /* PING SETTLED was sent */
     bool has_guest, was_running; /* the guest was stopped by us, and whether it ran before */
     bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
@@ -93,7 +99,15 @@ struct Source {
     RamBlock *asked;                  /* block of the last REQ_PAGES_ID */
     RamBlock *asking;                 /* request under way: host pages [asking_page, asking_end) */
     uint64_t asking_page, asking_end; /* next host page to claim, and the end */
-    uint64_t sending_page, sending_end; /* inside a claimed host page; equal: between two */
+    RamBlock *sending;                /* inside of a claimed host page; NULL: between two */
+    uint64_t sending_page, sending_end;
+    uint64_t told_bytes;                      /* of urgent.closed_bytes, to the figures */
+    uint64_t answered_pages, neighbour_pages; /* sent because of a request, or unasked */
+    SourceRequest noted[SOURCE_BATCH_MAX];    /* taken, and nothing has followed from them yet */
+    unsigned count_noted;
+    Locality locality;
+    LocalityWindow windows[SOURCE_WINDOWS_MAX]; /* neighbours to be sent; a ring */
+    unsigned first_window, count_windows;
 
     /* shared: set with release by the migration role, read with acquire by the request role */
     TransportLink *request_link;        /* the main link; NULL: not yet connected */
@@ -102,7 +116,7 @@ struct Source {
     bool answers_requests;              /* dirty bitmaps are final */
 
     /* shared: set with release by the request role, read with acquire by the migration role */
-    bool has_pong, has_commit, has_loaded, has_shut, request_failed, request_ended;
+    bool has_pong, has_settled, has_commit, has_loaded, has_shut, request_failed, request_ended;
     uint32_t features; /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
@@ -154,6 +168,7 @@ StageResult source_stage_open(Source *source, GError **error);
 StageResult source_stage_pass(Source *source, GError **error);
 StageResult source_stage_hello(Source *source, GError **error);
 StageResult source_stage_urgent(Source *source, GError **error);
+StageResult source_stage_settle(Source *source, GError **error);
 StageResult source_stage_stop(Source *source, GError **error);
 StageResult source_stage_await(Source *source, GError **error);
 StageResult source_stage_last(Source *source, GError **error);
@@ -169,14 +184,17 @@ StageResult source_stage_confirm(Source *source, GError **error);
 /* The flush of the main channel, in the terms of a stage: AGAIN: taken (drained). */
 StageResult source_flush(Source *source, GError **error);
 StageResult source_drain(Source *source, GError **error);
+/* At the beginning of postcopy: whole host pages. */
+void source_round_dirty(RamBlock *block);
 /* A page record on the main channel, with a PART around it that source_end_part() closes. */
 void source_put_page(Source *source, RamBlock *block, uint64_t page);
 void source_end_part(Source *source);
 /* Sends dirty pages from the cursor on until the frame is full; false: none is left behind it. */
 bool source_put_dirty(Source *source);
 
-/* Last sync of the dirty log before `pass`; sets figures. */
-bool source_sync(Source *source, GError **error);
+/* Takes what the dirty log has into the dirty bitmaps; sets figures. is_last: the guest stands and
+ * will not write again before the log ends. */
+bool source_sync(Source *source, bool is_last, GError **error);
 bool source_start_log(Source *source, GError **error);
 void source_stop_log(Source *source);
 uint64_t source_count_dirty(const Source *source);
@@ -186,6 +204,14 @@ uint64_t source_count_dirty(const Source *source);
 uint64_t source_claim_run(RamBlock *block, uint64_t page, uint64_t end);
 /* Claims a host page: true for exactly one caller. Walk 6 of 12. */
 bool source_claim(RamBlock *block, uint64_t page);
+
+/* What follows from the requests noted; after their answers have left. */
+void source_learn_requests(Source *source);
+/* Claims a few neighbours and puts them into the urgent frame, which is empty. */
+void source_put_neighbours(Source *source);
+/* Puts a claimed host page into the urgent frame; if it has no room for all, goes on in the next.
+ */
+void source_put_claimed(Source *source, RamBlock *block, uint64_t page);
 
 /* Device sections, for precopy's end and for the package. */
 bool source_put_devices(Source *source, GByteArray *bytes, GString *json, GError **error);

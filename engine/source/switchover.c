@@ -11,30 +11,16 @@
 
 #include <string.h>
 
-/* Host pages go as a whole: if one target page is dirty, all of it is. */
-static void
-round_to_host_pages(RamBlock *block)
-{
-    if (block->host_pages == 1)
-        return;
-    uint64_t page = 0;
-    while ((page = page_bitmap_next_set(block->dirty, page, block->count_pages)) <
-           block->count_pages) {
-        page = ram_block_host_page(block, page);
-        page_bitmap_set_range(block->dirty, page, block->host_pages);
-        page += block->host_pages;
-    }
-}
-
 StageResult
 source_stage_stop(Source *source, GError **error)
 {
     Faultline *faultline = source->faultline;
 
+    context_note(faultline, FAULTLINE_MOMENT_STOPPING);
     if (!context_take_guest(faultline, &source->was_running, error))
         return STAGE_FAILED;
     source->has_guest = true;
-    progress_set(&faultline->progress.stopped_ns, clock_now_ns());
+    context_note(faultline, FAULTLINE_MOMENT_STOPPED);
     source->stage = source_stage_last;
     if (options_has(&faultline->options, CAPABILITY_PAUSE_BEFORE_SWITCHOVER)) {
         context_move(faultline, FAULTLINE_STATUS_PRE_SWITCHOVER);
@@ -56,13 +42,14 @@ StageResult
 source_stage_last(Source *source, GError **error)
 {
     context_move(source->faultline, FAULTLINE_STATUS_DEVICE);
-    if (!source_sync(source, error))
+    if (!source_sync(source, true, error))
         return STAGE_FAILED;
+    context_note(source->faultline, FAULTLINE_MOMENT_SYNCED);
     source->cursor_block = 0;
     source->cursor_page = 0;
     if (source->is_postcopy)
         for (unsigned i = 0; i < source->blocks->count; i++)
-            round_to_host_pages(&source->blocks->blocks[i]);
+            source_round_dirty(&source->blocks->blocks[i]);
     source->stage = source->is_postcopy ? source_stage_discard : source_stage_rest;
     return STAGE_AGAIN;
 }
@@ -71,7 +58,9 @@ static void
 set_downtime(Source *source)
 {
     Progress *progress = &source->faultline->progress;
-    progress_set(&progress->downtime_ns, clock_now_ns() - progress->stopped_ns);
+    context_note(source->faultline, FAULTLINE_MOMENT_GIVEN);
+    progress_set(&progress->downtime_ns, progress->moment_ns[FAULTLINE_MOMENT_GIVEN] -
+                                             progress->moment_ns[FAULTLINE_MOMENT_STOPPED]);
     progress_set(&progress->downtime_bytes,
                  transport_sender_accepted_bytes(source->main.sender) - progress->precopy_bytes);
 }
@@ -114,6 +103,7 @@ source_stage_devices(Source *source, GError **error)
         source->description = g_string_new(NULL);
         if (!source_put_devices(source, source->package, source->description, error))
             return STAGE_FAILED;
+        context_note(source->faultline, FAULTLINE_MOMENT_SAVED);
     }
     StageResult result = source_drain(source, error);
     if (result != STAGE_AGAIN)
@@ -175,47 +165,6 @@ source_stage_confirm(Source *source, GError **error)
 
 /* ---- The beginning of postcopy --------------------------------------------------------------- */
 
-/* One command of up to STREAM_DISCARD_RANGES runs from the cursor on; false: the block has no more.
- */
-static bool
-put_discard(Source *source, const RamBlock *block)
-{
-    StreamRange ranges[STREAM_DISCARD_RANGES];
-    unsigned count = 0;
-
-    while (count < STREAM_DISCARD_RANGES) {
-        uint64_t page = page_bitmap_next_set(block->dirty, source->cursor_page, block->count_pages);
-        uint64_t end = page_bitmap_next_clear(block->dirty, page, block->count_pages);
-        source->cursor_page = end;
-        if (page == block->count_pages)
-            break;
-        ranges[count++] = (StreamRange){.start = page * FAULTLINE_PAGE_BYTES,
-                                        .length = (end - page) * FAULTLINE_PAGE_BYTES};
-    }
-    if (count)
-        stream_put_discard(frame_queue_writer(&source->main), block->is.name, ranges, count);
-    return count != 0;
-}
-
-StageResult
-source_stage_discard(Source *source, GError **error)
-{
-    StageResult result = source_flush(source, error);
-    if (result != STAGE_AGAIN)
-        return result;
-    while (source->cursor_block < source->blocks->count && frame_queue_has_room(&source->main)) {
-        if (put_discard(source, &source->blocks->blocks[source->cursor_block]))
-            continue;
-        source->cursor_block++;
-        source->cursor_page = 0;
-    }
-    if (source->cursor_block == source->blocks->count && frame_queue_has_room(&source->main)) {
-        stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_DISCARDED);
-        source->stage = source_stage_package;
-    }
-    return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_AGAIN;
-}
-
 static void
 append_command(GByteArray *bytes, StreamCommand command)
 {
@@ -238,6 +187,7 @@ build_package(Source *source, GError **error)
     stream_put_ping(&ping, STREAM_PING_LOADED);
     g_byte_array_append(source->package, memory, (guint)ping.length);
     append_command(source->package, STREAM_COMMAND_POSTCOPY_RUN);
+    context_note(source->faultline, FAULTLINE_MOMENT_SAVED);
     return true;
 }
 
@@ -279,6 +229,8 @@ source_stage_package(Source *source, GError **error)
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
     if (options_has(&source->faultline->options, CAPABILITY_LOW_LATENCY))
         source->latency_hold = cpu_latency_hold();
+    thread_set_urgency(URGENCY_BULK, options_get(&source->faultline->options, PARAMETER_BULK_NICE));
+    transport_link_shorten_queue(source->link);
     stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_RUNNING);
     source->main.named = NULL;
     source->cursor_block = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The payloads of commands: PING, ADVISE, RAM_DISCARD, RECV_BITMAP. stream_decode_element has
- * checked the lengths; here the fields are. Whether a block exists and a range lies inside of it
- * and on its host pages, the caller knows.
+ * The payloads of commands: PING, ADVISE, RAM_DISCARD, DISCARD_WORDS, RECV_BITMAP.
+ * stream_decode_element has checked the lengths; here the fields are. Whether a block exists and a
+ * range lies inside of it and on its host pages, the caller knows.
  */
 #include "engine/stream/wire.h"
 
@@ -144,6 +144,63 @@ stream_put_discard(StreamWriter *writer, const char *name, const StreamRange *ra
     }
     stream_put_command(writer, STREAM_COMMAND_POSTCOPY_RAM_DISCARD, bytes,
                        (uint16_t)payload.length);
+}
+
+/* length of the name, name, first page */
+#define WORDS_HEAD_BYTES(name_length) (1u + (name_length) + 8u)
+
+bool
+stream_parse_discard_words(const StreamElement *element, char *ret_name, uint64_t *ret_first_page,
+                           unsigned *ret_count, GError **error)
+{
+    const uint8_t *payload = element->payload;
+    size_t head = WORDS_HEAD_BYTES(payload[0]);
+    be64 first_page;
+
+    if (element->payload_length < head + 8 || (element->payload_length - head) % 8 != 0 ||
+        element->payload_length > head + 8 * STREAM_DISCARD_WORDS)
+        return wire_bad(error,
+                        "decode command DISCARD_WORDS: length is %u, expected %zu for the head, "
+                        "and 1 to %u words of 8",
+                        element->payload_length, head, STREAM_DISCARD_WORDS) == STREAM_OK;
+    if (wire_copy_name(payload + 1, payload[0], "decode command DISCARD_WORDS: block name",
+                       ret_name, error) != STREAM_OK)
+        return false;
+    memcpy(&first_page, payload + head - 8, 8);
+    *ret_first_page = be64_load(first_page);
+    *ret_count = (unsigned)((element->payload_length - head) / 8);
+    if (*ret_first_page % 64 != 0 || *ret_first_page > UINT64_MAX / STREAM_PAGE_BYTES / 2)
+        return wire_bad(error,
+                        "decode command DISCARD_WORDS: first page of block %s is 0x%" PRIx64
+                        ", expected a multiple of 64",
+                        ret_name, *ret_first_page) == STREAM_OK;
+    return true;
+}
+
+uint64_t
+stream_discard_word(const StreamElement *element, unsigned index)
+{
+    size_t at = WORDS_HEAD_BYTES(element->payload[0]) + 8u * index;
+    be64 word;
+
+    g_assert(at + 8 <= element->payload_length);
+    memcpy(&word, element->payload + at, 8);
+    return be64_load(word);
+}
+
+void
+stream_put_discard_words(StreamWriter *writer, const char *name, uint64_t first_page,
+                         const uint64_t *words, unsigned count)
+{
+    uint8_t bytes[WORDS_HEAD_BYTES(STREAM_NAME_MAX) + STREAM_DISCARD_WORDS * 8];
+    StreamWriter payload = {bytes, 0, sizeof bytes};
+
+    g_assert(count > 0 && count <= STREAM_DISCARD_WORDS && first_page % 64 == 0);
+    stream_put_name(&payload, name);
+    stream_put_be64(&payload, first_page);
+    for (unsigned i = 0; i < count; i++)
+        stream_put_be64(&payload, words[i]);
+    stream_put_command(writer, STREAM_COMMAND_DISCARD_WORDS, bytes, (uint16_t)payload.length);
 }
 
 bool

@@ -78,7 +78,8 @@ typedef enum {
     X(ENABLE_COLO, 8, 0, 0)                                                                        \
     X(POSTCOPY_RESUME, 9, 0, 0)                                                                    \
     X(RECV_BITMAP, 10, 2, 256)                                                                     \
-    X(SWITCHOVER_START, 11, 0, 0)
+    X(SWITCHOVER_START, 11, 0, 0)                                                                  \
+    X(DISCARD_WORDS, 64, 20, 522) /* ours, by STREAM_FEATURE_DISCARD_WORDS */
 
 typedef enum {
 #define STREAM_COMMAND_ENUM(name, number, least, greatest) STREAM_COMMAND_##name = number,
@@ -150,6 +151,15 @@ bool stream_parse_discard(const StreamElement *element, char *ret_name, unsigned
 StreamRange stream_discard_range(const StreamElement *element, unsigned index);
 void stream_put_discard(StreamWriter *writer, const char *name, const StreamRange *ranges,
                         unsigned count);
+
+/* The same said by words of the bitmap: bit i of word n is page first_page + 64 n + i. first_page:
+ * a multiple of 64. name: as above; get a word by its index. */
+#define STREAM_DISCARD_WORDS 32u /* most in one command */
+bool stream_parse_discard_words(const StreamElement *element, char *ret_name,
+                                uint64_t *ret_first_page, unsigned *ret_count, GError **error);
+uint64_t stream_discard_word(const StreamElement *element, unsigned index);
+void stream_put_discard_words(StreamWriter *writer, const char *name, uint64_t first_page,
+                              const uint64_t *words, unsigned count);
 
 uint32_t stream_parse_be32(const StreamElement *element); /* PING value, PACKAGED length */
 bool stream_parse_bitmap_name(const StreamElement *element, char *ret_name, GError **error);
@@ -284,16 +294,21 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
                other in the block; then for PAGE their bytes, for ZERO nothing, not even a fill. A \
                source sends runs once it has the answer to its hello, a destination takes them     \
                from that answer on. Only with capability page-runs on both sides */
+#define STREAM_FEATURE_DISCARD_WORDS 0x0004u /* command DISCARD_WORDS */
 #define STREAM_FEATURE_URGENT_REQUESTS                                                             \
     0x0008u /* with an urgent channel, REQ_PAGES go on that one, against                           \
                the pages: they and their answers then carry each other's                           \
                acknowledgements, which saves a third of the round trip */
 #define STREAM_FEATURES                                                                            \
-    (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS | STREAM_FEATURE_URGENT_REQUESTS)
+    (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS | STREAM_FEATURE_DISCARD_WORDS |                  \
+     STREAM_FEATURE_URGENT_REQUESTS)
 #define STREAM_PING_DISCARDED 2u
 #define STREAM_PING_LOADED    3u
 #define STREAM_PING_RUNNING   4u
 #define STREAM_PING_COMMIT    0xfa190000u
+#define STREAM_PING_SETTLED                                                                        \
+    0xfa1a0000u /* before the guest is stopped for postcopy, to a faultline: once it is answered,  \
+                   nothing that was sent before waits to be read while the guest stands */
 
 /* ---- multifd packets (decoding only, for recorded streams) ----------------------------------- */
 

@@ -271,6 +271,7 @@ run_case(const MoveCase *one)
     scene.plan.is_warm = !one->is_fresh;
     scene.plan.preempt = !one->no_preempt;
     scene.plan.touch.writes = one->writes;
+    scene.plan.count_loads = 1000;
     if (!move_run(&scene.plan, scene.board, &error))
         fail_msg("%s: %s", one->name, error->message);
     cell_init(&cell);
@@ -280,11 +281,12 @@ run_case(const MoveCase *one)
     assert_int_equal(cell.count_wrong, 0);
     assert_int_equal(cell.count_touches, TOUCHES);
     assert_int_equal(end->missing_pages, 0);
-    assert_int_equal(end->requested_pages + end->pushed_pages, PAGES);
+    assert_int_equal(end->requested_pages + end->neighbour_pages + end->pushed_pages, PAGES);
     assert_int_equal(samples_count(&cell.latency_us), cell.count_faults);
     assert_true(cell.count_faults <= TOUCHES);
     assert_int_equal(cell.count_pages, TOUCHES);
     check_stages(&cell, one);
+    assert_true(scene.board->load_ns > 0);
     /* Who asks for a page faults on it, and waits for it unless it came in that very moment. */
     assert_true(cell.count_requests <= cell.count_faults + cell.count_mapped);
     if (one->push == PUSH_OFF && !one->is_fresh && !one->no_preempt) {

@@ -136,14 +136,15 @@ uffd_tracker_add(UffdTracker *tracker, void *address, uint64_t length, GError **
 
 bool
 uffd_tracker_sync(UffdTracker *tracker, void *address, uint64_t length, uint64_t *words,
-                  GError **error)
+                  bool is_last, GError **error)
 {
     unsigned block = tracked_block(address, length);
     sim_check(tracker->alive && tracker->added[block], "uffd_tracker_sync: block was not added");
     if (sim_uffd_fails(SIM_POINT_TRACKER, error))
         return false;
     words[0] |= tracker->dirty[block];
-    tracker->dirty[block] = 0;
+    if (!is_last)
+        tracker->dirty[block] = 0;
     return true;
 }
 

@@ -101,6 +101,42 @@ or_counts_new_bits_and_ignores_those_past_the_end(void **state)
     page_bitmap_free(bitmap);
 }
 
+static void
+copy_of_a_range_leaves_what_is_outside(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < G_N_ELEMENTS(edges); i++) {
+        for (unsigned j = i; j < G_N_ELEMENTS(edges); j++) {
+            PageBitmap *from = page_bitmap_new(PAGES), *to = page_bitmap_new(PAGES);
+            for (uint64_t page = 0; page < PAGES; page += 3)
+                page_bitmap_test_and_set(from, page);
+            page_bitmap_test_and_set(to, 1);
+            page_bitmap_copy_range(to, from, edges[i], edges[j] - edges[i]);
+            for (uint64_t page = 0; page < PAGES; page++)
+                assert_int_equal(page_bitmap_is_set(to, page),
+                                 page == 1 ||
+                                     (page % 3 == 0 && page >= edges[i] && page < edges[j]));
+            page_bitmap_free(from);
+            page_bitmap_free(to);
+        }
+    }
+}
+
+static void
+clear_of_a_word_counts_what_was_set(void **state)
+{
+    (void)state;
+    uint64_t words[2];
+    PageBitmap *bitmap = page_bitmap_new(PAGES);
+    page_bitmap_set_range(bitmap, 60, 10);
+    assert_int_equal(page_bitmap_clear_word(bitmap, 1, 0x105), 2);
+    assert_int_equal(page_bitmap_clear_word(bitmap, 1, 0x105), 0);
+    assert_int_equal(page_bitmap_clear_word(bitmap, 0, 0), 0);
+    page_bitmap_read(bitmap, 0, words, 2);
+    assert_true(words[0] == 0xf000000000000000 && words[1] == 0x3a);
+    page_bitmap_free(bitmap);
+}
+
 /* ---- Against a plain array --------------------------------------------------------------------
  */
 
@@ -322,6 +358,8 @@ main(void)
         cmocka_unit_test(next_clear_of_a_full_bitmap_is_its_end),
         cmocka_unit_test(next_beyond_the_end_asked_for_is_not_looked_at),
         cmocka_unit_test(or_counts_new_bits_and_ignores_those_past_the_end),
+        cmocka_unit_test(copy_of_a_range_leaves_what_is_outside),
+        cmocka_unit_test(clear_of_a_word_counts_what_was_set),
         cmocka_unit_test(random_operations_agree_with_a_plain_array),
         cmocka_unit_test(claim_run_takes_what_is_set_up_to_word_gap_and_end),
         cmocka_unit_test(claim_by_clearing_finds_each_page_one_owner),

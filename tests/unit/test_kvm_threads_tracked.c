@@ -52,7 +52,7 @@ copy_dirty(UffdTracker *tracker, const ThreadMemory *from, const ThreadMemory *t
     char *source = from->blocks[0].host_address, *destination = to->blocks[0].host_address;
     unsigned copied = 0;
 
-    assert_true(uffd_tracker_sync(tracker, source, BYTES, words, NULL));
+    assert_true(uffd_tracker_sync(tracker, source, BYTES, words, false, NULL));
     for (size_t page = 0; page < PAGES; page++) {
         if (words[page / 64] >> page % 64 & 1) {
             size_t offset = page * FAULTLINE_PAGE_BYTES;

@@ -28,7 +28,7 @@ sync_new(Tracked *tracked)
 
     memset(tracked->words, 0, (tracked->count_targets + 63) / 64 * 8);
     if (!uffd_tracker_sync(tracked->tracker, tracked->fixture->guest, tracked->length,
-                           tracked->words, &error)) {
+                           tracked->words, false, &error)) {
         fail_msg("%s", error->message);
     }
 }
@@ -221,7 +221,7 @@ sync_range_not_added_fails_with_reason(void **state)
 
     memset(other, 1, TARGET_PAGE_BYTES);
     assert_false(
-        uffd_tracker_sync(tracked.tracker, other, TARGET_PAGE_BYTES, tracked.words, &error));
+        uffd_tracker_sync(tracked.tracker, other, TARGET_PAGE_BYTES, tracked.words, false, &error));
     assert_non_null(strstr(error->message, "was the range added"));
     munmap(other, TARGET_PAGE_BYTES);
     tracked_stop(&tracked);

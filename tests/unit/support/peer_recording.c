@@ -37,6 +37,7 @@ new_side(ScriptShape shape)
 
     /* Recorded as two QEMUs would speak. */
     check(faultline_set_capability(guest->faultline, "urgent-requests", false, &error), error);
+    check(faultline_set_capability(guest->faultline, "discard-words", false, &error), error);
     return guest;
 }
 

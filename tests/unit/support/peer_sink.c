@@ -121,6 +121,7 @@ take_ping(PeerSink *sink, uint32_t value)
     sink->count_commits += value == STREAM_PING_COMMIT;
     SinkMoment moment = is_hello                         ? MOMENT_HELLO
                         : value == STREAM_PING_COMMIT    ? MOMENT_COMMIT
+                        : value == STREAM_PING_SETTLED   ? MOMENT_PAGES
                         : value == STREAM_PING_DISCARDED ? MOMENT_DISCARDED
                                                          : MOMENT_RUNNING;
     reach(sink, moment);

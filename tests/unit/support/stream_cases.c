@@ -18,6 +18,7 @@ static struct {
     StreamMultifd multifd;
     char name[STREAM_NAME_MAX + 1];
     unsigned count;
+    uint64_t first_page;
     uint32_t length;
     bool is_running;
     const uint8_t *bits;
@@ -63,6 +64,9 @@ decode_element(const uint8_t *bytes, size_t available, size_t *ret_length, GErro
         is_good = stream_parse_advise(&got.element, &got.advise, error);
     if (got.element.command == STREAM_COMMAND_POSTCOPY_RAM_DISCARD)
         is_good = stream_parse_discard(&got.element, got.name, &got.count, error);
+    if (got.element.command == STREAM_COMMAND_DISCARD_WORDS)
+        is_good =
+            stream_parse_discard_words(&got.element, got.name, &got.first_page, &got.count, error);
     if (got.element.command == STREAM_COMMAND_RECV_BITMAP)
         is_good = stream_parse_bitmap_name(&got.element, got.name, error);
     return is_good ? STREAM_OK : STREAM_BAD;
@@ -208,6 +212,12 @@ CASE(discard, stream_put_discard(w, "ram0", ranges, 2),
          stream_discard_range(&got.element, 0).length == 0x3000 &&
          stream_discard_range(&got.element, 1).start == 0x100000000 &&
          stream_discard_range(&got.element, 1).length == 0x1000)
+static const uint64_t words[] = {0x8000000000000001, 0, 0x5};
+CASE(discard_words, stream_put_discard_words(w, "ram0", 0x4000000040, words, 3),
+     got.count == 3 && strcmp(got.name, "ram0") == 0 && got.first_page == 0x4000000040 &&
+         stream_discard_word(&got.element, 0) == words[0] &&
+         stream_discard_word(&got.element, 1) == words[1] &&
+         stream_discard_word(&got.element, 2) == words[2])
 CASE(bitmap_command, stream_put_command(w, STREAM_COMMAND_RECV_BITMAP, "\4ram0", 5),
      is_command(STREAM_COMMAND_RECV_BITMAP, 5) && strcmp(got.name, "ram0") == 0)
 CASE(zero, stream_put_record(w, STREAM_RAM_ZERO, "ram0", 0x7000),
@@ -296,6 +306,7 @@ const StreamCase stream_cases[STREAM_CASE_COUNT] = {
     ROW(ping, element, 0),              ROW(advise, element, 0),
     ROW(short_advise, element, 0),      ROW(listen, element, 0),
     ROW(packaged, element, 0),          ROW(discard, element, 0),
+    ROW(discard_words, element, 0),
     ROW(bitmap_command, element, 0),    ROW(zero, record, 0),
     ROW(longest_name, record, 0),       ROW(zero_continue, record, 0),      ROW(page, record, 0),
     ROW(page_continue, record, 0),      ROW(run, record, 0),

@@ -25,6 +25,7 @@
     X(listen)                                                                                      \
     X(packaged)                                                                                    \
     X(discard)                                                                                     \
+    X(discard_words)                                                                               \
     X(bitmap_command)                                                                              \
     X(zero)                                                                                        \
     X(zero_continue)                                                                               \

@@ -301,6 +301,7 @@ walk_ping(Walk *walk, uint32_t value, GError **error)
                  {3, WALK_LISTENING},
                  {0x42, WALK_LISTENING},
                  {4, WALK_RUNNING},
+                 {STREAM_PING_SETTLED, WALK_ADVISE},
                  {STREAM_PING_COMMIT, WALK_NONE},
                  {STREAM_PING_COMMIT, WALK_ADVISE}};
 
@@ -313,28 +314,6 @@ walk_ping(Walk *walk, uint32_t value, GError **error)
         if (legal[i].value == value && legal[i].phase == walk->phase)
             return true;
     return walk_fail(error, "PING 0x%x in phase %u", value, walk->phase);
-}
-
-static bool
-walk_discard(Walk *walk, const StreamElement *element, GError **error)
-{
-    char name[STREAM_NAME_MAX + 1];
-    unsigned count;
-
-    if (!stream_parse_discard(element, name, &count, error))
-        return false;
-    WalkBlock *block = walk_find_block(walk, name);
-    if (!block || count > STREAM_DISCARD_RANGES)
-        return walk_fail(error, "discard of %s, %u ranges", name, count);
-    for (unsigned i = 0; i < count; i++) {
-        StreamRange range = stream_discard_range(element, i);
-        uint64_t first = range.start / STREAM_PAGE_BYTES, pages = range.length / STREAM_PAGE_BYTES;
-        if (first + pages > block->count_pages)
-            return walk_fail(error, "discard outside of %s", name);
-        memset(block->held + first, 0, pages);
-        walk->count_discarded += pages;
-    }
-    return true;
 }
 
 static bool walk_elements(Walk *walk, WalkBytes *in, bool is_package, GError **error);
@@ -374,6 +353,7 @@ static const struct {
     [STREAM_COMMAND_POSTCOPY_LISTEN] = {1 << WALK_ADVISE | 1 << WALK_DISCARD, WALK_LISTENING},
     [STREAM_COMMAND_POSTCOPY_RUN] = {1 << WALK_LISTENING, WALK_RUNNING},
     [STREAM_COMMAND_POSTCOPY_RAM_DISCARD] = {1 << WALK_ADVISE | 1 << WALK_DISCARD, WALK_DISCARD},
+    [STREAM_COMMAND_DISCARD_WORDS] = {1 << WALK_ADVISE | 1 << WALK_DISCARD, WALK_DISCARD},
     [STREAM_COMMAND_PACKAGED] = {1 << WALK_ADVISE | 1 << WALK_DISCARD, -1},
     [STREAM_COMMAND_POSTCOPY_RESUME] = {1 << WALK_RUNNING, -1},
     [STREAM_COMMAND_RECV_BITMAP] = {1 << WALK_RUNNING, -1},
@@ -409,6 +389,9 @@ walk_command(Walk *walk, WalkBytes *in, const StreamElement *element, bool is_pa
     case STREAM_COMMAND_POSTCOPY_RAM_DISCARD:
         walk->last_main = NULL;
         return walk_discard(walk, element, error);
+    case STREAM_COMMAND_DISCARD_WORDS:
+        walk->last_main = NULL;
+        return walk_discard_words(walk, element, error);
     case STREAM_COMMAND_PACKAGED:
         return walk_package(walk, in, stream_parse_be32(element), error);
     case STREAM_COMMAND_RECV_BITMAP:

@@ -84,6 +84,9 @@ WalkBlock *walk_find_block(Walk *walk, const char *name);
 bool walk_store(Walk *walk, WalkBlock *block, uint64_t offset, GError **error);
 bool walk_fail(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
+bool walk_discard(Walk *walk, const StreamElement *element, GError **error);
+bool walk_discard_words(Walk *walk, const StreamElement *element, GError **error);
+
 /* The description at the end of a precopy stream agrees with the sections walked. */
 bool walk_description(Walk *walk, const char *json, size_t length, GError **error);
 
