@@ -98,8 +98,9 @@ await_end(Migrate *migrate)
 
     migrate_side_close(&migrate->source);
     while (g_get_monotonic_time() < until_us) {
-        g_autoptr(QmpClient) client = qmp_client_open_within(migrate->source.path, 1, NULL);
-        if (!client)
+        g_autoptr(GError) error = NULL;
+        g_autoptr(QmpClient) client = qmp_client_open_within(migrate->source.path, 1, &error);
+        if (!client && !g_error_matches(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT))
             return true;
         migrate_pause_us(POLL_US);
     }

@@ -118,6 +118,21 @@ guest_text(const Migrate *migrate, MigrateGuest guest, const MigrateLook *source
     }
 }
 
+/* A source that never answered is none that ended. */
+static int
+settle_unreached(Migrate *migrate, const GError *failure)
+{
+    g_autofree char *text =
+        g_strdup_printf("%s: %s. Nothing had begun; give the PATH that faultline run --qmp "
+                        "unix:PATH got.",
+                        migrate->report.phase, failure->message);
+    const MigrateOutcome outcome = {
+        .name = "failed", .guest = "unknown", .text = text, .exit_code = EXIT_FAILED};
+
+    migrate_report_outcome(&migrate->report, &outcome);
+    return outcome.exit_code;
+}
+
 int
 migrate_settle(Migrate *migrate, const GError *failure)
 {
@@ -125,6 +140,8 @@ migrate_settle(Migrate *migrate, const GError *failure)
 
     if (rest_source(migrate, &looks[0]))
         source = &looks[0];
+    if (!source && !migrate->source.capabilities)
+        return settle_unreached(migrate, failure);
     if (migrate->destination.path && rest_destination(migrate, &looks[1]))
         destination = &looks[1];
     bool resumed = source && resume_source(migrate, source);
