@@ -13,6 +13,7 @@
 
 int run_command(int argc, char **argv);
 int monitor_command(int argc, char **argv);
+int migrate_command(int argc, char **argv);
 int demo_command(int argc, char **argv);
 int doctor_command(int argc, char **argv);
 

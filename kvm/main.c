@@ -24,6 +24,8 @@ static const CommandRow command_table[] = {
      "start a machine, or wait for one that migrates here"},
     {"monitor", monitor_command, "PATH [COMMAND...]",
      "send monitor commands to a running machine, or type them"},
+    {"migrate", migrate_command, "--from SOCKET --to SOCKET [...]",
+     "move the guest of a running machine to another, in five phases"},
     {"demo", demo_command, "[--memory SIZE] [...]",
      "move a guest between two processes of this host and report"},
     {"doctor", doctor_command, "[--to ADDRESS] [...]",

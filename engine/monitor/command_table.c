@@ -95,6 +95,7 @@ const Command command_table[] = {
      .typed_synopsis = "",
      .help = "name of the guest",
      .run_typed = hmp_info_name},
+    {.name = "query-memory-size-summary", .run = command_query_memory_run},
     {.name = "query-status",
      .run = command_query_status_run,
      .typed = "info status",

@@ -70,6 +70,17 @@ command_query_name_run(FaultlineMonitor *monitor, JsonObject *object, GError **e
     return command_reply(name);
 }
 
+JsonNode *
+command_query_memory_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    (void)object, (void)error;
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+    faultline_query(monitor->faultline, info);
+    JsonObject *memory = json_object_new();
+    json_object_set_int_member(memory, "base-memory", (int64_t)info->ram_total_bytes);
+    return command_reply(memory);
+}
+
 const char *
 command_status(FaultlineMonitor *monitor, bool *ret_is_running)
 {

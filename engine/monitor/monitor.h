@@ -154,6 +154,7 @@ const char *command_status(FaultlineMonitor *monitor, bool *ret_is_running);
 COMMAND_RUN(command_query_version_run);
 COMMAND_RUN(command_query_commands_run);
 COMMAND_RUN(command_query_name_run);
+COMMAND_RUN(command_query_memory_run);
 COMMAND_RUN(command_query_status_run);
 COMMAND_RUN(command_query_cpus_run);
 COMMAND_RUN(command_stop_run);

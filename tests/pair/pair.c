@@ -8,6 +8,7 @@
 #include "tests/pair/converge.h"
 #include "tests/pair/huge.h"
 #include "tests/pair/move.h"
+#include "tests/pair/orchestrate.h"
 #include "tests/pair/trouble.h"
 
 #include <setjmp.h>
@@ -106,29 +107,52 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(cancel_of_a_throttled_guest_lets_it_run_kvm),
     TROUBLE(ping_pong_twenty_times_threads),
     TROUBLE(ping_pong_twenty_times_kvm),
+    TROUBLE(orchestrate_not_converging_is_cancelled_by_ctrl_c),
+    TROUBLE(orchestrate_ctrl_c_in_postcopy_says_why_not_and_goes_on),
+    TROUBLE(orchestrate_pause_in_postcopy_keeps_both),
+    TROUBLE(orchestrate_destination_gone_in_postcopy_says_lost),
+    TROUBLE(orchestrate_other_memory_is_refused),
+    TROUBLE(orchestrate_dry_run_leaves_everything_as_it_was),
     cmocka_unit_test_prestate_setup_teardown(postcopy_of_huge_pages_ends_on_huge_pages, huge_setup,
                                              huge_teardown, NULL),
 };
 
+static struct CMUnitTest
+test_of(const char *name, CMUnitTestFunction function, const void *subject)
+{
+    return (struct CMUnitTest){.name = name,
+                               .test_func = function,
+                               .setup_func = scene_setup,
+                               .teardown_func = scene_teardown,
+                               .initial_state = (void *)(uintptr_t)subject};
+}
+
 int
 main(int argc, char **argv)
 {
-    struct CMUnitTest tests[G_N_ELEMENTS(moves) + G_N_ELEMENTS(trouble)];
-    unsigned count = 0;
+    g_autoptr(GArray) tests = g_array_new(FALSE, TRUE, sizeof(struct CMUnitTest));
+    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
 
     setvbuf(stdout, NULL, _IOLBF, 0); /* a case lasts for seconds: show each as it ends */
-    for (; count < G_N_ELEMENTS(moves); count++)
-        tests[count] = (struct CMUnitTest){.name = move_case_name(&moves[count]),
-                                           .test_func = run_move,
-                                           .setup_func = scene_setup,
-                                           .teardown_func = scene_teardown,
-                                           .initial_state = (void *)(uintptr_t)&moves[count]};
-    for (unsigned i = 0; i < G_N_ELEMENTS(trouble); i++)
-        tests[count++] = trouble[i];
+    for (unsigned i = 0; i < G_N_ELEMENTS(moves); i++) {
+        char *name = move_case_name(&moves[i]);
+        struct CMUnitTest test = test_of(name, run_move, &moves[i]);
+        g_ptr_array_add(names, name);
+        g_array_append_val(tests, test);
+    }
+    g_array_append_vals(tests, trouble, G_N_ELEMENTS(trouble));
+    for (unsigned i = 0; i < orchestrate_count_policies; i++) {
+        const PolicyCase *c = &orchestrate_policies[i];
+        struct CMUnitTest test = test_of(c->name, orchestrate_policy, c);
+        g_array_append_val(tests, test);
+    }
+    for (unsigned i = 0; i < orchestrate_count_phases; i++) {
+        const PhaseCase *c = &orchestrate_phases[i];
+        struct CMUnitTest test = test_of(c->name, orchestrate_phase, c);
+        g_array_append_val(tests, test);
+    }
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    int failed = cmocka_run_group_tests_name("pair", tests, NULL, NULL);
-    for (unsigned i = 0; i < G_N_ELEMENTS(moves); i++)
-        g_free((char *)(uintptr_t)tests[i].name);
-    return failed != 0;
+    return _cmocka_run_group_tests("pair", (const struct CMUnitTest *)tests->data, tests->len, NULL,
+                                   NULL) != 0;
 }

@@ -192,9 +192,9 @@ scene_need_memory(uint64_t bytes)
                    bytes >> 20, available >> 20);
 }
 
-/* The program beside this test: build/tests/pair/pair -> build/faultline. */
-static char *
-program_path(void)
+/* build/tests/pair/pair -> build/faultline */
+char *
+scene_program(void)
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *directory = g_path_get_dirname(self);
@@ -218,7 +218,7 @@ make_argv(const Vm *vm, const char *const *arguments)
 {
     GPtrArray *argv = g_ptr_array_new();
 
-    g_ptr_array_add(argv, program_path());
+    g_ptr_array_add(argv, scene_program());
     g_ptr_array_add(argv, g_strdup("run"));
     g_ptr_array_add(argv, g_strdup("--qmp"));
     g_ptr_array_add(argv, g_strdup_printf("unix:%s", vm->socket));

@@ -62,6 +62,9 @@ Vm *scene_start(Scene *scene, const char *role, const char *const *arguments);
 /* Skips when such a machine cannot be made here: with what the program says about it. */
 void scene_need_start(Scene *scene, const char *const *arguments);
 
+/* The program beside this test. Free with g_free. */
+char *scene_program(void);
+
 /* Where the destination listens, as it printed it. Free with g_free. */
 char *vm_listening_at(Vm *vm);
 

@@ -22,6 +22,7 @@ static const struct {
     {"query-commands", {{.name = NULL}}},
     {"query-name", {{.name = NULL}}},
     {"query-status", {{.name = NULL}}},
+    {"query-memory-size-summary", {{.name = NULL}}},
     {"query-cpus-fast", {{.name = NULL}}},
     {"query-migrate", {{.name = NULL}}},
     {"query-migrate-capabilities", {{.name = NULL}}},
