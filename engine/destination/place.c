@@ -123,8 +123,10 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
         progress_add(&progress->requested_main_pages, count_requested);
         progress_add(&progress->pushed_pages, count - count_requested);
     }
-    if (!__atomic_sub_fetch(&destination->missing_pages, count_new, __ATOMIC_ACQ_REL))
+    if (!__atomic_sub_fetch(&destination->missing_pages, count_new, __ATOMIC_ACQ_REL)) {
+        context_note(destination->faultline, FAULTLINE_MOMENT_RESIDENT);
         destination_notify(destination, &destination->listen);
+    }
     /* Both channels brought it at once, so that neither saw the other's mark before it wrote. */
     return count_new == count || refuse_again(channel, block, page, error);
 }
