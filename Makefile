@@ -49,7 +49,7 @@ ALL_CPPFLAGS = -I. -D_GNU_SOURCE $(PACKAGE_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS = -std=gnu11 $(WARNINGS) -fPIC -fvisibility=hidden -pthread $(CFLAGS) $(SANITIZE)
 ALL_LDFLAGS = -pthread $(LDFLAGS) $(SANITIZE)
 LIBS = $(PACKAGE_LIBS) -lm
-MACHINE_LIBS = $(LIBS) -ledit
+MACHINE_LIBS = $(LIBS) -ledit -lmicrohttpd -lncurses
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 

@@ -6,6 +6,7 @@
  */
 #include "kvm/command.h"
 #include "kvm/machine.h"
+#include "kvm/metrics.h"
 #include "kvm/monitor_server.h"
 #include "kvm/run_options.h"
 #include "kvm/verdict_file.h"
@@ -25,6 +26,7 @@ typedef struct Run {
     Faultline *faultline;
     FaultlineMonitor *monitor;
     GPtrArray *servers;
+    MetricsServer *metrics; /* NULL: none */
     GMainLoop *loop;
     bool said_address, said_bad, said_verdict_file;
     int exit_code;
@@ -172,14 +174,14 @@ save_memory(void *opaque, uint64_t address, uint64_t length_bytes, const char *p
     return ram_write_file(blocks, count, address, length_bytes, path, error);
 }
 
-/* Where a socket listens that could choose its port. */
+/* Where a socket listens that could choose its port. Takes name, which may be NULL. */
 static void
-say_server(const MonitorServer *server)
+say_server(const char *kind, char *name)
 {
-    g_autofree char *name = monitor_server_name(server);
     if (name)
-        printf("qmp: listening at %s\n", name);
+        printf("%s: listening at %s\n", kind, name);
     fflush(stdout);
+    g_free(name);
 }
 
 static bool
@@ -196,9 +198,22 @@ open_monitor(Run *run, GError **error)
         if (!server)
             return false;
         g_ptr_array_add(run->servers, server);
-        say_server(server);
+        say_server("qmp", monitor_server_name(server));
     }
     return true;
+}
+
+static bool
+open_metrics(Run *run, GError **error)
+{
+    const RunOptions *options = run->options;
+
+    if (!options->metrics)
+        return true;
+    run->metrics = metrics_server_new(run->faultline, options->name, options->metrics, error);
+    if (run->metrics)
+        say_server("metrics", metrics_server_name(run->metrics));
+    return run->metrics != NULL;
 }
 
 /* The guest starts here, or is waited for. */
@@ -258,6 +273,7 @@ end_lost_guest(Run *run)
     if (!info.incoming)
         return;
     g_ptr_array_set_size(run->servers, 0);
+    g_clear_pointer(&run->metrics, metrics_server_free);
     fflush(NULL);
     _exit(EXIT_FAILED);
 }
@@ -267,6 +283,7 @@ run_clear(Run *run)
 {
     if (run->faultline)
         end_lost_guest(run);
+    g_clear_pointer(&run->metrics, metrics_server_free);
     g_ptr_array_unref(run->servers);
     if (run->monitor)
         faultline_monitor_free(run->monitor);
@@ -289,7 +306,8 @@ run_machine(const RunOptions *options)
         .exit_code = EXIT_OK,
     };
 
-    if (make_faultline(&run, &error) && open_monitor(&run, &error) && begin(&run, &error)) {
+    if (make_faultline(&run, &error) && open_monitor(&run, &error) && open_metrics(&run, &error) &&
+        begin(&run, &error)) {
         loop(&run);
     } else {
         say(error->message);

@@ -5,7 +5,7 @@
  * value is left to them.
  */
 #include "kvm/run_options.h"
-#include "kvm/monitor_socket.h"
+#include "kvm/metrics.h"
 
 #include <string.h>
 
@@ -202,6 +202,17 @@ take_qmp(char **texts, RunOptions *options, GError **error)
 }
 
 static bool
+take_metrics(const RunOptions *options, GError **error)
+{
+    MonitorSocket socket;
+    if (!options->metrics)
+        return true;
+    bool is_good = metrics_address_parse(options->metrics, &socket, error);
+    monitor_socket_clear(&socket);
+    return is_good;
+}
+
+static bool
 serial_is_known(const char *text)
 {
     if (g_str_equal(text, "none") || g_str_equal(text, "stdio"))
@@ -234,7 +245,8 @@ take_raw(const RawOptions *raw, RunOptions *options, GError **error)
         return refuse(error, "\"%s\" belongs to no option; --help lists the options", raw->rest[0]);
     return take_kind(raw->guest, options, error) && take_backing(raw->backing, options, error) &&
            take_dirty(raw->dirty, options, error) && take_memory(raw, options, error) &&
-           take_qmp(raw->qmp, options, error) && take_serial(options, error) &&
+           take_qmp(raw->qmp, options, error) && take_metrics(options, error) &&
+           take_serial(options, error) &&
            take_settings(raw->capabilities, run_options_parse_capability, &options->capabilities,
                          &options->count_capabilities, error) &&
            take_settings(raw->parameters, run_options_parse_parameter, &options->parameters,
@@ -276,6 +288,8 @@ make_context(RawOptions *raw, RunOptions *options)
          "file:PATH|stdio|unix:PATH|none"},
         {"qmp", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->qmp, "control socket; may be repeated",
          "unix:PATH|tcp:HOST:PORT[,connect]"},
+        {"metrics", 0, 0, G_OPTION_ARG_STRING, &options->metrics,
+         "serve figures for Prometheus, at the loopback interface", "unix:PATH|tcp:127.0.0.1:PORT"},
         {"incoming", 0, 0, G_OPTION_ARG_STRING, &options->incoming,
          "wait for a guest; defer: listen when migrate-incoming says so", "URI|defer"},
         {"paused", 0, 0, G_OPTION_ARG_NONE, &raw->paused,
@@ -308,7 +322,7 @@ make_context(RawOptions *raw, RunOptions *options)
         "in bytes, and with --incoming the address:\n"
         "  ram: ram-low 0x7f2a40000000 0x40000000\n"
         "  incoming: listening at tcp:127.0.0.1:4444\n"
-        "and for each --qmp tcp:HOST:PORT, so that PORT may be 0:\n"
+        "and for --metrics and each --qmp at tcp, so that PORT may be 0:\n"
         "  qmp: listening at tcp:127.0.0.1:4445\n"
         "A machine whose guest has migrated away stays, stopped, until quit.\n\n"
         "Exit codes:\n"
@@ -368,6 +382,7 @@ run_options_free(RunOptions *options)
     g_free(options->boot);
     g_free(options->serial);
     g_strfreev(options->qmp);
+    g_free(options->metrics);
     g_free(options->incoming);
     g_free(options->name);
     g_free(options->verdict);

@@ -19,6 +19,7 @@ typedef struct RunOptions {
     const MachineKind *kind;
     char *boot, *serial;
     char **qmp;     /* addresses, monitor_socket.h */
+    char *metrics;  /* NULL or an address, metrics.h */
     char *incoming; /* NULL, "defer" or a URI */
     bool paused;
     char *name;
