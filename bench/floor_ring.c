@@ -21,7 +21,8 @@ typedef struct RingEnd {
 static void
 wait_for_news(RingEnd *end)
 {
-    if (!end->spin_ns || !transport_ring_spin(end->ring, end->spin_ns))
+    bool was_interrupted;
+    if (!end->spin_ns || !transport_ring_spin(end->ring, end->spin_ns, &was_interrupted))
         transport_ring_wait(end->ring, 0);
 }
 

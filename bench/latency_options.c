@@ -18,7 +18,7 @@
 typedef struct Texts {
     char *guest, *memory, *push, *threads, *pattern, *preempt, *backing, *transport, *warm;
     char *source_cpus, *destination_cpus, *touch_cpus, *account, *stages;
-    gint64 faults, stride, seed;
+    gint64 faults, stride, seed, neighbours;
     gint repeats, seconds;
 } Texts;
 
@@ -197,6 +197,7 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
          "SPIN"},
         {"low-latency", 0, 0, G_OPTION_ARG_STRING, &options->low_latency,
          "engine holds cpu_dma_latency", "auto|on|off"},
+        {"neighbours", 0, 0, G_OPTION_ARG_INT64, &texts->neighbours, "neighbour-pages", "N"},
         {"account", 0, 0, G_OPTION_ARG_STRING, &texts->account, "postcopy-blocktime", "on|off"},
         {"stages", 0, 0, G_OPTION_ARG_STRING, &texts->stages, "trace the walks of pages", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
@@ -355,6 +356,7 @@ latency_options_parse(LatencyOptions *options, int *argc, char ***argv, GError *
     Texts texts = {.faults = PRESET_FAULTS,
                    .stride = PRESET_STRIDE,
                    .seed = 1,
+                   .neighbours = -1,
                    .repeats = PRESET_REPEATS,
                    .seconds = PRESET_RUN_S};
 
@@ -362,6 +364,9 @@ latency_options_parse(LatencyOptions *options, int *argc, char ***argv, GError *
     bool parsed = parse_command_line(options, &texts, argc, argv, error) &&
                   take_texts(options, &texts, error) && check_guest(options, error) &&
                   take_settings(options, error);
+    if (parsed && texts.neighbours >= 0)
+        options->settings[options->count_settings++] =
+            (MoveSetting){.name = "neighbour-pages", .value = (uint64_t)texts.neighbours};
     for (guint i = 0; parsed && i < options->patterns->len; i++) {
         if (g_array_index(options->patterns, uint64_t, i) == PATTERN_TRACE && !options->trace) {
             FAIL(error, "--pattern trace: it needs --trace FILE");

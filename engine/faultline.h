@@ -46,15 +46,18 @@
  *   each       clone3's child and exit; rseq, set_robust_list, rt_sigprocmask, futex, mmap, munmap,
  *              mprotect, brk, madvise (C library); prctl (PR_SET_NAME); eventfd2, poll,
  *              io_uring_setup, io_uring_register, io_uring_enter; write (eventfd), close
- *   migration  socket, fcntl, getsockopt, setsockopt, getpeername, shutdown; openat and write
+ *              in postcopy sched_getattr, sched_setattr, sched_getaffinity
+ *   migration  socket, fcntl, getsockopt, setsockopt, getpeername, shutdown; openat and read
+ *              (/proc/sys/net/core/rmem_max), newfstatat; openat and write
  *              (/dev/cpu_dma_latency); for a host's name what the C library's resolver needs;
  *              without a dirty log of the VMM ioctl (userfaultfd, /proc/self/pagemap);
  *              release-ram: fallocate
  *   request    release-ram: fallocate
  *   listen     accept4, fcntl, getsockopt, setsockopt, shutdown; newfstatat and unlink (unix:);
+ *              openat, newfstatat and read (/proc/sys/net/core/rmem_max);
  *              openat and write (/dev/cpu_dma_latency); ioctl (userfaultfd); sched_yield;
  *              fallocate (DISCARD in private memory of a file)
- *   package    ioctl (userfaultfd), sched_yield
+ *   package    sysinfo; ioctl (userfaultfd), sched_yield
  *   fault      read and ioctl (userfaultfd), sched_yield
  *   dirty-rate without a dirty log of the VMM ioctl (userfaultfd, /proc/self/pagemap)
  *
@@ -155,8 +158,8 @@ bool faultline_set_capability(Faultline *faultline, const char *name, bool on, G
 bool faultline_get_capability(const Faultline *faultline, const char *name);
 
 /* value: in the unit of the parameter's row (bytes/s, ms, us). max-bandwidth, downtime-limit,
- * max-postcopy-bandwidth, and at a source spin-limit, act at once on a running migration. Errors:
- * ARGUMENT for an unknown name or a value out of the row's range. */
+ * max-postcopy-bandwidth, and at a source spin-limit and neighbour-pages, act at once on a running
+ * migration. Errors: ARGUMENT for an unknown name or a value out of the row's range. */
 bool faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value,
                              GError **error);
 
@@ -341,7 +344,8 @@ typedef struct FaultlineInfo {
 
     /* Pages by way: sent at a source, received at a destination. */
     uint64_t precopy_pages, pushed_pages, requested_pages;
-    uint64_t missing_pages; /* destination, in postcopy: not here yet */
+    uint64_t neighbour_pages; /* on the urgent channel, behind requested ones, unasked */
+    uint64_t missing_pages;   /* destination, in postcopy: not here yet */
 
     uint64_t local_faults; /* destination: of pages that were here already */
 
@@ -424,8 +428,6 @@ void faultline_query_dirty_rate(const Faultline *faultline, FaultlineDirtyRate *
 /* Thread id (gettid) of vCPU `index`, as the guest tells it; 0: there is none such. Thread: any. */
 pid_t faultline_vcpu_thread(const Faultline *faultline, unsigned index);
 
-#include "trace.h"
-
 /* ---- The monitor: QMP and HMP over bytes that the VMM carries -------------------------------- */
 
 typedef struct FaultlineMonitor FaultlineMonitor;
@@ -475,6 +477,8 @@ bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t
 
 /* One HMP command line -> its output (g_free). */
 char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
+
+#include "tracing.h"
 
 #pragma GCC visibility pop
 G_END_DECLS

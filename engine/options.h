@@ -33,6 +33,9 @@
     X(DISCARD_WORDS, "discard-words", true, false,                                                 \
       "scattered dirty pages are told as a bitmap, if the peer is a faultline that has it on",     \
       EACH)                                                                                        \
+    X(WARM_MEMORY, "warm-memory", false, false,                                                    \
+      "destination: take huge pages for all of the guest early, while the host has some to spare", \
+      DESTINATION)                                                                                 \
     X(RETURN_PATH, "return-path", true, false,                                                     \
       "source: the destination confirms; without it a failure there loses the guest", SOURCE)
 
@@ -57,7 +60,12 @@ typedef enum {
       "precopy ends when the rest can be sent in this time", INTEGER, SOURCE, false)               \
     X(SPIN_LIMIT, "spin-limit", 100, 0, 1000, "us",                                                \
       "longest time to wait awake for a requested page or the next request, 0: sleep at once",     \
-      INTEGER, EACH, false)
+      INTEGER, EACH, false)                                                                        \
+    X(BULK_NICE, "bulk-nice", 20, 0, 20, "nice",                                                   \
+      "of the threads that move pages in the background of postcopy, 0: none, 20: by the CPUs",    \
+      INTEGER, EACH, false)                                                                        \
+    X(NEIGHBOUR_PAGES, "neighbour-pages", 16, 0, 4096, "pages",                                    \
+      "most pages to send unasked behind one of a stream, 0: none", INTEGER, SOURCE, false)
 
 typedef enum {
 #define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help, type, side, both)          \

@@ -50,6 +50,7 @@ read_pages(const Faultline *faultline, FaultlineInfo *info)
     info->pushed_pages = progress_get(&progress->pushed_pages);
     info->requested_pages =
         progress_get(&progress->requested_pages) + progress_get(&progress->requested_main_pages);
+    info->neighbour_pages = progress_get(&progress->neighbour_pages);
     info->postcopy_requests = progress_get(&progress->postcopy_requests);
     info->local_faults = progress_get(&progress->local_faults);
 }

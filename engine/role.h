@@ -67,6 +67,25 @@ void role_threads_join(RoleThreads *threads);
 int cpu_latency_hold(void);
 void cpu_latency_release(int hold);
 
+/* What the calling thread's work is to the other threads of its CPUs, for as long as it lives: nice
+ * can be raised by anybody, and lowered by few. */
+typedef enum {
+    URGENCY_BULK,   /* moves what nobody waits for */
+    URGENCY_URGENT, /* a vCPU waits for each of its steps, which are short */
+} ThreadUrgency;
+
+/* BULK: raises nice to bulk_nice (0: not; THREAD_NICE_AUTO: by the number of CPUs that the thread
+ * may use: 10 for one, else 5). URGENT: time slices of 100 us, so that it is chosen soon after it
+ * wakes (Linux 6.12, else nothing). Best effort; real-time threads are left alone. Never
+ * SCHED_FIFO: what spins there is stopped for half a second. Source: sched_setattr(2),
+ * setpriority(2). */
+#define THREAD_NICE_AUTO 20u
+void thread_set_urgency(ThreadUrgency urgency, uint64_t bulk_nice);
+
+/* Memory that this host has free beyond a reserve of an eighth of all, caches not counted; 0: none,
+ * or not known. Source: sysinfo(2). */
+uint64_t host_spare_bytes(void);
+
 /* CLOCK_MONOTONIC in ns; wall clock in us since 1970. */
 uint64_t clock_now_ns(void);
 int64_t clock_wall_us(void);

@@ -12,8 +12,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,27 +41,41 @@ struct RoleThreads {
     RoleThread threads[];
 };
 
-/* Looks for news for as long as the role wants and experience allows; false: none came, sleep. */
+/* Looks for news for as long as the role wants and experience allows; false: none came, sleep. News
+ * that others brought while they had our CPU would have come as soon to a sleeper: a miss too. */
 static bool
-has_spun(Role *role)
+has_spun(Role *role, bool *ret_was_worth_it)
 {
     uint64_t spin_ns = role->spin_ns ? spin_allow(&role->spin, role->spin_ns) : 0;
+    bool was_interrupted;
+
+    *ret_was_worth_it = false;
     if (!spin_ns)
         return false;
-    bool is_hit = transport_ring_spin(role->ring, spin_ns);
-    spin_learn(&role->spin, is_hit);
+    bool is_hit = transport_ring_spin(role->ring, spin_ns, &was_interrupted);
+    if (!is_hit || was_interrupted)
+        spin_learn(&role->spin, false);
+    *ret_was_worth_it = is_hit && !was_interrupted;
     return is_hit;
 }
 
 static void
 run_role(Role *role, bool can_spin)
 {
+    bool was_worth_it = false;
     for (;;) {
         role->wake_ns = role->spin_ns = 0;
         StepResult result = role->step(role->self);
         if (result == STEP_DONE)
             break;
-        if (result == STEP_WAIT && !(can_spin && has_spun(role)))
+        if (result == STEP_AGAIN) {
+            /* News that is of no use, for instance that a frame has left, is no hit. */
+            if (was_worth_it)
+                spin_learn(&role->spin, true);
+            was_worth_it = false;
+            continue;
+        }
+        if (!can_spin || !has_spun(role, &was_worth_it))
             transport_ring_wait(role->ring, role->wake_ns);
     }
     if (role->close)
@@ -160,6 +177,50 @@ role_threads_join(RoleThreads *threads)
     g_free(threads);
 }
 
+/* ---- Among others on the same CPUs ----------------------------------------------------------- */
+
+/* struct sched_attr of <linux/sched/types.h>, which C libraries define too, but not all. */
+typedef struct SchedulingAttributes {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime_ns, deadline_ns, period_ns;
+} SchedulingAttributes;
+G_STATIC_ASSERT(sizeof(SchedulingAttributes) == 48);
+
+#define URGENT_SLICE_NS 100000u /* the least that the kernel takes */
+#define NICE_ON_ONE_CPU 10
+#define NICE_ON_SEVERAL 5
+
+static int
+choose_nice(uint64_t bulk_nice)
+{
+    cpu_set_t cpus;
+
+    if (bulk_nice != THREAD_NICE_AUTO)
+        return (int)bulk_nice;
+    /* It fails where there are more CPUs than the set has room for. */
+    bool is_alone = sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) == 1;
+    return is_alone ? NICE_ON_ONE_CPU : NICE_ON_SEVERAL;
+}
+
+void
+thread_set_urgency(ThreadUrgency urgency, uint64_t bulk_nice)
+{
+    SchedulingAttributes attributes = {.size = sizeof attributes};
+
+    if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) != 0 ||
+        (attributes.policy != SCHED_OTHER && attributes.policy != SCHED_BATCH))
+        return;
+    if (urgency == URGENCY_BULK) {
+        attributes.nice = MAX(attributes.nice, choose_nice(bulk_nice));
+    } else {
+        attributes.runtime_ns = URGENT_SLICE_NS;
+    }
+    syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 int
 cpu_latency_hold(void)
 {
@@ -178,6 +239,19 @@ cpu_latency_release(int hold)
     if (hold >= 0)
         close(hold);
 }
+
+uint64_t
+host_spare_bytes(void)
+{
+    struct sysinfo host;
+
+    if (sysinfo(&host) != 0)
+        return 0;
+    unsigned long reserve = host.totalram / 8;
+    return host.freeram > reserve ? (uint64_t)(host.freeram - reserve) * host.mem_unit : 0;
+}
+
+/* ---- Clocks and wake-ups --------------------------------------------------------------------- */
 
 uint64_t
 clock_now_ns(void)

@@ -111,6 +111,7 @@ put_pages(GString *text, const FaultlineInfo *info)
         {"{way=\"precopy\"}", (double)info->precopy_pages},
         {"{way=\"pushed\"}", (double)info->pushed_pages},
         {"{way=\"requested\"}", (double)info->requested_pages},
+        {"{way=\"neighbour\"}", (double)info->neighbour_pages},
     };
     put_head(text, "faultline_pages_total", "counter",
              "Pages of 4096 bytes: sent at a source, received at a destination.");

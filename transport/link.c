@@ -59,6 +59,31 @@ transport_link_unref(TransportLink *link)
     g_free(link);
 }
 
+/* ---- What waits in the kernel ---------------------------------------------------------------- */
+
+#define UNSENT_BYTES_MAX (128 * 1024)
+#define UNREAD_BYTES_MIN (384 * 1024)
+#define BYTES_PER_US     3000u /* 24 Gbit/s of a round trip's time */
+#define ROUND_TRIP_US    1000u /* from here on the queue is the network's, not ours */
+
+/* The window, not the receive buffer: what is on its way when a buffer gets smaller may find no
+ * room and be dropped, and a page in it comes a retransmission later, after 200 ms. */
+void
+transport_link_shorten_queue(TransportLink *link)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    int unsent = UNSENT_BYTES_MAX;
+
+    if (getsockopt(link->fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
+        return;
+    setsockopt(link->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
+    if (info.tcpi_rtt >= ROUND_TRIP_US)
+        return;
+    int unread = (int)MAX(UNREAD_BYTES_MIN, info.tcpi_rtt * BYTES_PER_US);
+    setsockopt(link->fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &unread, sizeof unread);
+}
+
 void
 transport_link_shutdown(TransportLink *link)
 {

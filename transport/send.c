@@ -29,7 +29,14 @@ start_send(TransportSender *sender)
 {
     struct io_uring_sqe *sqe = transport_ring_sqe(sender->ring);
 
-    io_uring_prep_sendmsg(sqe, sender->link->fd, &sender->message, MSG_WAITALL | MSG_NOSIGNAL);
+    const struct msghdr *message = &sender->message;
+
+    /* A single piece, as a request is, needs no message to be read in. */
+    if (message->msg_iovlen == 1)
+        io_uring_prep_send(sqe, sender->link->fd, message->msg_iov->iov_base,
+                           message->msg_iov->iov_len, MSG_WAITALL | MSG_NOSIGNAL);
+    else
+        io_uring_prep_sendmsg(sqe, sender->link->fd, message, MSG_WAITALL | MSG_NOSIGNAL);
     transport_ring_start(sender->ring, &sender->op, sqe);
 }
 

@@ -66,8 +66,9 @@ void transport_ring_free(TransportRing *ring);
 void transport_ring_wait(TransportRing *ring, uint64_t deadline_ns);
 
 /* Looks for something to happen for up to spin_ns without sleeping and, where the kernel can show
- * it in shared memory (Linux 6.1), without a system call. true: something has, step again. */
-bool transport_ring_spin(TransportRing *ring, uint64_t spin_ns);
+ * it in shared memory (Linux 6.1), without a system call. true: something has, step again.
+ * *ret_was_interrupted: others had the CPU in the meantime. */
+bool transport_ring_spin(TransportRing *ring, uint64_t spin_ns, bool *ret_was_interrupted);
 
 /* Wakes transport_ring_wait(). Thread: any. Does not allocate; safe while the ring exists. */
 void transport_ring_notify(TransportRing *ring);
@@ -112,6 +113,12 @@ void transport_link_unref(TransportLink *link);
 /* Ends both directions at once; operations of all threads on it complete with an error or END.
  * Thread: any. */
 void transport_link_shutdown(TransportLink *link);
+
+/* From now on little of what is sent on it waits inside the two kernels: what somebody wants may be
+ * in there, and comes after all that was sent before. Costs no throughput: where the round trip is
+ * long, that side is left alone. Both sides call it; unix
+ * sockets are short anyway. Thread: any. */
+void transport_link_shorten_queue(TransportLink *link);
 
 /* ---- Connecting and listening ---------------------------------------------------------------- */
 

@@ -38,13 +38,17 @@ static_assert(UFFD_FEATURE_WP_UNPOPULATED == 1 << 13 && UFFD_FEATURE_POISON == 1
 #endif
 static_assert(USERFAULTFD_IOC_NEW == 0xAA00, "USERFAULTFD_IOC_NEW");
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* 5.14 */
+#endif
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24 /* 5.18 */
 #endif
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* 6.1 */
 #endif
-static_assert(MADV_DONTNEED_LOCKED == 24 && MADV_COLLAPSE == 25, "advice values");
+static_assert(MADV_POPULATE_WRITE == 23 && MADV_DONTNEED_LOCKED == 24 && MADV_COLLAPSE == 25,
+              "advice values");
 
 #ifndef PAGEMAP_SCAN /* 6.7 */
 #define PAGE_IS_WRITTEN       (1 << 1)

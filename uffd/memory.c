@@ -17,6 +17,8 @@
 #include "uffd/abi.h"
 #include "uffd/page_bits.h"
 
+#define CACHE_LINE_BYTES 64u
+
 static bool
 is_shmem(int fd)
 {
@@ -280,10 +282,24 @@ uffd_memory_zap(UffdMemory *memory, GError **error)
     return memory->way->zap(memory, error);
 }
 
+bool
+uffd_memory_warm(UffdMemory *memory, uint64_t offset, uint64_t length)
+{
+    return memory->way->warm != NULL && memory->way->warm(memory, offset, length);
+}
+
 void
 uffd_store(UffdMemory *memory, uint64_t offset, const void *bytes)
 {
     memory->way->store(memory, offset, bytes);
+}
+
+void
+uffd_expect(const UffdMemory *memory, uint64_t offset)
+{
+    for (unsigned at = 0; memory->alias != NULL && at < TARGET_PAGE_BYTES; at += CACHE_LINE_BYTES) {
+        __builtin_prefetch(memory->alias + offset + at, 1);
+    }
 }
 
 UffdResult

@@ -39,7 +39,7 @@ struct UffdMemory {
     GArray *ranges;       /* of UffdRange: what is registered */
 
     /* Shared by the placing threads, bit by bit. */
-    uint64_t *stored;  /* alias way: may hold bytes other than zero; copy way: present */
+    uint64_t *stored;  /* alias way: may hold bytes other than zero, or warm; copy way: present */
     uint64_t *visible; /* alias way: the guest may have written since, the alias is off limits */
 };
 
@@ -49,6 +49,7 @@ struct UffdWay {
     uint64_t extent_bytes;  /* see uffd_memory_extent_bytes(); 0: the page size */
     uint64_t needed_ioctls; /* 1 << _UFFDIO_*, for memory of 4096-byte pages */
     bool (*empty)(UffdMemory *memory, GError **error);
+    bool (*warm)(UffdMemory *memory, uint64_t offset, uint64_t length); /* NULL: not worth it */
     void (*store)(UffdMemory *memory, uint64_t offset, const void *bytes);
     void *(*receive_address)(UffdMemory *memory, uint64_t offset, uint64_t length);
     bool (*discard)(UffdMemory *memory, uint64_t offset, uint64_t length, GError **error);

@@ -82,6 +82,17 @@ alias_empty(UffdMemory *memory, GError **error)
     return true;
 }
 
+/* A warm page counts as stored, because there it is CONTINUE that shows it, and not ZEROPAGE. */
+static bool
+alias_warm(UffdMemory *memory, uint64_t offset, uint64_t length)
+{
+    if (!memory->thp || madvise(memory->alias + offset, length, MADV_POPULATE_WRITE) != 0) {
+        return false;
+    }
+    page_bits_set(memory->stored, offset / TARGET_PAGE_BYTES, length / TARGET_PAGE_BYTES);
+    return true;
+}
+
 static void
 alias_store(UffdMemory *memory, uint64_t offset, const void *bytes)
 {
@@ -217,6 +228,7 @@ const UffdWay uffd_way_alias = {
     .needed_ioctls = UINT64_C(1) << _UFFDIO_CONTINUE | UINT64_C(1) << _UFFDIO_ZEROPAGE |
                      UINT64_C(1) << _UFFDIO_WAKE,
     .empty = alias_empty,
+    .warm = alias_warm,
     .store = alias_store,
     .receive_address = alias_receive_address,
     .discard = alias_discard,

@@ -8,6 +8,7 @@
  *     uffd = uffd_open(&error);                         one a destination
  *     memory = uffd_memory_new(&layout, &error);        chooses the way of placing, see below
  *     uffd_memory_empty(memory, &error);                before the first page: all zero, THP set up
+ *     uffd_memory_warm(memory, offset, length)          memory before pages, while there is time
  *     uffd_store(memory, offset, bytes)                 precopy: pages that come, any order, again
  *     uffd_receive_address(memory, offset, length)      or: where the caller receives them to
  *     uffd_memory_discard(memory, offset, length)       pages that will come again later
@@ -129,6 +130,14 @@ const char *uffd_memory_error(const UffdMemory *memory);
  * where the memfd has it. */
 bool uffd_memory_empty(UffdMemory *memory, GError **error);
 
+/* Destination, after empty, beside all that stores, registers and places: takes memory for a range
+ * whose pages have not come, so that nobody waits while the kernel finds and clears a huge page.
+ * They stay zero and hidden. false: the memory has no huge pages, where this is not worth it, or
+ * there is no more of it; ask no further. Thread: any one. Source: madvise(2), MADV_POPULATE_WRITE,
+ * Linux 5.14.
+ */
+bool uffd_memory_warm(UffdMemory *memory, uint64_t offset, uint64_t length);
+
 /* Precopy, one thread: stores 4096 bytes (offset a multiple of 4096, also in huge pages). bytes
  * NULL: zeros; a page never stored before is left unallocated then. */
 void uffd_store(UffdMemory *memory, uint64_t offset, const void *bytes);
@@ -144,6 +153,10 @@ bool uffd_memory_zap(UffdMemory *memory, GError **error);
 /* Set-up: watches a range (alias way: MISSING|MINOR, copy way: MISSING). */
 bool uffd_memory_register(UffdMemory *memory, Uffd *uffd, uint64_t offset, uint64_t length,
                           GError **error);
+
+/* The page at offset is asked for and will be placed: while that takes its time, brings the memory
+ * it will be written to near to this processor. */
+void uffd_expect(const UffdMemory *memory, uint64_t offset);
 
 /* Walk 10 and 11 of 12. Makes bytes (NULL: zeros) visible at a registered range that was not
  * received before, and wakes who waits there: one ioctl for the range. */

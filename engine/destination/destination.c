@@ -89,7 +89,9 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     destination->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     destination->accounts = options_has(options, CAPABILITY_POSTCOPY_BLOCKTIME);
+    destination->warms = options_has(options, CAPABILITY_WARM_MEMORY);
     destination->spin_limit_ns = options_get(options, PARAMETER_SPIN_LIMIT) * 1000;
+    destination->bulk_nice = options_get(options, PARAMETER_BULK_NICE);
     destination->latency_hold = -1;
     destination->can_run = true;
     destination->missing_pages = faultline->blocks.total_bytes / FAULTLINE_PAGE_BYTES;

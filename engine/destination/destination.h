@@ -19,10 +19,10 @@
  *   paused       the link was lost after LISTEN; the guest runs on what is here
  *   failing      tells the source that the guest never ran here
  *
- * `package` loads the device state and starts the guest, then maps what precopy brought (the
- * mapper), at last unregisters and collapses. `fault` reads page faults, requests pages, receives
- * them on the urgent channel, and sends everything that goes to the source: others put messages
- * into its mailbox.
+ * `package` takes memory for the pages that will come (warm) until the guest does. Then it loads
+ * the device state and starts the guest, then maps what precopy brought (the mapper), at last
+ * unregisters and collapses. `fault` reads page faults, requests pages, receives them on the urgent
+ * channel, and sends everything that goes to the source: others put messages into its mailbox.
  *
  * What they share: received, precopied and requested bitmaps, the count of missing pages, and the
  * atomics below. A page is marked received after its bytes were stored; a fault is marked requested
@@ -101,8 +101,8 @@ struct Destination {
     Faultline *faultline;
     RamBlocks *blocks;
     char *address; /* URI where it listens */
-    bool can_postcopy, has_preempt, accounts;
-    uint64_t spin_limit_ns;
+    bool can_postcopy, has_preempt, accounts, warms;
+    uint64_t spin_limit_ns, bulk_nice;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
 
@@ -127,6 +127,10 @@ struct Destination {
     GError *failure;  /* why it is failing or paused */
     int latency_hold; /* during postcopy; -1: none */
 
+    /* package thread, before package_ready: where it warms memory */
+    unsigned warm_block;
+    uint64_t warm_offset;
+
     /* package thread, after package_ready */
     Reader package_reader;
     unsigned map_block;
@@ -147,6 +151,8 @@ struct Destination {
     bool is_rereading;    /* it was set after placing */
     Spin reread;          /* whether that finds anything */
     FaultAccount account; /* its figures are atomic */
+    RamBlock *expected;   /* of the page last asked for, until it was told to uffd; else NULL */
+    uint64_t expected_page;
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
 

@@ -38,7 +38,8 @@ request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t 
     stream_put_request(frame_queue_writer(destination->requests), name, page * FAULTLINE_PAGE_BYTES,
                        (uint32_t)block->is.page_size_bytes);
     frame_queue_note_page(destination->requests, block, page);
-    destination->asked = block;
+    destination->asked = destination->expected = block;
+    destination->expected_page = page;
     destination->asked_ns = now_ns;
     destination->count_asked++;
     progress_add(&destination->faultline->progress.postcopy_requests, 1);
@@ -90,6 +91,16 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
     if (!was_requested && has_source(destination))
         request_page(destination, block, page, now_ns);
     return true;
+}
+
+/* The request has left, its page is on the way. */
+static void
+expect_page(Destination *destination)
+{
+    if (destination->expected)
+        uffd_expect(destination->expected->memory,
+                    destination->expected_page * FAULTLINE_PAGE_BYTES);
+    destination->expected = NULL;
 }
 
 static bool
@@ -265,6 +276,7 @@ attach(Destination *destination, GError **error)
     }
     if (!destination->is_watching && is_listening) {
         destination->is_watching = true;
+        thread_set_urgency(URGENCY_URGENT, 0);
         destination->requests = &destination->out;
         if (urgent && (destination->features & STREAM_FEATURE_URGENT_REQUESTS)) {
             destination->asking.sender = transport_sender_new(ring, urgent);
@@ -346,6 +358,7 @@ destination_fault_step(void *self)
         has_worked = read_faults(destination, &error);
         if (!error && has_source(destination))
             send_messages(destination, &error);
+        expect_page(destination);
         if (!error)
             has_worked |= read_urgent(destination, &error);
     }

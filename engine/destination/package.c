@@ -44,6 +44,8 @@ obey_listen(Destination *destination, GError **error)
     destination_set_flag(&destination->package_ready);
     destination_notify(destination, &destination->package);
     destination_notify(destination, &destination->fault);
+    transport_link_shorten_queue(destination->link);
+    thread_set_urgency(URGENCY_BULK, destination->bulk_nice);
     return true;
 }
 
@@ -120,6 +122,35 @@ destination_stage_stand_back(Destination *destination, GError **error)
     return STAGE_AGAIN;
 }
 
+/* ---- Package role: before anything is to be loaded ------------------------------------------- */
+
+/* Takes memory for one extent, which can last milliseconds; so not when the guest has been stopped,
+ * which the first DISCARD tells. false: there is no more to do. */
+static bool
+warm_some(Destination *destination)
+{
+    if (!destination->warms || destination_postcopy(destination) > POSTCOPY_ADVISE)
+        return false;
+    while (destination->warm_block < destination->blocks->count) {
+        const RamBlock *block = &destination->blocks->blocks[destination->warm_block];
+        uint64_t extent_bytes = uffd_memory_extent_bytes(block->memory);
+        uint64_t at = destination->warm_offset;
+        uint64_t length = MIN(extent_bytes, block->is.length_bytes - at);
+        destination->warms = host_spare_bytes() > length;
+        if (!destination->warms)
+            return false;
+        destination->warm_offset += length;
+        bool is_warm = uffd_memory_warm(block->memory, at, length);
+        if (!is_warm || destination->warm_offset == block->is.length_bytes) {
+            destination->warm_block++;
+            destination->warm_offset = 0;
+        }
+        if (is_warm)
+            return true;
+    }
+    return false;
+}
+
 /* ---- Package role: devices and RUN ----------------------------------------------------------- */
 
 static bool
@@ -142,6 +173,7 @@ run_guest(Destination *destination, GError **error)
     context_note(faultline, FAULTLINE_MOMENT_RUNNING);
     destination_set_flag(&destination->has_run);
     destination_notify(destination, &destination->listen);
+    thread_set_urgency(URGENCY_BULK, destination->bulk_nice); /* it is the mapper from here on */
     return true;
 }
 
@@ -256,8 +288,9 @@ destination_package_step(void *self)
     }
     if (destination_flag(&destination->has_left))
         return STEP_DONE;
-    if (!destination_flag(&destination->package_ready) ||
-        destination_flag(&destination->package_failed))
+    if (!destination_flag(&destination->package_ready))
+        return warm_some(destination) ? STEP_AGAIN : STEP_WAIT;
+    if (destination_flag(&destination->package_failed))
         return STEP_WAIT;
     if (destination_flag(&destination->has_run))
         return map_some(destination) ? STEP_AGAIN : STEP_WAIT;

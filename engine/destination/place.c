@@ -118,7 +118,8 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
     if (!serve_waiting(destination, channel, block, page, page + count, &count_requested, error))
         return false;
     if (channel == &destination->urgent) {
-        progress_add(&progress->requested_pages, count);
+        progress_add(&progress->requested_pages, count_requested);
+        progress_add(&progress->neighbour_pages, count - count_requested);
     } else {
         progress_add(&progress->requested_main_pages, count_requested);
         progress_add(&progress->pushed_pages, count - count_requested);
@@ -345,8 +346,10 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
     uint64_t page = record->offset / FAULTLINE_PAGE_BYTES;
     ComingRun *coming = &channel->coming;
 
-    if (channel == &destination->urgent)
-        walk_step(channel->walk, WALK_REPLY_RECEIVE, block->index, page);
+    /* What follows a run's head is noted with it. */
+    bool is_noted = channel == &destination->urgent && channel->walk && !coming->count;
+    for (uint64_t i = 0; is_noted && i < record->count_pages; i++)
+        walk_step(channel->walk, WALK_REPLY_RECEIVE, block->index, page + i);
     if (record->flag == STREAM_RAM_PAGE && !record->page)
         return begin_run(destination, channel, block, page, record->count_pages, error);
     if (coming->count) {

@@ -54,9 +54,11 @@ render_ways(const FaultlineInfo *info, GString *output)
 {
     g_string_append_printf(output,
                            "pages %s: precopy %" G_GUINT64_FORMAT ", pushed %" G_GUINT64_FORMAT
-                           ", requested %" G_GUINT64_FORMAT ", zero %" G_GUINT64_FORMAT "\n",
+                           ", requested %" G_GUINT64_FORMAT ", neighbours %" G_GUINT64_FORMAT
+                           ", zero %" G_GUINT64_FORMAT "\n",
                            info->incoming ? "received" : "sent", info->precopy_pages,
-                           info->pushed_pages, info->requested_pages, info->zero_pages);
+                           info->pushed_pages, info->requested_pages, info->neighbour_pages,
+                           info->zero_pages);
     if (info->incoming)
         g_string_append_printf(output,
                                "pages missing: %" G_GUINT64_FORMAT

@@ -170,6 +170,7 @@ faultline_object(const FaultlineInfo *info)
         {"precopy-pages", info->precopy_pages},
         {"pushed-pages", info->pushed_pages},
         {"requested-pages", info->requested_pages},
+        {"neighbour-pages", info->neighbour_pages},
         {"zero-pages", info->zero_pages},
         {"missing-pages", info->missing_pages},
         {"local-faults", info->local_faults},

@@ -50,9 +50,10 @@ begin_pages(Source *source, unsigned block, uint64_t page, uint64_t count)
 static void
 follow_requests(Source *source)
 {
-    uint64_t hint = __atomic_exchange_n(&source->cursor_hint, 0, __ATOMIC_ACQ_REL);
-    if (!hint)
+    /* A look first: the line stays the request role's. */
+    if (!__atomic_load_n(&source->cursor_hint, __ATOMIC_RELAXED))
         return;
+    uint64_t hint = __atomic_exchange_n(&source->cursor_hint, 0, __ATOMIC_ACQ_REL);
     source->cursor_block = (unsigned)(hint >> SOURCE_HINT_SHIFT);
     source->cursor_page = hint & ((1ull << SOURCE_HINT_SHIFT) - 1);
 }

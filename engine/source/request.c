@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The request role: reads the return path and answers page requests, on the urgent channel itself,
- * or through the pusher when there is none. Everything that is wrong with what the peer says ends
- * the role with an error that the migration role takes up.
+ * or through the pusher when there is none. All requests that are there leave in one frame; what
+ * can wait until then does, and neighbours wait until nobody else does. Everything that is wrong
+ * with what the peer says ends the role with an error that the migration role takes up.
  *
  * Walk 5 to 8 of 12.
  */
@@ -29,13 +30,12 @@ fail(Source *source, GError *error)
 }
 
 /* No page can be answered any more, but what the destination says last is still to be heard. */
-static StepResult
+static void
 lose_urgent(Source *source, GError *error)
 {
     tell_failure(source, error);
     source->is_mute = true;
-    source->asking = NULL;
-    return STEP_AGAIN;
+    source->asking = source->sending = NULL;
 }
 
 G_GNUC_PRINTF(1, 2)
@@ -60,52 +60,94 @@ leave_to_pusher(Source *source, RamBlock *block, uint64_t page)
     source->requests[source->requests_head % SOURCE_REQUESTS_MAX] =
         (SourceRequest){.block = block->index, .page = page};
     __atomic_store_n(&source->requests_head, source->requests_head + 1, __ATOMIC_RELEASE);
-    source_notify(source);
 }
 
-static void
-put_claimed(Source *source)
+/* Goes on inside a claimed host page. False: no room, more of it is to come. */
+static bool
+put_sending(Source *source)
 {
-    RamBlock *block = source->asking;
-    while (source->sending_page < source->sending_end && frame_queue_has_room(&source->urgent))
-        frame_queue_put_page(&source->urgent, block, source->sending_page++);
-}
-
-/* Goes on with the request under way; WAIT while the urgent channel is full. */
-static FlushResult
-answer(Source *source, GError **error)
-{
-    RamBlock *block = source->asking;
-
-    source->urgent.releases = source->releases_ram && source_flag(&source->has_loaded);
-    FlushResult result = frame_queue_flush(&source->urgent, error);
-    while (result == FLUSH_TAKEN && (source->sending_page < source->sending_end ||
-                                     source->asking_page < source->asking_end)) {
-        if (source->sending_page == source->sending_end) {
-            uint64_t page = source->asking_page;
-            source->asking_page += block->host_pages;
-            if (!source_claim(block, page))
-                continue;
-            walk_step(source->urgent.walk, WALK_PAGE_CLAIM, block->index, page);
-            source->sending_page = page;
-            source->sending_end = page + block->host_pages;
-            progress_add(&source->faultline->progress.requested_pages, block->host_pages);
-        }
-        put_claimed(source);
+    while (source->sending_page < source->sending_end) {
         if (!frame_queue_has_room(&source->urgent))
-            result = frame_queue_flush(&source->urgent, error);
+            return false;
+        frame_queue_put_page(&source->urgent, source->sending, source->sending_page++);
     }
-    if (result == FLUSH_TAKEN)
-        result = frame_queue_flush(&source->urgent, error);
-    if (result == FLUSH_TAKEN) {
-        uint64_t hint = (uint64_t)block->index << SOURCE_HINT_SHIFT | source->asking_end;
-        __atomic_store_n(&source->cursor_hint, hint, __ATOMIC_RELEASE);
-        source->asking = NULL;
+    source->sending = NULL;
+    return true;
+}
+
+void
+source_put_claimed(Source *source, RamBlock *block, uint64_t page)
+{
+    source->sending = block;
+    source->sending_page = page;
+    source->sending_end = page + block->host_pages;
+    put_sending(source);
+}
+
+/* Puts what was asked for into the frame. False: no room, some of it is left. */
+static bool
+put_asked(Source *source)
+{
+    if (source->sending && !put_sending(source))
+        return false;
+    while (source->asking) {
+        RamBlock *block = source->asking;
+        uint64_t page = source->asking_page;
+        if (!frame_queue_has_room(&source->urgent))
+            return false;
+        source->asking_page += block->host_pages;
+        if (source->asking_page == source->asking_end)
+            source->asking = NULL;
+        if (!source_claim(block, page))
+            continue;
+        walk_step(source->urgent.walk, WALK_PAGE_CLAIM, block->index, page);
+        source->answered_pages += block->host_pages;
+        source_put_claimed(source, block, page);
+        if (source->sending)
+            return false;
     }
-    progress_set(&source->faultline->progress.urgent_zero_pages, source->urgent.count_zero);
-    progress_set(&source->faultline->progress.urgent_normal_pages, source->urgent.count_normal);
-    progress_set(&source->faultline->progress.urgent_bytes, source->urgent.closed_bytes);
-    return result;
+    return true;
+}
+
+/* A frame waits open while the one before is in flight: more may be asked for meanwhile. */
+static FlushResult
+send_frame(Source *source, GError **error)
+{
+    FrameQueue *urgent = &source->urgent;
+
+    if (!urgent->sender || source->is_mute)
+        return FLUSH_TAKEN;
+    if (!urgent->is_pending && frame_queue_has_room(urgent) && !frame_queue_is_empty(urgent) &&
+        transport_sender_state(urgent->sender) == TRANSPORT_WAIT)
+        return FLUSH_WAIT;
+    urgent->releases = source->releases_ram && source_flag(&source->has_loaded);
+    return frame_queue_flush(urgent, error);
+}
+
+/* Of what was handed over since the last time. */
+static void
+tell_figures(Source *source)
+{
+    Progress *progress = &source->faultline->progress;
+
+    if (source->urgent.closed_bytes == source->told_bytes)
+        return;
+    source->told_bytes = source->urgent.closed_bytes;
+    progress_set(&progress->requested_pages, source->answered_pages);
+    progress_set(&progress->neighbour_pages, source->neighbour_pages);
+    progress_set(&progress->urgent_zero_pages, source->urgent.count_zero);
+    progress_set(&progress->urgent_normal_pages, source->urgent.count_normal);
+    progress_set(&progress->urgent_bytes, source->urgent.closed_bytes);
+}
+
+/* All that requests lead to and that can wait until their pages have left. */
+static void
+keep_books(Source *source)
+{
+    progress_add(&source->faultline->progress.postcopy_requests, source->count_noted);
+    if (!source->urgent.sender)
+        source_notify(source);
+    source_learn_requests(source);
 }
 
 /* Checks a request against the block table before anybody uses it. */
@@ -128,19 +170,23 @@ take_request(Source *source, const StreamReturn *message)
                           "x of block '%s' are not whole pages inside it",
                           message->length, message->start, block->is.name);
 
-    progress_add(&source->faultline->progress.postcopy_requests, 1);
-    source->asking_page = message->start / FAULTLINE_PAGE_BYTES;
-    walk_step(source->urgent.walk, WALK_REQUEST_RECEIVE, block->index, source->asking_page);
-    source->asking_end = source->asking_page + message->length / FAULTLINE_PAGE_BYTES;
+    uint64_t page = message->start / FAULTLINE_PAGE_BYTES;
+    uint64_t end = page + message->length / FAULTLINE_PAGE_BYTES;
+    walk_step(source->urgent.walk, WALK_REQUEST_RECEIVE, block->index, page);
+    source->noted[source->count_noted++] = (SourceRequest){.block = block->index, .page = page};
     if (source->is_mute)
         return NULL;
     if (source->urgent.sender) {
+        if (!source->has_answered)
+            thread_set_urgency(URGENCY_URGENT, 0);
         source->has_answered = true;
         source->asking = block;
+        source->asking_page = page;
+        source->asking_end = end;
         return NULL;
     }
-    for (; source->asking_page < source->asking_end; source->asking_page += block->host_pages)
-        leave_to_pusher(source, block, source->asking_page);
+    for (; page < end; page += block->host_pages)
+        leave_to_pusher(source, block, page);
     return NULL;
 }
 
@@ -227,79 +273,114 @@ close_urgent(Source *source)
     source->urgent_reader = (Reader){0};
 }
 
-/* A request on the urgent channel, where nothing else has a place. AGAIN: taken, or the channel
- * has ended; WAIT: none is there. */
-static StepResult
-read_urgent(Source *source)
+/* A request on the urgent channel, where nothing else has a place; WAIT: none is there. *lost: the
+ * channel broke. */
+static ReadResult
+take_urgent_message(Source *source, GError **lost, GError **error)
 {
     StreamReturn message;
     size_t length;
-    GError *error = NULL;
+    GError *failed = NULL;
 
-    switch (reader_decode(&source->urgent_reader, decode_return, &message, &length, &error)) {
-    case READ_OK:
-        break;
-    case READ_WAIT:
-        return STEP_WAIT;
-    case READ_END:
+    ReadResult result =
+        reader_decode(&source->urgent_reader, decode_return, &message, &length, &failed);
+    if (result == READ_END || result == READ_LINK) {
         close_urgent(source);
-        return STEP_AGAIN;
-    case READ_LINK:
-        close_urgent(source);
-        return lose_urgent(source, error);
-    default:
-        return fail(source, error);
+        *lost = failed;
+        return READ_WAIT;
     }
-    reader_consume(&source->urgent_reader, length);
-    if (message.type == STREAM_RETURN_REQ_PAGES || message.type == STREAM_RETURN_REQ_PAGES_ID)
-        error = take_request(source, &message);
-    else
-        error = peer_error("urgent channel: message %u has no place there", message.type);
-    return error ? fail(source, error) : STEP_AGAIN;
+    if (result == READ_OK) {
+        reader_consume(&source->urgent_reader, length);
+        if (message.type == STREAM_RETURN_REQ_PAGES || message.type == STREAM_RETURN_REQ_PAGES_ID)
+            failed = take_request(source, &message);
+        else
+            failed = peer_error("urgent channel: message %u has no place there", message.type);
+    }
+    *error = failed;
+    return failed ? READ_BAD : result;
+}
+
+/* A message of the return path; END: the last one. */
+static ReadResult
+take_main_message(Source *source, GError **error)
+{
+    StreamReturn message;
+    size_t length;
+
+    ReadResult result = reader_decode(&source->reader, decode_return, &message, &length, error);
+    if (result == READ_END)
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                    "the destination closed the connection");
+    if (result != READ_OK)
+        return result;
+    reader_consume(&source->reader, length);
+    *error = take_message(source, &message);
+    return *error || message.type == STREAM_RETURN_SHUT ? READ_END : READ_OK;
+}
+
+/* Takes messages, and puts what they ask for into a frame. OK: it is full, or holds answers enough
+ * that the first one must not wait any longer. */
+static ReadResult
+take_messages(Source *source, GError **lost, GError **error)
+{
+    for (unsigned count = 0; put_asked(source) && count < SOURCE_BATCH_MAX && !*lost; count++) {
+        ReadResult result = READ_WAIT;
+        /* To ask the kernel whether there are more would keep the first one waiting. */
+        if (count && !reader_available(&source->urgent_reader) &&
+            !reader_available(&source->reader) && !frame_queue_is_empty(&source->urgent))
+            return READ_OK;
+        if (source->urgent_receiver)
+            result = take_urgent_message(source, lost, error);
+        if (result == READ_WAIT && !*lost)
+            result = take_main_message(source, error);
+        if (result != READ_OK && !*lost)
+            return result;
+    }
+    return READ_OK;
+}
+
+/* Neighbours, when nothing else is to be done. True: more of them may be there. */
+static bool
+send_neighbours(Source *source, GError **error)
+{
+    if (!source->count_windows || source->is_mute ||
+        transport_sender_state(source->urgent.sender) != TRANSPORT_OK)
+        return false;
+    source_put_neighbours(source);
+    FlushResult flush = send_frame(source, error);
+    tell_figures(source);
+    return flush == FLUSH_TAKEN;
 }
 
 StepResult
 source_request_step(void *self)
 {
     Source *source = self;
-    StreamReturn message;
-    size_t length;
-    GError *error = NULL;
+    GError *error = NULL, *lost = NULL;
 
     if (source_flag(&source->is_stopping))
         return STEP_DONE;
     attach_links(source);
     if (!source->receiver)
         return STEP_WAIT;
-    if (source->asking) {
-        FlushResult result = answer(source, &error);
-        if (result != FLUSH_TAKEN)
-            return result == FLUSH_WAIT ? STEP_WAIT : lose_urgent(source, error);
-    }
-    if (source->urgent_receiver) {
-        StepResult result = read_urgent(source);
-        if (result != STEP_WAIT)
-            return result;
-    }
-    switch (reader_decode(&source->reader, decode_return, &message, &length, &error)) {
-    case READ_OK:
-        break;
-    case READ_WAIT:
-        if (source->has_answered)
-            source->request.spin_ns =
-                2000 * options_get(&source->faultline->options, PARAMETER_SPIN_LIMIT);
-        return STEP_WAIT;
-    case READ_END:
-        return fail(source, g_error_new(FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
-                                        "the destination closed the connection"));
-    default:
-        return fail(source, error);
-    }
-    reader_consume(&source->reader, length);
-    error = take_message(source, &message);
-    if (error)
-        return fail(source, error);
-    return message.type == STREAM_RETURN_SHUT ? STEP_DONE : STEP_AGAIN;
+    ReadResult read = take_messages(source, &lost, &error);
+    FlushResult flush = lost ? FLUSH_FAILED : send_frame(source, &lost);
+    tell_figures(source);
+    if (source->count_noted)
+        keep_books(source);
+    bool has_more = read == READ_OK;
+    if (read == READ_WAIT && flush == FLUSH_TAKEN)
+        has_more = send_neighbours(source, &lost);
+    if (lost)
+        lose_urgent(source, lost);
+    if (read != READ_OK && read != READ_WAIT)
+        return error ? fail(source, error) : STEP_DONE;
+    if (lost || (has_more && flush == FLUSH_TAKEN))
+        return STEP_AGAIN;
+    if (source->has_answered)
+        source->request.spin_ns =
+            2000 * options_get(&source->faultline->options, PARAMETER_SPIN_LIMIT);
+    return STEP_WAIT;
 }
 
 void

@@ -44,6 +44,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
                              .self = source};
     frame_queue_init(&source->main);
     frame_queue_init(&source->urgent);
+    locality_init(&source->locality);
     source->urgent.walk = faultline->walks[FAULTLINE_WALK_REQUEST];
     source->urgent.walk_step = WALK_REPLY_SEND;
     source->sync_words = g_new(uint64_t, largest_block_words(source->blocks));

@@ -36,11 +36,15 @@
 #include "engine/context.h"
 #include "engine/reader.h"
 #include "engine/frame.h"
+#include "engine/source/locality.h"
 #include "uffd/uffd.h"
 
 #define SOURCE_RAM_SECTION  1u
 #define SOURCE_REQUESTS_MAX 4096u /* a power of two */
 #define SOURCE_HINT_SHIFT   48u   /* cursor_hint: the block's index stands above */
+#define SOURCE_BATCH_MAX    32u   /* messages whose answers leave in one frame */
+#define SOURCE_WINDOWS_MAX  16u
+#define SOURCE_EXTENT_PAGES 512u
 
 /* A host page somebody asked for. */
 typedef struct SourceRequest {
@@ -95,7 +99,15 @@ struct Source {
     RamBlock *asked;                  /* block of the last REQ_PAGES_ID */
     RamBlock *asking;                 /* request under way: host pages [asking_page, asking_end) */
     uint64_t asking_page, asking_end; /* next host page to claim, and the end */
-    uint64_t sending_page, sending_end; /* inside a claimed host page; equal: between two */
+    RamBlock *sending;                /* inside of a claimed host page; NULL: between two */
+    uint64_t sending_page, sending_end;
+    uint64_t told_bytes;                      /* of urgent.closed_bytes, to the figures */
+    uint64_t answered_pages, neighbour_pages; /* sent because of a request, or unasked */
+    SourceRequest noted[SOURCE_BATCH_MAX];    /* taken, and nothing has followed from them yet */
+    unsigned count_noted;
+    Locality locality;
+    LocalityWindow windows[SOURCE_WINDOWS_MAX]; /* neighbours to be sent; a ring */
+    unsigned first_window, count_windows;
 
     /* shared: set with release by the migration role, read with acquire by the request role */
     TransportLink *request_link;        /* the main link; NULL: not yet connected */
@@ -192,6 +204,14 @@ uint64_t source_count_dirty(const Source *source);
 uint64_t source_claim_run(RamBlock *block, uint64_t page, uint64_t end);
 /* Claims a host page: true for exactly one caller. Walk 6 of 12. */
 bool source_claim(RamBlock *block, uint64_t page);
+
+/* What follows from the requests noted; after their answers have left. */
+void source_learn_requests(Source *source);
+/* Claims a few neighbours and puts them into the urgent frame, which is empty. */
+void source_put_neighbours(Source *source);
+/* Puts a claimed host page into the urgent frame; if it has no room for all, goes on in the next.
+ */
+void source_put_claimed(Source *source, RamBlock *block, uint64_t page);
 
 /* Device sections, for precopy's end and for the package. */
 bool source_put_devices(Source *source, GByteArray *bytes, GString *json, GError **error);

@@ -229,6 +229,8 @@ source_stage_package(Source *source, GError **error)
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
     if (options_has(&source->faultline->options, CAPABILITY_LOW_LATENCY))
         source->latency_hold = cpu_latency_hold();
+    thread_set_urgency(URGENCY_BULK, options_get(&source->faultline->options, PARAMETER_BULK_NICE));
+    transport_link_shorten_queue(source->link);
     stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_RUNNING);
     source->main.named = NULL;
     source->cursor_block = 0;

@@ -114,7 +114,11 @@ stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, 
         *ret_length = end;
         return STREAM_MORE;
     }
-    *ret = (StreamReturn){.type = (StreamReturnType)number};
+    /* Not all of it: the name is long, and most requests have none. */
+    ret->type = (StreamReturnType)number;
+    ret->value = ret->length = 0;
+    ret->start = 0;
+    ret->name[0] = '\0';
     StreamResult result = messages[number].parse(&reader, length, ret, error);
     g_assert(result == STREAM_BAD || (result == STREAM_OK && reader.position == end));
     *ret_length = end;

@@ -281,7 +281,7 @@ run_case(const MoveCase *one)
     assert_int_equal(cell.count_wrong, 0);
     assert_int_equal(cell.count_touches, TOUCHES);
     assert_int_equal(end->missing_pages, 0);
-    assert_int_equal(end->requested_pages + end->pushed_pages, PAGES);
+    assert_int_equal(end->requested_pages + end->neighbour_pages + end->pushed_pages, PAGES);
     assert_int_equal(samples_count(&cell.latency_us), cell.count_faults);
     assert_true(cell.count_faults <= TOUCHES);
     assert_int_equal(cell.count_pages, TOUCHES);

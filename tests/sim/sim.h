@@ -85,7 +85,8 @@ typedef enum {
     X(FAILED, "failed")                                                                            \
     X(CANCELLED, "cancelled")                                                                      \
     X(WAITS, "accesses that waited for a page")                                                    \
-    X(REQUESTS, "pages requested")
+    X(REQUESTS, "pages requested")                                                                 \
+    X(NEIGHBOURS, "pages unasked")
 
 typedef enum {
 #define SIM_OUTCOME_ENUM(name, text) SIM_OUTCOME_##name,
@@ -121,6 +122,8 @@ typedef struct SimPlan {
     uint64_t wait_ns;         /* how long it waits for migrate-continue */
     uint64_t postcopy_ns;     /* when the switch is wished */
     uint64_t idle_ns;         /* from then on the guest writes nothing, so that precopy can end */
+    unsigned walk_percent;    /* of a vCPU's accesses that go on by its step */
+    uint64_t neighbour_pages; /* the parameter */
     uint64_t touch_ns;        /* mean time between two accesses of a vCPU */
     uint64_t byte_ps;         /* picoseconds a byte takes on the wire */
     uint64_t delay_ns;        /* greatest delay of a delivery */
@@ -128,7 +131,7 @@ typedef struct SimPlan {
     uint64_t extent_bytes;     /* a multiple of all page sizes */
     unsigned spurious_percent; /* of scheduler steps that run a sleeping role */
     unsigned preempt_percent;  /* of calls in which the caller loses the processor for a while */
-    uint64_t downtime_ms, bandwidth_bytes_per_s;
+    uint64_t downtime_ms, bandwidth_bytes_per_s, push_bytes_per_s;
     SimFault faults[SIM_FAULTS_MAX];
     unsigned count_faults;
 } SimPlan;

@@ -101,6 +101,21 @@ vcpu_access(Vcpu *vcpu, SimSide side)
     vcpu->must_retry = false;
 }
 
+/* Anywhere, or on by the step that began there. */
+static void
+choose_page(Vcpu *vcpu)
+{
+    unsigned next = vcpu->page + (unsigned)vcpu->step;
+    if (vcpu->step && next < sim.plan.blocks[vcpu->block].count_pages &&
+        sim_chance(sim.plan.walk_percent)) {
+        vcpu->page = next;
+        return;
+    }
+    vcpu->block = (unsigned)sim_below(sim.plan.count_blocks);
+    vcpu->page = (unsigned)sim_below(sim.plan.blocks[vcpu->block].count_pages);
+    vcpu->step = sim.plan.walk_percent ? (int)sim_below(7) - 3 : 0;
+}
+
 void
 sim_vcpu_step(void)
 {
@@ -112,8 +127,7 @@ sim_vcpu_step(void)
             continue;
         sim.side = side;
         if (!vcpu->must_retry) {
-            vcpu->block = (unsigned)sim_below(sim.plan.count_blocks);
-            vcpu->page = (unsigned)sim_below(sim.plan.blocks[vcpu->block].count_pages);
+            choose_page(vcpu);
             vcpu->write =
                 sim_chance(60) && (side == SIM_DESTINATION || sim.now_ns < sim.plan.idle_ns);
         }

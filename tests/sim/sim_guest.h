@@ -12,6 +12,7 @@ typedef struct Vcpu {
     uint64_t next_ns, count_steps;
     bool waits, must_retry;
     unsigned block, page;
+    int step; /* between two accesses; 0: none */
     bool write;
 } Vcpu;
 

@@ -99,6 +99,18 @@ uffd_memory_empty(UffdMemory *memory, GError **error)
     return true;
 }
 
+bool
+uffd_memory_warm(UffdMemory *memory, uint64_t offset, uint64_t length)
+{
+    sim_preempt();
+    check_range(memory, offset, length, memory->page_bytes, "uffd_memory_warm");
+    sim_check(memory->side == SIM_DESTINATION, "uffd_memory_warm: at the source");
+    uint8_t *flags = flags_of(memory);
+    for (uint64_t i = offset / SIM_PAGE; memory->alias && i < (offset + length) / SIM_PAGE; i++)
+        flags[i] |= STORED;
+    return memory->alias && sim_chance(80);
+}
+
 void
 uffd_store(UffdMemory *memory, uint64_t offset, const void *bytes)
 {
@@ -270,6 +282,12 @@ place_page(UffdMemory *memory, uint64_t page, const uint8_t *bytes)
     else
         memset(memory->store + page * SIM_PAGE, 0, SIM_PAGE);
     *flags |= STORED | RECEIVED | VISIBLE;
+}
+
+void
+uffd_expect(const UffdMemory *memory, uint64_t offset)
+{
+    check_range(memory, offset, memory->page_bytes, memory->page_bytes, "uffd_expect");
 }
 
 UffdResult

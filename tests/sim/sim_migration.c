@@ -209,6 +209,7 @@ count_outcome(void)
     }
     sim.outcomes[outcome]++;
     sim.outcomes[SIM_OUTCOME_REQUESTS] += info[SIM_DESTINATION].postcopy_requests;
+    sim.outcomes[SIM_OUTCOME_NEIGHBOURS] += info[SIM_DESTINATION].neighbour_pages;
 }
 
 void
@@ -279,6 +280,8 @@ make_side(SimSide side)
         set_capability(side, "postcopy-blocktime", plan->blocktime);
     set_parameter(side, "downtime-limit", plan->downtime_ms);
     set_parameter(side, "max-bandwidth", plan->bandwidth_bytes_per_s);
+    set_parameter(side, "max-postcopy-bandwidth", plan->push_bytes_per_s);
+    set_parameter(side, "neighbour-pages", plan->neighbour_pages);
 }
 
 /* What the control threads do at first. false: something was refused, so nothing goes on. */

@@ -188,6 +188,9 @@ sim_plan_make(uint64_t seed)
     }
     plan->downtime_ms = goes_on || sim_chance(50) ? 0 : octaves(0, 9);
     plan->bandwidth_bytes_per_s = sim_chance(70) ? 0 : octaves(20, 30);
+    plan->walk_percent = sim_chance(50) ? 0 : 70 + (unsigned)sim_below(31);
+    plan->neighbour_pages = sim_chance(20) ? 0 : octaves(0, 5);
+    plan->push_bytes_per_s = sim_chance(60) ? 0 : octaves(24, 30);
     for (unsigned side = 0; side < SIM_SIDES; side++)
         plan->runs[side] = !sim_chance(15);
     plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX);

@@ -85,6 +85,18 @@ cpu_latency_release(int hold G_GNUC_UNUSED)
 {
 }
 
+void
+thread_set_urgency(ThreadUrgency urgency G_GNUC_UNUSED, uint64_t bulk_nice G_GNUC_UNUSED)
+{
+    sim_check(sim.thread, "thread_set_urgency: not by a role");
+}
+
+uint64_t
+host_spare_bytes(void)
+{
+    return sim_chance(90) ? UINT64_MAX : 0;
+}
+
 int
 wakeup_open(GError **error G_GNUC_UNUSED)
 {

@@ -47,6 +47,12 @@ transport_link_shutdown(TransportLink *link)
         transport_ring_notify(in->receiver->ring);
 }
 
+void
+transport_link_shorten_queue(TransportLink *link)
+{
+    sim_check(link->references > 0, "transport_link_shorten_queue: link is freed");
+}
+
 /* ---- Connecting and listening ------------------------------------------------------------------
  */
 
@@ -276,8 +282,7 @@ transport_sender_error(const TransportSender *sender)
     return sender->error;
 }
 
-/* ---- Receiving ---------------------------------------------------------------------------------
- */
+/* ---- Receiving ---- */
 
 TransportReceiver *
 transport_receiver_new(TransportRing *ring, TransportLink *link)
@@ -295,7 +300,6 @@ transport_receiver_new(TransportRing *ring, TransportLink *link)
     return receiver;
 }
 
-/* How the kernel is asked makes no difference here. */
 void
 transport_receiver_look(TransportReceiver *receiver)
 {

@@ -85,11 +85,15 @@ expect_postcopy_figures(const ToyMove *move, bool has_slow_push)
     assert_int_equal(destination.missing_pages, 0);
     assert_int_equal(destination.ram_remaining_bytes, 0);
     assert_true(source.pushed_pages + source.requested_pages > 0);
-    assert_int_equal(source.precopy_pages + source.pushed_pages + source.requested_pages,
+    assert_int_equal(source.precopy_pages + source.pushed_pages + source.requested_pages +
+                         source.neighbour_pages,
                      source.normal_pages + source.zero_pages);
     assert_true(destination.main_bytes > 0);
     assert_int_equal(destination.urgent_bytes > 0, source.urgent_bytes > 0);
     assert_true(destination.moment_ns[FAULTLINE_MOMENT_RESIDENT] != 0);
+    assert_int_equal(destination.precopy_pages + destination.pushed_pages +
+                         destination.requested_pages + destination.neighbour_pages,
+                     destination.normal_pages + destination.zero_pages);
     if (has_slow_push) {
         assert_true(source.postcopy_requests > 0);
         assert_true(source.requested_pages > 0);
@@ -134,6 +138,24 @@ postcopy_later_completes(void **state)
     for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++)
         for (unsigned j = 0; j < G_N_ELEMENTS(hows); j++)
             postcopy(kinds[i], &hows[j]);
+}
+
+/* Each vCPU of a toy goes through its pages in order. */
+static void
+postcopy_of_a_guest_that_strides_brings_neighbours(void **state)
+{
+    const Postcopy how = {"postcopy-ram postcopy-preempt", TOY_UNIX, false, 1 << 20};
+    ToyMove move;
+    (void)state;
+
+    postcopy_start(&move, &memfd, &how);
+    toy_move_expect_moved(&move);
+    expect_postcopy_figures(&move, true);
+    FaultlineInfo source = info_of(move.from), destination = info_of(move.to);
+    assert_true(destination.neighbour_pages > 0);
+    /* One that crossed a request for it counts as requested there. */
+    assert_true(source.neighbour_pages >= destination.neighbour_pages);
+    toy_move_end(&move);
 }
 
 static void
@@ -368,6 +390,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(postcopy_at_once_completes),
         cmocka_unit_test(postcopy_later_completes),
+        cmocka_unit_test(postcopy_of_a_guest_that_strides_brings_neighbours),
         cmocka_unit_test(postcopy_allowed_but_not_wished_for_ends_as_precopy),
         cmocka_unit_test(postcopy_of_a_paused_guest_arrives_paused),
         cmocka_unit_test(postcopy_with_blocktime_accounts_remote_faults),

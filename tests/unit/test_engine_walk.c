@@ -42,6 +42,8 @@ traced_begin(const char *capabilities, uint64_t room)
     give_room(traced->to, room);
     toy_move_begin(move, &memfd, TOY_UNIX);
     toy_move_set(move, capabilities);
+    /* Pages that nobody asked for have no beginning of a walk. */
+    assert_true(faultline_set_parameter(move->from->faultline, "neighbour-pages", 0, NULL));
     faultline_set_parameter(move->from->faultline, "max-postcopy-bandwidth", 8 << 20, NULL);
     assert_true(faultline_trace_walk(move->from->faultline, traced->from, NULL));
     assert_true(faultline_trace_walk(move->to->faultline, traced->to, NULL));

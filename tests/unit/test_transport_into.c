@@ -221,41 +221,56 @@ receive_into_memory_that_is_not_there_is_a_host_error(void **state)
     end_receiving(&receiving);
 }
 
+/* is_submitted: the kernel knows of the receive already. */
+static void
+begin_in_the_middle(Receiving *receiving, char *memory, bool is_submitted)
+{
+    size_t done;
+
+    assert_int_equal(write(receiving->peer, "abc", 3), 3);
+    while (transport_receive_into(receiving->receiver, memory, 8, &done) == TRANSPORT_WAIT &&
+           done < 3)
+        transport_ring_wait(receiving->ring, now_ns() + PATIENCE_NS);
+    if (is_submitted)
+        transport_ring_wait(receiving->ring, now_ns() + 1000000);
+}
+
 static void
 receive_leave_lets_go_of_the_memory(void **state)
 {
-    Receiving receiving = begin_receiving();
-    char memory[8] = "--------";
-    size_t done;
     (void)state;
 
-    transport_receive_leave(receiving.receiver); /* nothing is under way */
-    assert_int_equal(write(receiving.peer, "abc", 3), 3);
-    while (transport_receive_into(receiving.receiver, memory, 8, &done) == TRANSPORT_WAIT &&
-           done < 3)
-        transport_ring_wait(receiving.ring, now_ns() + PATIENCE_NS);
-    transport_receive_leave(receiving.receiver);
-    assert_int_equal(write(receiving.peer, "defgh", 5), 5);
-    expect_text(receiving.ring, receiving.receiver, "defgh");
-    assert_memory_equal(memory, "abc-----", 8);
-    end_receiving(&receiving);
+    for (unsigned submitted = 0; submitted < 2; submitted++) {
+        Receiving receiving = begin_receiving();
+        char memory[8] = "--------";
+
+        transport_receive_leave(receiving.receiver); /* nothing is under way */
+        begin_in_the_middle(&receiving, memory, submitted);
+        transport_receive_leave(receiving.receiver);
+        assert_int_equal(write(receiving.peer, "defgh", 5), 5);
+        expect_text(receiving.ring, receiving.receiver, "defgh");
+        assert_memory_equal(memory, "abc-----", 8);
+        end_receiving(&receiving);
+    }
 }
 
 static void
 receiver_free_in_the_middle_lets_go_of_the_memory(void **state)
 {
-    Receiving receiving = begin_receiving();
-    char memory[8] = "--------";
-    size_t done;
     (void)state;
 
-    assert_int_equal(transport_receive_into(receiving.receiver, memory, 8, &done), TRANSPORT_WAIT);
-    transport_receiver_free(receiving.receiver);
-    receiving.receiver = NULL;
-    assert_int_equal(write(receiving.peer, "abcdefgh", 8), 8);
-    transport_ring_wait(receiving.ring, now_ns() + 1000000);
-    assert_memory_equal(memory, "--------", 8);
-    end_receiving(&receiving);
+    for (unsigned submitted = 0; submitted < 2; submitted++) {
+        Receiving receiving = begin_receiving();
+        char memory[8] = "--------";
+
+        begin_in_the_middle(&receiving, memory, submitted);
+        transport_receiver_free(receiving.receiver);
+        receiving.receiver = NULL;
+        assert_int_equal(write(receiving.peer, "defgh", 5), 5);
+        transport_ring_wait(receiving.ring, now_ns() + 1000000);
+        assert_memory_equal(memory, "abc-----", 8);
+        end_receiving(&receiving);
+    }
 }
 
 int

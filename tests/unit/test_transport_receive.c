@@ -193,6 +193,7 @@ spin_shows_each_message_and_the_end(void **state)
     Receiving receiving = begin_receiving(*state);
     const uint8_t *bytes;
     TransportResult r;
+    bool interrupted;
 
     for (unsigned i = 0; i < 1000; i++) {
         char byte = (char)i;
@@ -202,7 +203,7 @@ spin_shows_each_message_and_the_end(void **state)
         if (i == 999)
             assert_int_equal(shutdown(receiving.peer, SHUT_WR), 0);
         while ((r = transport_peek(receiving.receiver, 1, &bytes)) == TRANSPORT_WAIT)
-            if (!transport_ring_spin(*state, 1000000))
+            if (!transport_ring_spin(*state, 1000000, &interrupted))
                 transport_ring_wait(*state, now_ns() + PATIENCE_NS);
         assert_int_equal(r, TRANSPORT_OK);
         assert_int_equal(bytes[0], (uint8_t)byte);
@@ -219,11 +220,12 @@ spin_with_news_of_no_interest_ends(void **state)
     Receiving receiving = begin_receiving(*state);
     const uint8_t *bytes;
     unsigned count_news = 0;
+    bool interrupted;
 
     assert_int_equal(transport_peek(receiving.receiver, 1, &bytes), TRANSPORT_WAIT);
-    assert_false(transport_ring_spin(*state, 1000)); /* the receive, or the poll, is under way */
+    assert_false(transport_ring_spin(*state, 1000, &interrupted)); /* the receive, or the poll, is under way */
     assert_int_equal(write(receiving.peer, "a", 1), 1);
-    while (transport_ring_spin(*state, 1000))
+    while (transport_ring_spin(*state, 1000, &interrupted))
         assert_true(++count_news < 5);
     assert_int_equal(transport_peek(receiving.receiver, 1, &bytes), TRANSPORT_OK);
     end_receiving(&receiving);

@@ -223,12 +223,51 @@ copy_way_forbids_thp_until_finish(void **state)
     munmap(layout.host_address, LENGTH);
 }
 
+static void
+warm_memory_has_huge_pages_and_shows_zeros_or_what_came(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    UffdLayout layout;
+    uint8_t bytes[TARGET_PAGE_BYTES];
+
+    (void)state;
+    if (!thp_usable) {
+        print_message("skipped: " SHMEM_ENABLED " is not writable\n");
+        skip();
+    }
+    map_aligned(&layout, memfd_create("guest", MFD_CLOEXEC), true);
+    assert_int_equal(ftruncate(layout.fd, LENGTH), 0);
+    Uffd *uffd = uffd_open(&error);
+    UffdMemory *memory = uffd_memory_new(&layout, &error);
+
+    assert_true(uffd_memory_empty(memory, &error));
+    assert_true(uffd_memory_warm(memory, 0, THP_BYTES));
+    assert_true(smaps_value(memory->alias, "ShmemPmdMapped:", NULL) > 0);
+    assert_int_equal(smaps_value(layout.host_address, "Rss:", NULL), 0);
+    fill(bytes, sizeof(bytes), 1);
+    uffd_store(memory, TARGET_PAGE_BYTES, bytes);
+    uffd_store(memory, 0, NULL);
+    assert_true(uffd_memory_warm(memory, 0, THP_BYTES));
+    assert_true(uffd_memory_register(memory, uffd, 0, LENGTH, &error));
+    assert_int_equal(uffd_place_received(memory, 0, 2 * TARGET_PAGE_BYTES), UFFD_PLACED);
+    assert_memory_equal((uint8_t *)layout.host_address + TARGET_PAGE_BYTES, bytes, sizeof(bytes));
+    place_and_check(memory, layout.host_address, 2, NULL);
+    memset(bytes, 0, sizeof(bytes));
+    assert_memory_equal(layout.host_address, bytes, sizeof(bytes));
+    assert_true(uffd_memory_finish(memory, false, &error));
+    uffd_memory_free(memory);
+    uffd_free(uffd);
+    munmap(layout.host_address, LENGTH);
+    close(layout.fd);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alias_of_2_mib_pages_places_4_kib_and_maps_2_mib_at_end),
         cmocka_unit_test(place_zeros_beside_2_mib_neighbour_shows_zeros),
+        cmocka_unit_test(warm_memory_has_huge_pages_and_shows_zeros_or_what_came),
         cmocka_unit_test(copy_way_forbids_thp_until_finish),
     };
 
