@@ -19,5 +19,6 @@ install-documents: $(PAGES)
 	$(Q)install -m 644 $(filter %.1,$(PAGES)) $(TO)/share/man/man1/
 	$(Q)install -m 644 $(filter %.7,$(PAGES)) $(TO)/share/man/man7/
 	$(Q)install -m 644 doc/completion.bash $(TO)/share/bash-completion/completions/faultline
+	$(Q)install -D -m 755 doc/faultline-walk.bt $(TO)/share/faultline/faultline-walk.bt
 	$(Q)sed 's,@PREFIX@,$(PREFIX),' doc/faultline-incoming@.service \
 	    > $(TO)/lib/systemd/system/faultline-incoming@.service

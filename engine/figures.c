@@ -35,7 +35,9 @@ static void
 read_rates(Faultline *faultline, FaultlineInfo *info, uint64_t now_ns)
 {
     const Progress *progress = &faultline->progress;
-    uint64_t started_ns = progress_get(&progress->started_ns);
+    /* A destination may have waited long for its source. */
+    uint64_t started_ns =
+        MAX(progress_get(&progress->started_ns), progress_get(&progress->active_ns));
     uint64_t ended_ns = progress_get(&progress->ended_ns);
     ChannelMark mark = {.when_ns = started_ns}; /* when it is over: the whole of it */
 

@@ -5,6 +5,7 @@
  */
 #include "engine/destination/account.h"
 #include "engine/latency.h"
+#include "engine/walk.h"
 
 void
 account_start(FaultAccount *account, const Faultline *faultline)
@@ -78,6 +79,7 @@ close_entry(FaultAccount *account, const FaultEntry *entry, uint64_t now_ns)
 {
     uint64_t latency_ns = now_ns > entry->since_ns ? now_ns - entry->since_ns : 0;
 
+    WALK_PROBE(page_account, entry->block, entry->page, latency_ns, entry->vcpu);
     latency_put(&account->latency, latency_ns);
     if (entry->vcpu >= 0) {
         progress_add(&account->vcpu_faults[entry->vcpu], 1);

@@ -37,6 +37,7 @@ request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t 
     const char *name = destination->asked == block ? NULL : block->is.name;
     stream_put_request(frame_queue_writer(destination->requests), name, page * FAULTLINE_PAGE_BYTES,
                        (uint32_t)block->is.page_size_bytes);
+    WALK_PROBE(request_send, block->index, page);
     frame_queue_note_page(destination->requests, block, page);
     destination->asked = destination->expected = block;
     destination->expected_page = page;
@@ -77,6 +78,8 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
         return false;
     }
     page = ram_block_host_page(block, page);
+    WALK_PROBE(fault_read, block->index, page, fault->thread);
+    WALK_PROBE(fault_locate, block->index, page, fault->address);
     walk_step_at(destination->walk, WALK_FAULT_READ, block->index, page, now_ns);
     if (page_bitmap_is_set(block->received, page))
         return show_local(destination, block, page, error);
@@ -84,6 +87,7 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
     /* Marked first, then looked again: whoever brings the page marks it received and then looks at
      * this mark, so that one of the two sides makes it visible to who came in between. */
     bool was_requested = page_bitmap_test_and_set(block->requested, page);
+    WALK_PROBE(fault_mark, block->index, page, was_requested);
     if (page_bitmap_is_set(block->received, page))
         return show_local(destination, block, page, error);
     if (destination->accounts)
