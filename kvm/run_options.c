@@ -11,7 +11,7 @@
 
 /* What GOption fills; checked afterwards. */
 typedef struct RawOptions {
-    char *memory, *working_set, *write_rate, *guest, *backing, *dirty;
+    char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level;
     char **qmp, **capabilities, **parameters;
     int cpus;
     gboolean paused;
@@ -213,6 +213,16 @@ take_metrics(const RunOptions *options, GError **error)
 }
 
 static bool
+take_log_level(const char *text, RunOptions *options, GError **error)
+{
+    options->log_level = LOG_WARNING;
+    return !text || log_level_parse(text, &options->log_level) ||
+           refuse(error,
+                  "--log-level %s: there is no such level; give error, warning, info or debug",
+                  text);
+}
+
+static bool
 serial_is_known(const char *text)
 {
     if (g_str_equal(text, "none") || g_str_equal(text, "stdio"))
@@ -246,7 +256,7 @@ take_raw(const RawOptions *raw, RunOptions *options, GError **error)
     return take_kind(raw->guest, options, error) && take_backing(raw->backing, options, error) &&
            take_dirty(raw->dirty, options, error) && take_memory(raw, options, error) &&
            take_qmp(raw->qmp, options, error) && take_metrics(options, error) &&
-           take_serial(options, error) &&
+           take_log_level(raw->log_level, options, error) && take_serial(options, error) &&
            take_settings(raw->capabilities, run_options_parse_capability, &options->capabilities,
                          &options->count_capabilities, error) &&
            take_settings(raw->parameters, run_options_parse_parameter, &options->parameters,
@@ -309,6 +319,8 @@ make_context(RawOptions *raw, RunOptions *options)
          "migration parameter; may be repeated", "NAME=VALUE"},
         {"verdict", 0, 0, G_OPTION_ARG_FILENAME, &options->verdict,
          "write what the guest says of its data there, twice a second", "FILE"},
+        {"log-level", 0, 0, G_OPTION_ARG_STRING, &raw->log_level,
+         "what is said on standard error (warning)", "error|warning|info|debug"},
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->rest, NULL, NULL},
         G_OPTION_ENTRY_NULL,
     };
@@ -344,6 +356,7 @@ raw_clear(RawOptions *raw)
     g_free(raw->guest);
     g_free(raw->backing);
     g_free(raw->dirty);
+    g_free(raw->log_level);
     g_strfreev(raw->qmp);
     g_strfreev(raw->capabilities);
     g_strfreev(raw->parameters);

@@ -6,6 +6,7 @@
 #ifndef KVM_RUN_OPTIONS_H
 #define KVM_RUN_OPTIONS_H
 
+#include "kvm/log.h"
 #include "kvm/machine.h"
 
 /* NAME=on|off of a capability, NAME=VALUE of a parameter. */
@@ -24,6 +25,7 @@ typedef struct RunOptions {
     bool paused;
     char *name;
     char *verdict; /* NULL or a path */
+    LogLevel log_level;
     RunSetting *capabilities, *parameters;
     unsigned count_capabilities, count_parameters;
 } RunOptions;
