@@ -191,6 +191,7 @@ faultline_object(const FaultlineInfo *info)
     set_latency(object, &info->latency);
     set_distribution(object, "fault-histogram", &info->latency);
     add_moments(object, info);
+    json_object_set_string_member(object, "side", info->incoming ? "destination" : "source");
     json_object_set_string_member(object, "run-state", faultline_run_state_name(info->run_state));
     return object;
 }
