@@ -74,11 +74,11 @@ typedef enum {
     URGENCY_URGENT, /* a vCPU waits for each of its steps, which are short */
 } ThreadUrgency;
 
-/* BULK: raises nice to bulk_nice (0: not; THREAD_NICE_AUTO: by the number of CPUs that the thread
- * may use: 10 for one, else 5). URGENT: time slices of 100 us, so that it is chosen soon after it
- * wakes (Linux 6.12, else nothing). Best effort; real-time threads are left alone. Never
- * SCHED_FIFO: what spins there is stopped for half a second. Source: sched_setattr(2),
- * setpriority(2). */
+/* Both: time slices of 100 us, so that an urgent one is chosen soon after it wakes, and a bulk one
+ * gives way soon (Linux 6.12, else nothing). BULK: raises nice to bulk_nice as well (0: not;
+ * THREAD_NICE_AUTO: by the number of CPUs that the thread may use: 10 for one, else 5). Best
+ * effort; real-time threads are left alone. Never SCHED_FIFO: what spins there is stopped for half
+ * a second. Source: sched_setattr(2), setpriority(2). */
 #define THREAD_NICE_AUTO 20u
 void thread_set_urgency(ThreadUrgency urgency, uint64_t bulk_nice);
 

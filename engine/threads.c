@@ -189,7 +189,7 @@ typedef struct SchedulingAttributes {
 } SchedulingAttributes;
 G_STATIC_ASSERT(sizeof(SchedulingAttributes) == 48);
 
-#define URGENT_SLICE_NS 100000u /* the least that the kernel takes */
+#define SLICE_NS        100000u /* the least that the kernel takes */
 #define NICE_ON_ONE_CPU 10
 #define NICE_ON_SEVERAL 5
 
@@ -213,11 +213,9 @@ thread_set_urgency(ThreadUrgency urgency, uint64_t bulk_nice)
     if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) != 0 ||
         (attributes.policy != SCHED_OTHER && attributes.policy != SCHED_BATCH))
         return;
-    if (urgency == URGENCY_BULK) {
+    if (urgency == URGENCY_BULK)
         attributes.nice = MAX(attributes.nice, choose_nice(bulk_nice));
-    } else {
-        attributes.runtime_ns = URGENT_SLICE_NS;
-    }
+    attributes.runtime_ns = SLICE_NS;
     syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
