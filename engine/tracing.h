@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tracing the walk of a page: a chapter of faultline.h, which includes it. Who wants to know where a
- * fault's time goes gives each thread of the walk a buffer, and reads it afterwards.
+ * Tracing the walk of a page: a chapter of faultline.h, which includes it. Who wants to know where
+ * a fault's time goes gives each thread of the walk a buffer, and reads it afterwards.
  */
 #ifndef ENGINE_TRACING_H
 #define ENGINE_TRACING_H

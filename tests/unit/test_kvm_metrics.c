@@ -54,6 +54,7 @@ put_faults(FaultlineLatency *latency, uint64_t value_ns, uint32_t count)
         if (!faultline_latency_count_below(one, value_ns))
             break;
     }
+    assert_true(i < FAULTLINE_LATENCY_BUCKETS);
     latency->buckets[i] += count;
 }
 

@@ -223,7 +223,8 @@ spin_with_news_of_no_interest_ends(void **state)
     bool interrupted;
 
     assert_int_equal(transport_peek(receiving.receiver, 1, &bytes), TRANSPORT_WAIT);
-    assert_false(transport_ring_spin(*state, 1000, &interrupted)); /* the receive, or the poll, is under way */
+    assert_false(transport_ring_spin(*state, 1000,
+                                     &interrupted)); /* the receive, or the poll, is under way */
     assert_int_equal(write(receiving.peer, "a", 1), 1);
     while (transport_ring_spin(*state, 1000, &interrupted))
         assert_true(++count_news < 5);
