@@ -130,7 +130,7 @@ add_map(GPtrArray *lines, JsonArray *cells, bool incoming, unsigned columns)
              g_strdup_printf("map        %.0f KiB each:  . %s  o in part  x %s%s",
                              ceil(sum_cells(cells).pages / count) * PAGE_BYTES / 1024,
                              incoming ? "received" : "sent", incoming ? "missing" : "to be sent",
-                             incoming ? "  ! requested, somebody waits" : ""),
+                             incoming ? "  ! requested" : ""),
              false, columns);
     for (guint begin = 0; begin < count; begin += WATCH_MAP_COLUMNS) {
         GString *row = g_string_new("  ");

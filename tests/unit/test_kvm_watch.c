@@ -78,7 +78,7 @@ picture_of_a_destination_shows_faults_and_map(void **state)
         "5 ms so far, expected not known;",
         "< 16 us ######                                            1\n",
         "< 64 us ########################################          6\n",
-        "x missing  ! requested",
+        "x missing  ! requested\n",
         "\n  .ox! \n",
         NULL,
     };
