@@ -32,6 +32,11 @@ static void
 print_parameters(void)
 {
     for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
+        if (row->type == FAULTLINE_TYPE_BOOLEAN) {
+            printf(".It Cm %s\n%s.\nPreset: %s; on or off.\n", row->name, row->help,
+                   row->preset ? "on" : "off");
+            continue;
+        }
         printf(".It Cm %s\n%s.\nPreset: %" PRIu64 "; range: %" PRIu64 " to ", row->name, row->help,
                row->preset, row->least);
         print_limit(row->greatest);

@@ -197,6 +197,15 @@ context_settle_guest(Faultline *faultline, bool run, GError **error)
     return settled;
 }
 
+void
+context_throttle_guest(Faultline *faultline, unsigned percent)
+{
+    pthread_mutex_lock(&faultline->guest_lock); /* not in the midst of a pause or resume */
+    faultline->guest.throttle(faultline->opaque, percent);
+    progress_set(&faultline->progress.throttle_percent, percent);
+    pthread_mutex_unlock(&faultline->guest_lock);
+}
+
 static bool
 refuse_run(const char *verb, FaultlineRunState state, const char *why, GError **error)
 {

@@ -29,6 +29,7 @@ typedef struct Progress {
     uint64_t urgent_bytes; /* of postcopy_bytes' kind, by the request thread */
     uint64_t normal_pages, zero_pages;
     uint64_t urgent_normal_pages, urgent_zero_pages; /* the request or fault thread's share */
+    uint64_t throttle_percent;                       /* source: of their time that vCPUs are held */
     uint64_t dirty_sync_count, dirty_pages_per_s, bandwidth_bytes_per_s;
     uint64_t postcopy_requests;
     uint64_t precopy_pages, pushed_pages;
@@ -124,6 +125,9 @@ bool context_take_guest(Faultline *faultline, bool *ret_was_running, GError **er
 
 /* The guest is this side's: it runs, or stands paused, and stop and cont work. */
 bool context_settle_guest(Faultline *faultline, bool run, GError **error);
+
+/* Source: vCPUs are held for so many percent of their time; tells queries. */
+void context_throttle_guest(Faultline *faultline, unsigned percent);
 
 /* Who runs the guest, told to queries; changed by the owner only (see above). */
 void context_set_run_state(Faultline *faultline, FaultlineRunState state);

@@ -150,8 +150,9 @@ void faultline_free(Faultline *faultline);
 /* ---- Capabilities and parameters: names of QMP ----------------------------------------------- */
 
 /* Holds for the migrations that begin afterwards. Errors: STATE while one is under way; ARGUMENT
- * for an unknown name or a combination that cannot work (both are named). Whether this host can do
- * it is found out by faultline_migrate() and faultline_incoming(). */
+ * for an unknown name or a combination that cannot work (both are named); UNSUPPORTED for what the
+ * guest has no callback for. Whether this host can do it is found out by faultline_migrate() and
+ * faultline_incoming(). */
 bool faultline_set_capability(Faultline *faultline, const char *name, bool on, GError **error);
 
 /* false for an unknown name. */
@@ -159,7 +160,8 @@ bool faultline_get_capability(const Faultline *faultline, const char *name);
 
 /* value: in the unit of the parameter's row (bytes/s, ms, us). max-bandwidth, downtime-limit,
  * max-postcopy-bandwidth, and at a source spin-limit and neighbour-pages, act at once on a running
- * migration. Errors: ARGUMENT for an unknown name or a value out of the row's range. */
+ * migration, those of auto-converge from its next pass on. Errors: ARGUMENT for an unknown name, a
+ * value out of the row's range, or one that does not go with another's (both are named). */
 bool faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value,
                              GError **error);
 
@@ -341,6 +343,7 @@ typedef struct FaultlineInfo {
     uint64_t normal_pages, zero_pages;
     uint64_t dirty_sync_count, dirty_pages_per_s, pages_per_s, bandwidth_bytes_per_s;
     uint64_t postcopy_requests;
+    uint64_t cpu_throttle_percent; /* source, auto-converge: of their time that vCPUs are held */
 
     /* Pages by way: sent at a source, received at a destination. */
     uint64_t precopy_pages, pushed_pages, requested_pages;

@@ -7,9 +7,9 @@
  * VMM's own opaque pointer; on which thread is said at each. No callback is ever called by two
  * threads at once, except vcpu_thread, which only reads.
  *
- * The order in which a source calls:      dirty_log_start, dirty_log_sync (once a pass), pause,
- *                                         dirty_log_sync, save_state, dirty_log_stop; resume only
- *                                         if the migration failed or was cancelled before the
+ * The order in which a source calls:      dirty_log_start, dirty_log_sync (once a pass), maybe
+ *                                         throttle (after a pass), pause, dirty_log_sync,
+ * save_state, dirty_log_stop; resume only if the migration failed or was cancelled before the
  *                                         destination can have taken the guest over.
  * The order in which a destination calls: load_state (once a section), then resume.
  */
@@ -91,6 +91,14 @@ typedef struct FaultlineGuest {
      * Must refuse what it does not know, with an error. Thread: package (postcopy) or listen. */
     bool (*load_state)(void *opaque, const char *name, uint32_t instance, uint32_t version,
                        const void *bytes, size_t length_bytes, GError **error);
+
+    /* Slows the guest down: from its return on, until it is called again, vCPUs are held for
+     * percent (0..99) of their time, in slices so short that none of them seems to stand, and run
+     * for the rest. 0: at full speed again, none is held any more on return. Holds also for a guest
+     * that is paused and resumed meanwhile. Called by a source with capability auto-converge, with
+     * 0 before it stops the guest and at each end of the migration. Must not fail and not wait for
+     * the guest. NULL: auto-converge is refused. Thread: migration. */
+    void (*throttle)(void *opaque, unsigned percent);
 
     /* Thread id (gettid) of vCPU `index`, or 0 when there is none such; for blocktime. NULL: none.
      * Thread: any. */

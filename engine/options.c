@@ -34,6 +34,14 @@ static const struct {
 #undef NEEDS_ROW
 };
 
+static const struct {
+    Parameter lower, upper;
+} orders[] = {
+#define ORDER_ROW(lower, upper) {PARAMETER_##lower, PARAMETER_##upper},
+    PARAMETER_ORDER_LIST(ORDER_ROW)
+#undef ORDER_ROW
+};
+
 void
 options_init(Options *options)
 {
@@ -103,6 +111,19 @@ check_combination(const bool *wanted, GError **error)
     return true;
 }
 
+/* Asked for something that can never happen, one would wait for it in vain. */
+static bool
+check_guest(const Faultline *faultline, const bool *wanted, GError **error)
+{
+    if (!wanted[CAPABILITY_AUTO_CONVERGE] || faultline->guest.throttle)
+        return true;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                "set capability: '%s' slows vCPUs down, which this machine cannot do (its VMM has "
+                "no throttle callback); raise downtime-limit or max-bandwidth, or use postcopy-ram",
+                capabilities[CAPABILITY_AUTO_CONVERGE].name);
+    return false;
+}
+
 bool
 faultline_set_capability(Faultline *faultline, const char *name, bool on, GError **error)
 {
@@ -124,7 +145,7 @@ faultline_set_capability(Faultline *faultline, const char *name, bool on, GError
     bool wanted[CAPABILITY_COUNT];
     memcpy(wanted, faultline->options.capabilities, sizeof wanted);
     wanted[capability] = on;
-    if (!check_combination(wanted, error))
+    if (!check_combination(wanted, error) || !check_guest(faultline, wanted, error))
         return false;
     __atomic_store_n(&faultline->options.capabilities[capability], on, __ATOMIC_RELAXED);
     return true;
@@ -135,6 +156,27 @@ faultline_get_capability(const Faultline *faultline, const char *name)
 {
     int capability = find_capability(name);
     return capability >= 0 && options_has(&faultline->options, (Capability)capability);
+}
+
+static bool
+check_order(const Options *options, Parameter parameter, uint64_t value, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(orders); i++) {
+        Parameter lower = orders[i].lower, upper = orders[i].upper;
+        uint64_t least = parameter == lower ? value : options_get(options, lower);
+        uint64_t greatest = parameter == upper ? value : options_get(options, upper);
+        if ((parameter != lower && parameter != upper) || least <= greatest)
+            continue;
+        const FaultlineParameterRow *other = &parameters[parameter == lower ? upper : lower];
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "set parameter '%s': %" G_GUINT64_FORMAT
+                    " is %s '%s', which is %" G_GUINT64_FORMAT
+                    "; change that one first, or both in one command",
+                    parameters[parameter].name, value, parameter == lower ? "above" : "below",
+                    other->name, parameter == lower ? greatest : least);
+        return false;
+    }
+    return true;
 }
 
 bool
@@ -155,6 +197,8 @@ faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value, 
                     name, value, row->least, row->greatest, row->unit);
         return false;
     }
+    if (!check_order(&faultline->options, (Parameter)parameter, value, error))
+        return false;
     __atomic_store_n(&faultline->options.parameters[parameter], value, __ATOMIC_RELAXED);
     migration_wake(faultline); /* who waits for the old limit looks at the new one */
     return true;

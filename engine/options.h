@@ -36,6 +36,8 @@
     X(WARM_MEMORY, "warm-memory", false, false,                                                    \
       "destination: take huge pages for all of the guest early, while the host has some to spare", \
       DESTINATION)                                                                                 \
+    X(AUTO_CONVERGE, "auto-converge", false, false,                                                \
+      "source: hold vCPUs for a rising part of their time while passes do not converge", SOURCE)   \
     X(RETURN_PATH, "return-path", true, false,                                                     \
       "source: the destination confirms; without it a failure there loses the guest", SOURCE)
 
@@ -65,7 +67,24 @@ typedef enum {
       "of the threads that move pages in the background of postcopy, 0: none, 20: by the CPUs",    \
       INTEGER, EACH, false)                                                                        \
     X(NEIGHBOUR_PAGES, "neighbour-pages", 16, 0, 4096, "pages",                                    \
-      "most pages to send unasked behind one of a stream, 0: none", INTEGER, SOURCE, false)
+      "most pages to send unasked behind one of a stream, 0: none", INTEGER, SOURCE, false)        \
+    X(THROTTLE_TRIGGER, "throttle-trigger-threshold", 50, 1, 100, "%",                             \
+      "auto-converge: a pass in which more than this part of what was sent is dirtied does not "   \
+      "converge; two in a row make a step",                                                        \
+      INTEGER, SOURCE, false)                                                                      \
+    X(THROTTLE_INITIAL, "cpu-throttle-initial", 20, 1, 99, "%",                                    \
+      "auto-converge: part of their time that vCPUs are held by the first step", INTEGER, SOURCE,  \
+      false)                                                                                       \
+    X(THROTTLE_INCREMENT, "cpu-throttle-increment", 10, 1, 99, "%",                                \
+      "auto-converge: what each later step adds", INTEGER, SOURCE, false)                          \
+    X(THROTTLE_TAILSLOW, "cpu-throttle-tailslow", 0, 0, 1, "",                                     \
+      "auto-converge: later steps add no more than should suffice", BOOLEAN, SOURCE, false)        \
+    X(THROTTLE_GREATEST, "max-cpu-throttle", 99, 1, 99, "%",                                       \
+      "auto-converge: where the steps end; not below cpu-throttle-initial", INTEGER, SOURCE,       \
+      false)
+
+/* Which parameter must not be above which: X(lower, upper) */
+#define PARAMETER_ORDER_LIST(X) X(THROTTLE_INITIAL, THROTTLE_GREATEST)
 
 typedef enum {
 #define PARAMETER_ENUM(name, text, preset, least, greatest, unit, help, type, side, both)          \

@@ -63,6 +63,7 @@ read_rates(const Faultline *faultline, FaultlineInfo *info)
     info->dirty_sync_count = progress_get(&progress->dirty_sync_count);
     info->dirty_pages_per_s = progress_get(&progress->dirty_pages_per_s);
     info->bandwidth_bytes_per_s = progress_get(&progress->bandwidth_bytes_per_s);
+    info->cpu_throttle_percent = progress_get(&progress->throttle_percent);
     if (!context_is_busy(faultline) && info->total_time_ms)
         info->bandwidth_bytes_per_s = info->ram_transferred_bytes * 1000 / info->total_time_ms;
     if (info->total_time_ms)

@@ -194,8 +194,15 @@ make_cpus(Machine *machine, const MachineOptions *options, GError **error)
 }
 
 static void
+hold_vcpus(void *opaque, bool held)
+{
+    vcpu_hold_all(opaque, held);
+}
+
+static void
 machine_free_kvm(Machine *machine)
 {
+    throttle_clock_free(machine->clock);
     pthread_mutex_lock(&machine->lock);
     machine->quit = true;
     vcpu_kick_all_locked(machine);
@@ -232,7 +239,10 @@ build(Machine *machine, const MachineOptions *options, GError **error)
         return false;
     machine->ports.serial = machine->serial;
     machine->dirty = dirty_new(machine, options, error);
-    return machine->dirty && make_cpus(machine, options, error) &&
+    if (machine->dirty == NULL)
+        return false;
+    machine->clock = throttle_clock_new(hold_vcpus, machine, error);
+    return machine->clock && make_cpus(machine, options, error) &&
            vcpu_state_list_msrs(machine, error) &&
            (options->incoming || boot_load(machine, options, error));
 }
@@ -277,6 +287,12 @@ guest_resume(void *opaque, GError **error)
         return false;
     serial_resume(machine->serial);
     return true;
+}
+
+static void
+guest_throttle(void *opaque, unsigned percent)
+{
+    throttle_clock_set(((Machine *)opaque)->clock, percent);
 }
 
 static bool
@@ -361,6 +377,7 @@ static const FaultlineGuest guest = {
     .dirty_log_stop = guest_dirty_stop,
     .save_state = guest_save,
     .load_state = guest_load,
+    .throttle = guest_throttle,
     .vcpu_thread = guest_vcpu_thread,
 };
 

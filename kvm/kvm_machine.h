@@ -10,10 +10,10 @@
  *   kvm_dirty.c     dirty log: which pages were written     kvm_ring.c   the same by the dirty ring
  *   kvm_state.c     sections, VM state                      kvm_vcpu_state.c   one vCPU's state
  *   ports.c         I/O ports                               serial.c     the 16550
- *   report.c        what the guest says of its data
+ *   report.c        what the guest says of its data         throttle_clock.c   holds slow vCPUs
  *
- * Lock order: machine->lock, then the serial port's own. vCPU threads take machine->lock only when
- * they park and when the guest fails, never while they run guest code.
+ * Lock order: the throttle clock's, machine->lock, then the serial port's own. vCPU threads take
+ * machine->lock only when they park and when the guest fails, never while they run guest code.
  */
 #ifndef KVM_KVM_MACHINE_H
 #define KVM_KVM_MACHINE_H
@@ -26,6 +26,7 @@
 #include "kvm/ports.h"
 #include "kvm/report.h"
 #include "kvm/serial.h"
+#include "kvm/throttle_clock.h"
 
 #define MACHINE_BLOCKS_MAX 2
 #define MACHINE_HOLE_START (3ull << 30) /* PCI hole: 3 GiB .. 4 GiB */
@@ -65,6 +66,7 @@ struct Machine {
     FaultlineBlock blocks[MACHINE_BLOCKS_MAX];
     unsigned count_blocks;
     KvmDirty *dirty;
+    ThrottleClock *clock;
     Serial *serial;
     Ports ports; /* its lock is inside */
     Report report;
@@ -74,8 +76,9 @@ struct Machine {
 
     /* shared: under lock */
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* running, quit, or a vCPU's parked changed */
+    pthread_cond_t changed; /* running, held, quit, or a vCPU's parked changed */
     bool running, quit;
+    bool held;      /* by the throttle clock */
     char *failure;  /* why the guest cannot run on; NULL: it can */
     bool shut_down; /* it wanted to end */
 };
@@ -96,6 +99,8 @@ bool vcpu_start(Machine *machine, unsigned index, GError **error);
 void vcpu_stop(Vcpu *vcpu);
 bool vcpu_pause_all(Machine *machine, GError **error);
 bool vcpu_resume_all(Machine *machine, GError **error);
+/* vCPUs that run stop soon and park until they are let go; for the throttle clock. */
+void vcpu_hold_all(Machine *machine, bool held);
 /* Tells all vCPU threads to look at machine->running and quit. */
 void vcpu_kick_all_locked(Machine *machine);
 

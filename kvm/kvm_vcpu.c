@@ -139,17 +139,17 @@ answer_exit(Vcpu *vcpu)
 
 /* ---- The thread ------------------------------------------------------------------------------ */
 
-/* Waits while the machine is paused. false: the thread shall end. */
+/* Waits while the machine is paused or held. false: the thread shall end. */
 static bool
 park(Vcpu *vcpu)
 {
     Machine *machine = vcpu->machine;
     pthread_mutex_lock(&machine->lock);
-    if (!machine->running) {
+    if (!machine->running || machine->held) {
         vcpu->parked = true;
         pthread_cond_broadcast(&machine->changed);
     }
-    while (!machine->running && !machine->quit)
+    while ((!machine->running || machine->held) && !machine->quit)
         pthread_cond_wait(&machine->changed, &machine->lock);
     vcpu->parked = false;
     bool go_on = !machine->quit;
@@ -252,6 +252,18 @@ vcpu_pause_all(Machine *machine, GError **error)
     }
     pthread_mutex_unlock(&machine->lock);
     return !failed;
+}
+
+void
+vcpu_hold_all(Machine *machine, bool held)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->held = held;
+    if (held && machine->running)
+        vcpu_kick_all_locked(machine);
+    else
+        pthread_cond_broadcast(&machine->changed);
+    pthread_mutex_unlock(&machine->lock);
 }
 
 bool

@@ -12,6 +12,7 @@
  */
 #include "kvm/machine.h"
 #include "kvm/thread_share.h"
+#include "kvm/throttle_clock.h"
 
 #include <pthread.h>
 #include <time.h>
@@ -43,11 +44,14 @@ struct Machine {
     bool incoming;
     unsigned count_workers;
     Worker *workers;
+    ThrottleClock *clock;
 
     pthread_mutex_t lock;   /* innermost: nothing is called under it */
     pthread_cond_t changed; /* by the monotonic clock */
     bool ending;            /* under lock */
-    bool running; /* written under lock, read by the threads without, relaxed: seen a page later */
+    /* Written under lock, read by the threads without, relaxed: seen a page later. */
+    bool running;
+    bool held; /* by the throttle clock */
 
     /* Main thread. */
     char *verdict;
@@ -92,7 +96,15 @@ wait_until_locked(Machine *machine, int64_t end_us)
     return pthread_cond_timedwait(&machine->changed, &machine->lock, &end) == 0;
 }
 
-/* Waits while the guest is paused; false when the thread shall end. */
+static bool
+may_run(const Machine *machine)
+{
+    return __atomic_load_n(&machine->running, __ATOMIC_RELAXED) &&
+           !__atomic_load_n(&machine->held, __ATOMIC_RELAXED);
+}
+
+/* Waits while the guest is paused or held; false when the thread shall end. What it owed by its
+ * rate is forgiven: a held thread that caught up later would not have been slowed down. */
 static bool
 park(Worker *worker)
 {
@@ -101,7 +113,7 @@ park(Worker *worker)
 
     worker->parked = true;
     pthread_cond_broadcast(&machine->changed);
-    while (!machine->ending && (!machine->running || worker->share.wrong[0]))
+    while (!machine->ending && (!may_run(machine) || worker->share.wrong[0]))
         pthread_cond_wait(&machine->changed, &machine->lock);
     worker->parked = false;
     worker->due_us = g_get_monotonic_time();
@@ -115,7 +127,7 @@ wait_tick(Worker *worker)
     Machine *machine = worker->machine;
     HOLD_LOCK(machine);
 
-    if (machine->running && !machine->ending)
+    if (may_run(machine) && !machine->ending)
         wait_until_locked(machine, g_get_monotonic_time() + TICK_US);
 }
 
@@ -160,7 +172,7 @@ run_worker(gpointer data)
     worker->id = gettid();
     while (park(worker)) {
         bool right = true;
-        while (right && __atomic_load_n(&worker->machine->running, __ATOMIC_RELAXED)) {
+        while (right && may_run(worker->machine)) {
             if (share->write_rate && share->count_full == share->count_working)
                 right = step_at_rate(worker);
             else
@@ -223,6 +235,22 @@ resume_guest(void *opaque, GError **error)
     __atomic_store_n(&machine->running, true, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&machine->changed);
     return true;
+}
+
+static void
+hold_guest(void *opaque, bool held)
+{
+    Machine *machine = opaque;
+    HOLD_LOCK(machine);
+
+    __atomic_store_n(&machine->held, held, __ATOMIC_RELAXED);
+    pthread_cond_broadcast(&machine->changed);
+}
+
+static void
+throttle_guest(void *opaque, unsigned percent)
+{
+    throttle_clock_set(((Machine *)opaque)->clock, percent);
 }
 
 static bool
@@ -314,6 +342,7 @@ map_memory(Machine *machine, const MachineOptions *options, GError **error)
 static void
 free_machine(Machine *machine)
 {
+    throttle_clock_free(machine->clock);
     pthread_mutex_lock(&machine->lock);
     machine->ending = true;
     __atomic_store_n(&machine->running, false, __ATOMIC_RELAXED);
@@ -368,7 +397,9 @@ make_machine(const MachineOptions *options, GError **error)
     init_lock(machine);
     machine->incoming = options->incoming;
     machine->workers = g_new0(Worker, options->cpus);
-    if (!map_memory(machine, options, error) || !start_workers(machine, options, error))
+    machine->clock = throttle_clock_new(hold_guest, machine, error);
+    if (!machine->clock || !map_memory(machine, options, error) ||
+        !start_workers(machine, options, error))
         g_clear_pointer(&machine, free_machine);
     return machine;
 }
@@ -410,6 +441,7 @@ static const FaultlineGuest guest = {
     .resume = resume_guest,
     .save_state = save_guest,
     .load_state = load_guest,
+    .throttle = throttle_guest,
     .vcpu_thread = worker_id,
 };
 

@@ -19,6 +19,9 @@ render_times(const FaultlineInfo *info, GString *output)
     else if (info->expected_downtime_ms != UINT64_MAX)
         g_string_append_printf(output, "expected downtime: %" G_GUINT64_FORMAT " ms\n",
                                info->expected_downtime_ms);
+    if (info->cpu_throttle_percent != 0)
+        g_string_append_printf(output, "cpu throttle percentage: %" G_GUINT64_FORMAT "\n",
+                               info->cpu_throttle_percent);
 }
 
 static void

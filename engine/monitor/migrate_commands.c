@@ -257,34 +257,68 @@ migrate_query_capabilities_run(FaultlineMonitor *monitor, JsonObject *object, GE
 
 /* ---- Parameters ------------------------------------------------------------------------------ */
 
+typedef struct Setting {
+    const char *name; /* the command's */
+    uint64_t value, before;
+} Setting;
+
 static void
-restore_parameters(Faultline *faultline, GPtrArray *names, const GArray *values)
+restore_parameters(Faultline *faultline, const GArray *done)
 {
-    for (unsigned i = names->len; i-- > 0;)
-        faultline_set_parameter(faultline, g_ptr_array_index(names, i),
-                                g_array_index(values, uint64_t, i), NULL);
+    for (unsigned i = done->len; i-- > 0;) {
+        const Setting *setting = &g_array_index(done, Setting, i);
+        faultline_set_parameter(faultline, setting->name, setting->before, NULL);
+    }
+}
+
+/* Moves from `left` to `done` what can be set now. The error is the last refusal's. */
+static void
+set_some_parameters(Faultline *faultline, GArray *left, GArray *done, GError **error)
+{
+    for (unsigned i = 0; i < left->len;) {
+        Setting setting = g_array_index(left, Setting, i);
+        g_clear_error(error);
+        if (!faultline_set_parameter(faultline, setting.name, setting.value, error)) {
+            i++;
+            continue;
+        }
+        g_array_append_val(done, setting);
+        g_array_remove_index(left, i);
+    }
+}
+
+/* As with capabilities, one value may have to wait for another: go round until nothing moves. */
+static bool
+set_parameters(Faultline *faultline, GArray *left, GError **error)
+{
+    g_autoptr(GArray) done = g_array_new(FALSE, FALSE, sizeof(Setting));
+    g_autoptr(GError) refusal = NULL;
+    for (unsigned before = left->len + 1; left->len > 0 && left->len < before;) {
+        before = left->len;
+        set_some_parameters(faultline, left, done, &refusal);
+    }
+    if (left->len == 0)
+        return true;
+    restore_parameters(faultline, done);
+    g_propagate_error(error, g_steal_pointer(&refusal));
+    return false;
 }
 
 JsonNode *
 migrate_set_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
-    g_autoptr(GPtrArray) names = g_ptr_array_new();
-    g_autoptr(GArray) values = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    g_autoptr(GArray) settings = g_array_new(FALSE, FALSE, sizeof(Setting));
     JsonObjectIter iter;
     const char *name;
     JsonNode *node;
     json_object_iter_init_ordered(&iter, object);
     while (json_object_iter_next_ordered(&iter, &name, &node)) {
-        uint64_t before = faultline_get_parameter(monitor->faultline, name);
-        uint64_t value = arguments_parameter(node);
-        if (!faultline_set_parameter(monitor->faultline, name, value, error)) {
-            restore_parameters(monitor->faultline, names, values);
-            return NULL;
-        }
-        g_ptr_array_add(names, (char *)name);
-        g_array_append_val(values, before);
+        Setting setting = {.name = name,
+                           .value = arguments_parameter(node),
+                           .before = faultline_get_parameter(monitor->faultline, name)};
+        g_array_append_val(settings, setting);
     }
-    return command_done();
+    return set_parameters(monitor->faultline, settings, error) ? command_done() : NULL;
 }
 
 JsonNode *

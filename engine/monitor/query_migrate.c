@@ -90,6 +90,8 @@ add_source(JsonObject *reply, const FaultlineInfo *info, unsigned fields)
         set_count(reply, "remaining", info->ram_remaining_bytes);
     if (fields & HAS_EXPECTATION)
         set_count(reply, "expected-downtime", info->expected_downtime_ms);
+    if (info->cpu_throttle_percent != 0)
+        set_count(reply, "cpu-throttle-percentage", info->cpu_throttle_percent);
     if (fields & HAS_DOWNTIME)
         set_count(reply, "downtime", info->downtime_us / 1000);
 }

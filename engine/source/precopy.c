@@ -161,6 +161,7 @@ source_sync(Source *source, bool is_last, GError **error)
     uint64_t now_ns = clock_now_ns();
     uint64_t took_ns = MAX(now_ns - source->pass_began_ns, 1);
     source->pass_began_ns = now_ns;
+    source->dirtied_bytes = count_new * FAULTLINE_PAGE_BYTES;
     progress_set(&progress->dirty_pages_per_s,
                  (uint64_t)((double)count_new * (double)NS_PER_S / (double)took_ns));
     progress_set(&progress->remaining_bytes, source_count_dirty(source) * FAULTLINE_PAGE_BYTES);
@@ -211,6 +212,24 @@ is_converged(const Source *source)
            (double)progress->bandwidth_bytes_per_s * limit_ms;
 }
 
+/* With auto-converge: the pass that is over may be one too many. */
+static void
+judge_pass(Source *source)
+{
+    const Options *options = &source->faultline->options;
+    const ThrottleSteps steps = {
+        .trigger = (unsigned)options_get(options, PARAMETER_THROTTLE_TRIGGER),
+        .initial = (unsigned)options_get(options, PARAMETER_THROTTLE_INITIAL),
+        .increment = (unsigned)options_get(options, PARAMETER_THROTTLE_INCREMENT),
+        .greatest = (unsigned)options_get(options, PARAMETER_THROTTLE_GREATEST),
+        .has_slow_tail = options_get(options, PARAMETER_THROTTLE_TAILSLOW) != 0,
+    };
+    uint64_t sent_bytes = source->main.closed_bytes - source->pass_began_bytes;
+
+    if (throttle_judge(&source->throttle, &steps, sent_bytes, source->dirtied_bytes))
+        context_throttle_guest(source->faultline, source->throttle.percent);
+}
+
 static StageResult
 end_pass(Source *source, GError **error)
 {
@@ -221,6 +240,9 @@ end_pass(Source *source, GError **error)
     source->cursor_page = 0;
     if (is_converged(source))
         source->stage = source_has_answer(source) ? source_stage_stop : source_stage_hello;
+    else if (source->slows_vcpus)
+        judge_pass(source);
+    source->pass_began_bytes = source->main.closed_bytes;
     return STAGE_AGAIN;
 }
 

@@ -31,6 +31,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->offers = options_features(options);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
+    source->slows_vcpus = options_has(options, CAPABILITY_AUTO_CONVERGE);
     source->offers = options_features(options);
     source->latency_hold = -1;
     source->stage = source_stage_connect;
@@ -314,19 +315,35 @@ end(Source *source)
     return STEP_DONE;
 }
 
+/* Slow vCPUs help passes, and nothing else: whatever comes after the last one, the switch-over or
+ * an end of whatever kind, begins with the guest at full speed. The only place that takes it back.
+ */
+static void
+release_vcpus(Source *source, bool is_cancelled)
+{
+    bool is_passing = source->stage == source_stage_pass || source->stage == source_stage_hello;
+    bool goes_on = !is_cancelled && !source_flag(&source->is_stopping);
+
+    if (source->throttle.percent == 0 || (is_passing && goes_on))
+        return;
+    source->throttle = (Throttle){0};
+    context_throttle_guest(source->faultline, 0);
+}
+
 StepResult
 source_migration_step(void *self)
 {
     Source *source = self;
     GError *failure = NULL;
+    bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
 
+    release_vcpus(source, is_cancelled);
     if (source_flag(&source->is_stopping)) {
         /* faultline_free() in the middle: the guest and its log as if it had been cancelled. */
         if (!source->gave_away)
             cancel(source);
         return end(source);
     }
-    bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
     if (is_cancelled && !source->failure) {
         cancel(source);
         return end(source);

@@ -37,6 +37,7 @@
 #include "engine/reader.h"
 #include "engine/frame.h"
 #include "engine/source/locality.h"
+#include "engine/source/throttle.h"
 #include "uffd/uffd.h"
 
 #define SOURCE_RAM_SECTION  1u
@@ -61,7 +62,7 @@ struct Source {
     Faultline *faultline;
     RamBlocks *blocks;
     char *uri;
-    bool has_return_path, can_postcopy, has_preempt, releases_ram;
+    bool has_return_path, can_postcopy, has_preempt, releases_ram, slows_vcpus;
     uint32_t offers; /* features in our hello */
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
@@ -82,6 +83,9 @@ struct Source {
     uint64_t cursor_page;
     uint64_t end_page; /* pusher: has claimed up to here; 0: nothing */
     uint64_t pass_began_ns, window_began_ns, window_bytes;
+    uint64_t pass_began_bytes; /* closed bytes when it began */
+    uint64_t dirtied_bytes;    /* in the last pass */
+    Throttle throttle;
     TransportLimit limit;
     GByteArray *package;  /* devices or package: being sent */
     GString *description; /* precopy: the VMDESCRIPTION */

@@ -5,6 +5,7 @@
  *
  *     build/tests/pair/pair [PATTERN]      * and ? in PATTERN
  */
+#include "tests/pair/converge.h"
 #include "tests/pair/huge.h"
 #include "tests/pair/move.h"
 #include "tests/pair/trouble.h"
@@ -99,6 +100,10 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(link_cut_in_postcopy_pauses_both),
     TROUBLE(link_cut_in_postcopy_with_preempt_pauses_both),
     TROUBLE(destination_killed_in_postcopy_pauses_source),
+    TROUBLE(auto_converge_ends_a_precopy_that_would_not_threads),
+    TROUBLE(auto_converge_ends_a_precopy_that_would_not_kvm),
+    TROUBLE(cancel_of_a_throttled_guest_lets_it_run_threads),
+    TROUBLE(cancel_of_a_throttled_guest_lets_it_run_kvm),
     TROUBLE(ping_pong_twenty_times_threads),
     TROUBLE(ping_pong_twenty_times_kvm),
     cmocka_unit_test_prestate_setup_teardown(postcopy_of_huge_pages_ends_on_huge_pages, huge_setup,

@@ -84,6 +84,7 @@ typedef enum {
     X(PAUSED, "paused in postcopy")                                                                \
     X(FAILED, "failed")                                                                            \
     X(CANCELLED, "cancelled")                                                                      \
+    X(THROTTLES, "steps of auto-converge")                                                         \
     X(WAITS, "accesses that waited for a page")                                                    \
     X(REQUESTS, "pages requested")                                                                 \
     X(NEIGHBOURS, "pages unasked")
@@ -120,13 +121,15 @@ typedef struct SimPlan {
     bool waits_before_switch; /* pause-before-switchover */
     bool breaks_by_command;   /* a cut in postcopy is a migrate-pause */
     uint64_t wait_ns;         /* how long it waits for migrate-continue */
-    uint64_t postcopy_ns;     /* when the switch is wished */
-    uint64_t idle_ns;         /* from then on the guest writes nothing, so that precopy can end */
-    unsigned walk_percent;    /* of a vCPU's accesses that go on by its step */
-    uint64_t neighbour_pages; /* the parameter */
-    uint64_t touch_ns;        /* mean time between two accesses of a vCPU */
-    uint64_t byte_ps;         /* picoseconds a byte takes on the wire */
-    uint64_t delay_ns;        /* greatest delay of a delivery */
+    bool auto_converge, throttle_tailslow;
+    uint64_t throttle_initial; /* percent */
+    uint64_t postcopy_ns;      /* when the switch is wished */
+    uint64_t idle_ns;          /* from then on the guest writes nothing, so that precopy can end */
+    unsigned walk_percent;     /* of a vCPU's accesses that go on by its step */
+    uint64_t neighbour_pages;  /* the parameter */
+    uint64_t touch_ns;         /* mean time between two accesses of a vCPU */
+    uint64_t byte_ps;          /* picoseconds a byte takes on the wire */
+    uint64_t delay_ns;         /* greatest delay of a delivery */
     size_t capacity_bytes;
     uint64_t extent_bytes;     /* a multiple of all page sizes */
     unsigned spurious_percent; /* of scheduler steps that run a sleeping role */

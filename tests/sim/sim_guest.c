@@ -55,7 +55,8 @@ static uint64_t
 vcpu_pause_ns(const Vcpu *vcpu)
 {
     uint64_t slow = 1 + vcpu->count_steps / 300;
-    return 1 + sim_below(2 * sim.plan.touch_ns * slow * slow);
+    uint64_t pause_ns = 1 + sim_below(2 * sim.plan.touch_ns * slow * slow);
+    return pause_ns * 100 / (100 - guest.throttle_percent);
 }
 
 static void
@@ -193,9 +194,22 @@ guest_pause(void *opaque, GError **error)
     if (fails(SIM_POINT_PAUSE, error))
         return false;
     sim_trace("guest is paused");
+    sim_check(guest.throttle_percent == 0, "the guest is stopped throttled");
     sim_enter(SIM_PHASE_SWITCH);
     guest.running[side] = false;
     return true;
+}
+
+static void
+guest_throttle(void *opaque, unsigned percent)
+{
+    sim_check(side_of(opaque) == SIM_SOURCE && sim.plan.auto_converge, "throttle of %u%%", percent);
+    sim_check(percent <= 99 && percent != guest.throttle_percent, "throttle: %u%% after %u%%",
+              percent, guest.throttle_percent);
+    sim_check(percent == 0 || guest.logging || sim.plan.tracker, "throttle outside precopy");
+    sim_trace("guest is throttled by %u%%", percent);
+    guest.throttle_percent = percent;
+    sim.outcomes[SIM_OUTCOME_THROTTLES] += percent != 0;
 }
 
 static void
@@ -351,6 +365,7 @@ sim_guest_callbacks(SimSide side G_GNUC_UNUSED)
         .resume = guest_resume,
         .save_state = guest_save,
         .load_state = guest_load,
+        .throttle = guest_throttle,
         .vcpu_thread = guest_vcpu_thread,
     };
     if (!sim.plan.tracker) {
@@ -395,6 +410,7 @@ sim_guest_reset(void)
     memset(guest.running, 0, sizeof guest.running);
     memset(guest.ever_ran, 0, sizeof guest.ever_ran);
     guest.logging = guest.loader_waits = false;
+    guest.throttle_percent = 0;
     guest.loaded = 0;
     guest.device_bytes = sim_chance(80) ? 8 + sim_below(300) : 8 + sim_below(DEVICE_BYTES - 8);
     for (unsigned i = 0; i < SIM_VCPUS_MAX; i++)

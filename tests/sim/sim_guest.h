@@ -24,6 +24,7 @@ typedef struct SimGuest {
     uint64_t registers[SIM_VCPUS_MAX], loaded_registers[SIM_VCPUS_MAX];
     bool running[SIM_SIDES], ever_ran[SIM_SIDES];
     bool logging, loader_waits;
+    unsigned throttle_percent;
     unsigned loader_block, loader_page;
     unsigned loaded; /* bit a device section */
     size_t device_bytes;

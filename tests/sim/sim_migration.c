@@ -274,9 +274,12 @@ make_side(SimSide side)
     set_capability(side, "page-runs", plan->runs[side]);
     if (side == SIM_SOURCE)
         set_capability(side, "release-ram", plan->release);
-    if (side == SIM_SOURCE)
+    if (side == SIM_SOURCE) {
         set_capability(side, "pause-before-switchover", plan->waits_before_switch);
-    else
+        set_capability(side, "auto-converge", plan->auto_converge);
+        set_parameter(side, "cpu-throttle-initial", plan->throttle_initial);
+        set_parameter(side, "cpu-throttle-tailslow", plan->throttle_tailslow);
+    } else
         set_capability(side, "postcopy-blocktime", plan->blocktime);
     set_parameter(side, "downtime-limit", plan->downtime_ms);
     set_parameter(side, "max-bandwidth", plan->bandwidth_bytes_per_s);

@@ -149,6 +149,9 @@ plan_commands(SimPlan *plan, uint64_t seed)
     plan->waits_before_switch = (bits & 7) == 0;
     plan->breaks_by_command = (bits >> 3 & 1) != 0;
     plan->wait_ns = UINT64_C(1) << (bits >> 4 & 15) << (bits >> 8 & 7);
+    plan->auto_converge = (bits >> 11 & 3) == 0;
+    plan->throttle_initial = 1 + (bits >> 13) % 99;
+    plan->throttle_tailslow = bits >> 20 & 1;
 }
 
 void

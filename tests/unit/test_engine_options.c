@@ -118,6 +118,8 @@ parameter_at_each_end_of_its_range_is_taken_past_it_refused(void **state)
         g_autoptr(GError) error = NULL;
         assert_int_equal(faultline_get_parameter(toy->faultline, row->name), row->preset);
         assert_true(row->preset >= row->least && row->preset <= row->greatest);
+        if (strcmp(row->name, "max-cpu-throttle") == 0)
+            faultline_set_parameter(toy->faultline, "cpu-throttle-initial", row->least, NULL);
         assert_true(faultline_set_parameter(toy->faultline, row->name, row->least, NULL));
         assert_int_equal(faultline_get_parameter(toy->faultline, row->name), row->least);
         assert_true(faultline_set_parameter(toy->faultline, row->name, row->greatest, NULL));
@@ -125,9 +127,32 @@ parameter_at_each_end_of_its_range_is_taken_past_it_refused(void **state)
         expect(error, FAULTLINE_ERROR_ARGUMENT, "out of range");
         assert_non_null(strstr(error->message, row->name));
         assert_int_equal(faultline_get_parameter(toy->faultline, row->name), row->greatest);
+        assert_true(faultline_set_parameter(toy->faultline, row->name, row->preset, NULL));
         count++;
     }
     assert_int_equal(count, PARAMETER_COUNT);
+    toy_free(toy);
+}
+
+static void
+parameter_that_does_not_go_with_another_names_both(void **state)
+{
+    Toy *toy = quiet_toy();
+    g_autoptr(GError) error = NULL;
+    (void)state;
+
+    assert_false(faultline_set_parameter(toy->faultline, "max-cpu-throttle", 19, &error));
+    expect(error, FAULTLINE_ERROR_ARGUMENT, "'max-cpu-throttle': 19 is below");
+    expect(error, FAULTLINE_ERROR_ARGUMENT, "'cpu-throttle-initial', which is 20");
+    g_clear_error(&error);
+    assert_true(faultline_set_parameter(toy->faultline, "max-cpu-throttle", 20, NULL));
+    assert_false(faultline_set_parameter(toy->faultline, "cpu-throttle-initial", 21, &error));
+    expect(error, FAULTLINE_ERROR_ARGUMENT, "'cpu-throttle-initial': 21 is above");
+    expect(error, FAULTLINE_ERROR_ARGUMENT, "'max-cpu-throttle', which is 20");
+    assert_int_equal(faultline_get_parameter(toy->faultline, "cpu-throttle-initial"), 20);
+    assert_int_equal(faultline_get_parameter(toy->faultline, "max-cpu-throttle"), 20);
+    assert_true(faultline_set_parameter(toy->faultline, "cpu-throttle-initial", 1, NULL));
+    assert_true(faultline_set_parameter(toy->faultline, "max-cpu-throttle", 1, NULL));
     toy_free(toy);
 }
 
@@ -301,6 +326,7 @@ main(void)
         cmocka_unit_test(capability_each_can_be_set_and_cleared),
         cmocka_unit_test(capability_combination_that_cannot_work_names_both),
         cmocka_unit_test(parameter_at_each_end_of_its_range_is_taken_past_it_refused),
+        cmocka_unit_test(parameter_that_does_not_go_with_another_names_both),
         cmocka_unit_test(parameter_unknown_is_refused),
         cmocka_unit_test(options_while_busy_capabilities_are_refused_parameters_taken),
         cmocka_unit_test(commands_without_a_migration_say_what_is_missing),

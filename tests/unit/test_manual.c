@@ -115,9 +115,13 @@ tables_are_the_librarys(void **state)
             fail_msg("no capability %s", row->name);
     }
     for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
+        g_autofree char *number = g_strdup_printf("%" G_GUINT64_FORMAT "; range: ", row->preset);
+        bool is_boolean = row->type == FAULTLINE_TYPE_BOOLEAN;
         g_autofree char *item =
-            g_strdup_printf("\n.It Cm %s\n%s.\nPreset: %" G_GUINT64_FORMAT "; range: ", row->name,
-                            row->help, row->preset);
+            g_strdup_printf("\n.It Cm %s\n%s.\nPreset: %s", row->name, row->help,
+                            !is_boolean   ? number
+                            : row->preset ? "on; on or off"
+                                          : "off; on or off");
         if (!strstr(text, item))
             fail_msg("no parameter %s", row->name);
     }

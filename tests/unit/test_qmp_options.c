@@ -76,7 +76,7 @@ each_capability_is_as_in_qemu_or_refused(void **state)
         assert_int_equal(row->preset, g_str_equal(row->name, "return-path"));
         assert_true(strlen(row->help) > 0);
     }
-    assert_true(count_known >= 7);
+    assert_true(count_known >= 8);
 }
 
 static const struct {
@@ -90,6 +90,7 @@ static const struct {
     {"cpu-throttle-initial", 20, 1, 99, "%", SOURCE, false, false},
     {"cpu-throttle-increment", 10, 1, 99, "%", SOURCE, false, false},
     {"cpu-throttle-tailslow", 0, 0, 1, "", SOURCE, false, true},
+    {"max-cpu-throttle", 99, 1, 99, "%", SOURCE, false, false}, /* and cpu-throttle-initial */
     {"max-bandwidth", 134217728, 0, INT64_MAX, "bytes/s", SOURCE, false, false},
     {"avail-switchover-bandwidth", 0, 0, INT64_MAX, "bytes/s", SOURCE, false, false},
     {"downtime-limit", 300, 0, 2000000, "ms", SOURCE, false, false},
@@ -111,6 +112,10 @@ set_parameter(Client *client, const char *name, const char *value)
 static void
 expect_range(Client *client, const FaultlineParameterRow *row)
 {
+    if (g_str_equal(row->name, "max-cpu-throttle")) {
+        set_parameter(client, "cpu-throttle-initial", "1");
+        expect_line(client, "{\"return\":{}}");
+    }
     const uint64_t good[] = {row->least, MIN(row->greatest, (uint64_t)1000000000)};
     for (unsigned i = 0; i < 2; i++) {
         g_autofree char *value = g_strdup_printf("%" G_GUINT64_FORMAT, good[i]);
@@ -151,7 +156,47 @@ each_parameter_is_as_in_qemu_or_refused(void **state)
         if (!parameters[i].is_boolean)
             expect_range(client, row);
     }
-    assert_true(count_known >= 3);
+    assert_true(count_known >= 8);
+}
+
+static void
+expect_throttle(Client *client, const char *arguments, unsigned initial, unsigned greatest)
+{
+    g_autofree char *line = g_strdup_printf(RUN("migrate-set-parameters", "%s"), arguments);
+    assert_true(feed(client, line));
+    expect_line(client, "{\"return\":{}}");
+    assert_int_equal(faultline_get_parameter(client->faultline, "cpu-throttle-initial"), initial);
+    assert_int_equal(faultline_get_parameter(client->faultline, "max-cpu-throttle"), greatest);
+}
+
+/* One of the two may have to wait for the other, whichever the command names first. */
+static void
+parameters_that_depend_on_each_other_are_set_in_one_command(void **state)
+{
+    Client *client = *state;
+    negotiate(client);
+    expect_throttle(client, "\"cpu-throttle-initial\":5,\"max-cpu-throttle\":10", 5, 10);
+    expect_throttle(client, "\"cpu-throttle-initial\":80,\"max-cpu-throttle\":90", 80, 90);
+    expect_throttle(client, "\"max-cpu-throttle\":10,\"cpu-throttle-initial\":5", 5, 10);
+    expect_throttle(client, "\"max-cpu-throttle\":90,\"cpu-throttle-initial\":80", 80, 90);
+
+    assert_true(feed(client, RUN("migrate-set-parameters",
+                                 "\"downtime-limit\":77,\"cpu-throttle-initial\":60,"
+                                 "\"max-cpu-throttle\":50")));
+    expect_error(client, "GenericError", "max-cpu-throttle");
+    assert_int_equal(faultline_get_parameter(client->faultline, "downtime-limit"), 300);
+    assert_int_equal(faultline_get_parameter(client->faultline, "cpu-throttle-initial"), 80);
+    assert_int_equal(faultline_get_parameter(client->faultline, "max-cpu-throttle"), 90);
+}
+
+static void
+auto_converge_of_a_guest_without_throttle_is_refused(void **state)
+{
+    Client *client = *state;
+    negotiate(client);
+    g_autofree char *line = g_strdup_printf(SWITCH_ON, "auto-converge");
+    assert_true(feed(client, line));
+    expect_error(client, "GenericError", "'auto-converge' slows vCPUs down");
 }
 
 int
@@ -160,6 +205,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         CASE(each_capability_is_as_in_qemu_or_refused),
         CASE(each_parameter_is_as_in_qemu_or_refused),
+        CASE(parameters_that_depend_on_each_other_are_set_in_one_command),
+        CASE(auto_converge_of_a_guest_without_throttle_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,6 +90,7 @@ query_migrate_of_each_source_status_has_its_fields(void **state)
         assert_int_equal(json_object_has_member(reply, "expected-downtime"), cases[i].expected);
         assert_int_equal(json_object_has_member(reply, "downtime"), cases[i].downtime);
         assert_false(json_object_has_member(reply, "postcopy-blocktime"));
+        assert_false(json_object_has_member(reply, "cpu-throttle-percentage"));
         assert_false(json_object_has_member(reply, "error-desc"));
         assert_true(json_object_has_member(reply, "faultline"));
     }
@@ -235,6 +236,18 @@ info_migrate_of_a_source_shows_ram_and_downtime(void **state)
     assert_non_null(strstr(output->str, "total ram: 1048576 KiB\n"));
     assert_non_null(strstr(output->str, "throughput: 1000.00 mbps\n"));
     assert_null(strstr(output->str, "remote faults"));
+    assert_null(strstr(output->str, "throttle"));
+}
+
+static void
+info_migrate_of_a_throttled_source_shows_the_percentage(void **state)
+{
+    (void)state;
+    g_autofree FaultlineInfo *info = sample(FAULTLINE_STATUS_ACTIVE, false);
+    info->cpu_throttle_percent = 40;
+    g_autoptr(GString) output = g_string_new(NULL);
+    info_migrate_render(info, NULL, output);
+    assert_non_null(strstr(output->str, "cpu throttle percentage: 40\n"));
 }
 
 int
@@ -250,6 +263,7 @@ main(void)
         cmocka_unit_test(query_migrate_error_text_cut_within_a_character_is_made_valid),
         cmocka_unit_test(info_migrate_of_a_destination_shows_latency_percentiles),
         cmocka_unit_test(info_migrate_of_a_source_shows_ram_and_downtime),
+        cmocka_unit_test(info_migrate_of_a_throttled_source_shows_the_percentage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

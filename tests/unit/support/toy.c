@@ -120,6 +120,14 @@ park(Toy *toy)
     return !toy->quit;
 }
 
+/* Throttled, it rests for longer instead of being held. */
+static void
+rest(const Toy *toy)
+{
+    unsigned rest_us = toy->kind.rest_us ? toy->kind.rest_us : 1000;
+    g_usleep(rest_us * 100 / (100 - toy->throttle_percent));
+}
+
 static void *
 vcpu_main(void *data)
 {
@@ -131,7 +139,7 @@ vcpu_main(void *data)
         while (toy->go) {
             run_step(vcpu);
             if (vcpu->step % STEPS_A_REST == 0)
-                g_usleep(toy->kind.rest_us ? toy->kind.rest_us : 1000);
+                rest(toy);
         }
     }
     return NULL;
@@ -216,6 +224,7 @@ toy_pause(void *opaque, GError **error)
 
     if (!may(toy, TOY_PAUSE, error))
         return false;
+    toy->pause_percent = toy->throttle_percent;
     pthread_mutex_lock(&toy->lock);
     toy->go = false;
     while (toy->count_parked < toy->kind.count_vcpus)
@@ -310,6 +319,16 @@ toy_vcpu_thread(void *opaque, unsigned index)
     return index < toy->kind.count_vcpus ? toy->threads[index] : 0;
 }
 
+static void
+toy_throttle(void *opaque, unsigned percent)
+{
+    Toy *toy = opaque;
+    g_assert_cmpuint(percent, <=, 99);
+    toy->throttle_percent = percent;
+    toy->greatest_percent = MAX(toy->greatest_percent, percent);
+    toy->count_throttles++;
+}
+
 /* ---- Life -------------------------------------------------------------------------------------
  */
 
@@ -327,6 +346,7 @@ toy_renew(Toy *toy)
         .dirty_log_stop = toy->kind.is_tracked ? NULL : toy_log_stop,
         .save_state = toy_save,
         .load_state = toy_load,
+        .throttle = toy->kind.has_no_throttle ? NULL : toy_throttle,
         .vcpu_thread = toy_vcpu_thread,
     };
 

@@ -33,6 +33,7 @@ typedef struct ToyKind {
     uint64_t pages;       /* a power of two */
     unsigned count_vcpus; /* a power of two */
     bool is_tracked;      /* gives no dirty log: the engine tracks writes itself */
+    bool has_no_throttle; /* its vCPUs cannot be slowed down */
     unsigned rest_us;     /* a vCPU's sleep after 16 steps; 0: 1000 */
     const char *machine;  /* NULL: "toy-1.0" */
 } ToyKind;
@@ -63,8 +64,10 @@ struct Toy {
     FaultlineBlock blocks[2];
     _Atomic uint64_t *dirty[2]; /* one bit a page, as guest.h lays it out */
     atomic_bool is_logging;
-    unsigned fail_at[TOY_CALLS]; /* the how manieth call fails, from 1; 0: none */
+    _Atomic unsigned fail_at[TOY_CALLS]; /* the how manieth call fails, from 1; 0: none */
     _Atomic unsigned calls[TOY_CALLS];
+    _Atomic unsigned throttle_percent, count_throttles; /* in force; calls */
+    _Atomic unsigned greatest_percent, pause_percent;   /* ever; when it was paused last */
 
     ToyVcpu vcpus[TOY_VCPUS_MAX];
     _Atomic pid_t threads[TOY_VCPUS_MAX];
