@@ -49,7 +49,7 @@ ALL_CPPFLAGS = -I. -D_GNU_SOURCE $(PACKAGE_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS = -std=gnu11 $(WARNINGS) -fPIC -fvisibility=hidden -pthread $(CFLAGS) $(SANITIZE)
 ALL_LDFLAGS = -pthread $(LDFLAGS) $(SANITIZE)
 LIBS = $(PACKAGE_LIBS) -lm
-MACHINE_LIBS = $(LIBS) -ledit
+MACHINE_LIBS = $(LIBS) -ledit -lmicrohttpd -lncurses
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
@@ -212,7 +212,7 @@ include doc/rules.mk
 install: all install-documents
 	$(call say,INST,$(TO))
 	$(Q)install -d $(TO)/bin $(TO)/lib/pkgconfig $(TO)/include/faultline
-	$(Q)install -m 644 engine/faultline.h engine/tracing.h engine/guest.h $(TO)/include/faultline/
+	$(Q)install -m 644 $(addprefix engine/,faultline.h check.h tracing.h guest.h) $(TO)/include/faultline/
 	$(Q)install -m 644 $(BUILD)/libfaultline.a $(TO)/lib/
 	$(Q)install -m 755 $(BUILD)/$(SONAME) $(TO)/lib/$(SONAME)
 	$(Q)ln -sf $(SONAME) $(TO)/lib/libfaultline.so

@@ -35,9 +35,16 @@ typedef struct Progress {
     uint64_t precopy_pages, pushed_pages;
     uint64_t requested_pages; /* by the thread that has the urgent channel */
     uint64_t requested_main_pages;
+    uint64_t local_faults;
+    uint64_t received_main_bytes, received_urgent_bytes; /* destination */
     uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
     uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
 } Progress;
+
+/* What had gone over the channels at a time. */
+typedef struct ChannelMark {
+    uint64_t when_ns, main_bytes, urgent_bytes;
+} ChannelMark;
 
 struct Faultline {
     /* set by faultline_new() */
@@ -53,6 +60,7 @@ struct Faultline {
     Destination *destination;
     RoleThreads *threads;
     DirtyRate *dirty_rate; /* the last measuring; NULL: there was none */
+    ChannelMark marks[2];  /* of queries, the older first, for rates */
     FaultlineWalkTrace *walks[FAULTLINE_WALK_ROLE_COUNT]; /* NULL: not traced */
 
     /* atomic */

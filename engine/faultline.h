@@ -145,38 +145,7 @@ Faultline *faultline_new(const FaultlineGuest *guest, void *opaque, const Faultl
  * NULL: nothing. Waits for callbacks under way, not for the network. Never fails. */
 void faultline_free(Faultline *faultline);
 
-/* ---- Checking the host ----------------------------------------------------------------------- */
-
-typedef enum {
-    FAULTLINE_CHECK_OK,
-    FAULTLINE_CHECK_WARNING, /* it goes without, or something else does the same: text says what */
-    FAULTLINE_CHECK_CLOSED,  /* postcopy cannot work here, or not to that peer */
-} FaultlineCheckState;
-
-/* "ok", "warning", "closed"; never NULL. */
-const char *faultline_check_state_name(FaultlineCheckState state);
-
-/* Something that was tried. */
-typedef struct FaultlineCheck {
-    const char *name;  /* for programs, e.g. "uffd-device"; never changes its meaning */
-    const char *tried; /* for people, e.g. "userfaultfd by /dev/userfaultfd" */
-    FaultlineCheckState state;
-    const char *text; /* what came of it; sentences behind the first say what to do about it. In the
-                       * same words a migration is refused for that reason */
-} FaultlineCheck;
-
-/*
- * Tries all that a migration will ask of this host, for real: userfaultfd (device, sysctl,
- * capability, features), a fault answered in each kind of memory, write tracking, io_uring, limits,
- * with up to 10 MiB of its own memory. What rests on something closed is left out.
- * guest: the one that would be moved, to know whether it keeps a dirty log; NULL: it does.
- * uri: where the destination listens; NULL: not asked. Tried without a connection, so that the
- * destination does not take us for its source; up to 3 s for each address of a host that is silent.
- * take: gets each row, valid during the call. Thread: any; starts one and joins it. A seccomp
- * filter that kills instead of refusing kills here too. Returns whether nothing is closed.
- */
-bool faultline_check_host(const FaultlineGuest *guest, const char *uri,
-                          void (*take)(void *opaque, const FaultlineCheck *check), void *opaque);
+#include "check.h"
 
 /* ---- Capabilities and parameters: names of QMP ----------------------------------------------- */
 
@@ -340,7 +309,8 @@ typedef struct FaultlineLatency {
     X(ARRIVED, "arrived")     /* the package is here */                                            \
     X(LISTENING, "listening") /* missing memory is watched */                                      \
     X(LOADED, "loaded")       /* device state loaded */                                            \
-    X(RUNNING, "running")     /* the guest was resumed */
+    X(RUNNING, "running")     /* the guest was resumed */                                          \
+    X(RESIDENT, "resident")   /* every page is here */
 
 typedef enum {
 #define FAULTLINE_MOMENT_ENUM(name, text) FAULTLINE_MOMENT_##name,
@@ -354,6 +324,9 @@ const char *faultline_moment_name(FaultlineMoment moment);
 
 /* Value in ns below which `percent` (0..100) of the faults lie; 0 when there were none. */
 uint64_t faultline_latency_percentile(const FaultlineLatency *latency, double percent);
+
+/* How many faults took less than limit_ns; exact for a power of two, else within 3.2%. */
+uint64_t faultline_latency_count_below(const FaultlineLatency *latency, uint64_t limit_ns);
 
 typedef struct FaultlineInfo {
     FaultlineStatus status;
@@ -377,9 +350,21 @@ typedef struct FaultlineInfo {
     uint64_t neighbour_pages; /* on the urgent channel, behind requested ones, unasked */
     uint64_t missing_pages;   /* destination, in postcopy: not here yet */
 
+    uint64_t local_faults; /* destination: of pages that were here already */
+
+    /* By channel, all bytes: sent at a source, received at a destination. Rates are those since a
+     * query at least a second ago, or since the migration began; at its end of the whole of it. */
+    uint64_t main_bytes, urgent_bytes;
+    uint64_t main_bytes_per_s, urgent_bytes_per_s;
+
+    /* Destination in postcopy: time from the guest's start until every page was, or now; and what
+     * it will be at the rates above, UINT64_MAX when not known. */
+    uint64_t resident_time_us, expected_resident_ms;
+
     /* Destination, with postcopy-blocktime. */
     uint64_t faults_in_flight;
-    uint64_t blocktime_ns; /* all vCPUs blocked at once */
+    uint64_t longest_stall_ns; /* of them: how long the oldest has waited by now */
+    uint64_t blocktime_ns;     /* all vCPUs blocked at once */
     unsigned count_vcpus;
     uint64_t vcpu_blocktime_ns[FAULTLINE_VCPUS_MAX];
     FaultlineLatency latency;                  /* remote faults of all threads */
@@ -393,6 +378,21 @@ typedef struct FaultlineInfo {
 /* A snapshot; each figure is whole, together they agree nearly. Those of the last migration stay
  * until the next begins. ret_info is large (a histogram): not for a small stack. */
 void faultline_query(const Faultline *faultline, FaultlineInfo *ret_info);
+
+/* Of vCPU `index` at a destination with postcopy-blocktime; false: there is none such. */
+bool faultline_query_vcpu(const Faultline *faultline, unsigned index,
+                          FaultlineLatency *ret_latency);
+
+/* A part of guest memory, in pages. */
+typedef struct FaultlineMapCell {
+    uint64_t pages;   /* that it stands for */
+    uint64_t left;    /* source: to be sent, in this pass or later; destination: not received */
+    uint64_t waiting; /* destination: of those left, asked for by somebody who waits */
+} FaultlineMapCell;
+
+/* All blocks one behind the other, as count_cells parts of about equal length. Looks at each page's
+ * bit: some us a GiB. false: there is no migration, or none yet that has such a map. */
+bool faultline_query_map(const Faultline *faultline, FaultlineMapCell *cells, unsigned count_cells);
 
 /* Waits until no migration goes on (none, completed, failed, cancelled, postcopy-paused) or
  * timeout_ms has passed (-1: no limit), and returns the status then. */
@@ -481,9 +481,9 @@ bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t
 /* One HMP command line -> its output (g_free). */
 char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
 
+#include "tracing.h"
+
 #pragma GCC visibility pop
 G_END_DECLS
-
-#include "tracing.h"
 
 #endif

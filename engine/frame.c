@@ -181,12 +181,15 @@ release_pages(const Frame *frame)
     }
 }
 
+/* Of a queue whose frames are a step of the walk. */
 static void
 trace_frame(FrameQueue *queue, const Frame *frame, uint64_t time_ns)
 {
-    for (unsigned i = 0; queue->walk && i < frame->count_runs; i++) {
+    for (unsigned i = 0; i < frame->count_runs; i++) {
         const FrameRun *run = &frame->runs[i];
-        for (uint64_t page = run->page; page < run->page + run->count; page++)
+        if (queue->walk_step == WALK_REPLY_SEND)
+            WALK_PROBE(reply_send, run->block->index, run->page, run->count);
+        for (uint64_t page = run->page; queue->walk && page < run->page + run->count; page++)
             walk_step_at(queue->walk, queue->walk_step, run->block->index, page, time_ns);
     }
 }
@@ -225,7 +228,8 @@ frame_queue_flush(FrameQueue *queue, GError **error)
     uint64_t handed_ns = walk_now_ns(queue->walk);
     switch (transport_send(queue->sender, frame->iov, frame->count_iov)) {
     case TRANSPORT_OK:
-        trace_frame(queue, frame, handed_ns);
+        if (queue->walk_step)
+            trace_frame(queue, frame, handed_ns);
         break;
     case TRANSPORT_WAIT:
         return FLUSH_WAIT;

@@ -59,6 +59,15 @@ latency_read(const FaultlineLatency *latency, FaultlineLatency *ret)
 }
 
 uint64_t
+faultline_latency_count_below(const FaultlineLatency *latency, uint64_t limit_ns)
+{
+    uint64_t count = 0;
+    for (unsigned i = 0; i < FAULTLINE_LATENCY_BUCKETS && value_of(i) < limit_ns; i++)
+        count += latency->buckets[i];
+    return count;
+}
+
+uint64_t
 faultline_latency_percentile(const FaultlineLatency *latency, double percent)
 {
     uint64_t count = 0, seen = 0;

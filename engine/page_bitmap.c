@@ -170,6 +170,20 @@ page_bitmap_copy_range(PageBitmap *to, const PageBitmap *from, uint64_t page, ui
 }
 
 uint64_t
+page_bitmap_count_range(const PageBitmap *bitmap, const PageBitmap *without, uint64_t page,
+                        uint64_t end)
+{
+    uint64_t count = 0;
+    for (; page < end; page = next_word(page)) {
+        uint64_t word = load_word(bitmap, page / WORD_BITS) & mask_of(page, end);
+        if (word && without)
+            word &= ~load_word(without, page / WORD_BITS);
+        count += (uint64_t)__builtin_popcountll(word);
+    }
+    return count;
+}
+
+uint64_t
 page_bitmap_or(PageBitmap *bitmap, const uint64_t *words)
 {
     uint64_t count_new = 0;

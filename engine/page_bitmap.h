@@ -45,6 +45,10 @@ uint64_t page_bitmap_next_clear(const PageBitmap *bitmap, uint64_t page, uint64_
 
 uint64_t page_bitmap_count(const PageBitmap *bitmap);
 
+/* Of [page, end): bits that are set, and if `without` is given, clear in it. */
+uint64_t page_bitmap_count_range(const PageBitmap *bitmap, const PageBitmap *without, uint64_t page,
+                                 uint64_t end);
+
 /* Copies count words, from the first one on. */
 void page_bitmap_read(const PageBitmap *bitmap, uint64_t first_word, uint64_t *ret_words,
                       unsigned count);

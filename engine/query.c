@@ -5,6 +5,7 @@
  */
 #include "engine/context.h"
 #include "engine/destination/destination.h"
+#include "engine/figures.h"
 
 static uint64_t
 elapsed_ms(const Progress *progress, bool is_busy)
@@ -51,6 +52,7 @@ read_pages(const Faultline *faultline, FaultlineInfo *info)
         progress_get(&progress->requested_pages) + progress_get(&progress->requested_main_pages);
     info->neighbour_pages = progress_get(&progress->neighbour_pages);
     info->postcopy_requests = progress_get(&progress->postcopy_requests);
+    info->local_faults = progress_get(&progress->local_faults);
 }
 
 static void
@@ -79,13 +81,17 @@ faultline_query(const Faultline *faultline, FaultlineInfo *ret_info)
     read_times(faultline, ret_info);
     read_pages(faultline, ret_info);
     read_rates(faultline, ret_info);
+    uint64_t now_ns = clock_now_ns();
+    Faultline *locked =
+        (Faultline *)faultline; /* only for its lock, and for the marks of queries */
+    figures_read_channels(locked, ret_info, now_ns);
     const Destination *destination = faultline->destination;
     if (destination) {
         ret_info->missing_pages = __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
         if (destination->accounts)
-            account_read(&destination->account, ret_info);
+            account_read(&destination->account, now_ns, ret_info);
     }
-    Faultline *locked = (Faultline *)faultline; /* only for its lock */
+    figures_read_residence(faultline, ret_info, now_ns);
     pthread_mutex_lock(&locked->lock);
     if (faultline->error)
         g_strlcpy(ret_info->error, faultline->error->message, sizeof ret_info->error);

@@ -6,12 +6,32 @@
  *
  * Steps that lie within some hundred ns of another one of the same thread have a number and a name
  * here and are not recorded.
+ *
+ * Beside that each step is a USDT probe, WALK_PROBE(name of the step, block, page, ...), which
+ * anybody may attach to while the process runs (doc/faultline-walk.bt); it is one nop until then.
+ * Without <sys/sdt.h>, or with -DFAULTLINE_NO_PROBES, there are none. Source: the note format of
+ * SystemTap's user space probes, <sys/sdt.h>.
  */
 #ifndef ENGINE_WALK_H
 #define ENGINE_WALK_H
 
 #include "engine/faultline.h"
 #include "engine/role.h"
+
+#if !defined(FAULTLINE_NO_PROBES) && defined(__has_include)
+#if __has_include(<sys/sdt.h>)
+#define SDT_USE_VARIADIC 1
+#include <sys/sdt.h>
+#define WALK_HAS_PROBES 1
+#endif
+#endif
+
+/* Arguments: block (its index), page, and what doc/faultline-walk.bt says of the step. */
+#ifdef WALK_HAS_PROBES
+#define WALK_PROBE(name, ...) STAP_PROBEV(faultline, name, __VA_ARGS__)
+#else
+#define WALK_PROBE(name, ...) ((void)0)
+#endif
 
 /* X(number, NAME, "name", SIDE, "role") */
 #define WALK_LIST(X)                                                                               \

@@ -7,6 +7,7 @@
 #include "kvm/command.h"
 #include "kvm/monitor_words.h"
 #include "kvm/qmp_client.h"
+#include "kvm/watch.h"
 
 #include <stdio.h>
 #include <editline/readline.h>
@@ -202,6 +203,8 @@ monitor_command(int argc, char **argv)
         "Sends monitor commands to the machine whose QMP socket is PATH and prints the\n"
         "answers. Words are one command, as typed in the monitor; several commands are\n"
         "given quoted, each with its own arguments, of which one has a blank in it.\n"
+        "The command watch is this program's own: a picture of the migration, on the whole\n"
+        "terminal until q is typed, or once as text where the output is no terminal.\n"
         "Without COMMAND, lines are read from standard input; at a terminal with history and\n"
         "completion.");
     g_option_context_set_description(
@@ -231,6 +234,8 @@ monitor_command(int argc, char **argv)
                 error->message);
         return EXIT_FAILED;
     }
+    if (rest[1] && g_str_equal(rest[1], "watch") && !rest[2])
+        return watch_run(client, rest[0]);
     if (rest[1])
         return run_words(client, rest + 1);
     return isatty(STDIN_FILENO) ? run_prompt(client) : run_lines(client);

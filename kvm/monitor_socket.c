@@ -93,7 +93,7 @@ static bool
 fail(GError **error, const char *path, const char *reason)
 {
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
-                "opening the QMP socket %s: %s; give another path by --qmp", path, reason);
+                "opening the socket %s: %s; give another address for it", path, reason);
     return false;
 }
 

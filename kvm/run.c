@@ -5,7 +5,9 @@
  * engine's threads are their own affair.
  */
 #include "kvm/command.h"
+#include "kvm/log.h"
 #include "kvm/machine.h"
+#include "kvm/metrics.h"
 #include "kvm/monitor_server.h"
 #include "kvm/run_options.h"
 #include "kvm/verdict_file.h"
@@ -25,16 +27,12 @@ typedef struct Run {
     Faultline *faultline;
     FaultlineMonitor *monitor;
     GPtrArray *servers;
+    MetricsServer *metrics; /* NULL: none */
     GMainLoop *loop;
     bool said_address, said_bad, said_verdict_file;
+    FaultlineStatus said_status;
     int exit_code;
 } Run;
-
-static void
-say(const char *text)
-{
-    fprintf(stderr, "faultline run: %s\n", text);
-}
 
 static void
 quit_run(void *opaque)
@@ -64,6 +62,45 @@ say_address(Run *run)
     run->said_address = true;
 }
 
+static void
+log_status(Run *run, const FaultlineInfo *info)
+{
+    if (info->status == run->said_status)
+        return;
+    run->said_status = info->status;
+    log_say(LOG_INFO, "migration (%s): %s; guest: %s%s%s",
+            info->incoming ? "destination" : "source", faultline_status_name(info->status),
+            faultline_run_state_name(info->run_state), *info->error ? "; " : "", info->error);
+    if (info->status != FAULTLINE_STATUS_COMPLETED)
+        return;
+    log_say(LOG_INFO,
+            "took %" PRIu64 " ms, downtime %.3f ms; pages: precopy %" PRIu64 ", pushed %" PRIu64
+            ", requested %" PRIu64 "; remote faults: %" PRIu64 ", p99 %.1f us",
+            info->total_time_ms, (double)info->downtime_us / 1e3, info->precopy_pages,
+            info->pushed_pages, info->requested_pages, info->latency.count,
+            (double)faultline_latency_percentile(&info->latency, 99) / 1e3);
+}
+
+static void
+log_figures(Run *run)
+{
+    FaultlineInfo info;
+
+    if (!log_wants(LOG_DEBUG))
+        return;
+    faultline_query(run->faultline, &info);
+    if (info.status != FAULTLINE_STATUS_ACTIVE && info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        return;
+    log_say(LOG_DEBUG,
+            "%s: remaining %" PRIu64 " KiB; main %.1f MB/s, urgent %.1f MB/s; pass %" PRIu64
+            ", dirty %" PRIu64 " pages/s; faults %" PRIu64 ", in flight %" PRIu64
+            ", longest waits %.3f ms",
+            faultline_status_name(info.status), info.ram_remaining_bytes / 1024,
+            (double)info.main_bytes_per_s / 1e6, (double)info.urgent_bytes_per_s / 1e6,
+            info.dirty_sync_count, info.dirty_pages_per_s, info.latency.count,
+            info.faults_in_flight, (double)info.longest_stall_ns / 1e6);
+}
+
 static gboolean
 event_came(gint fd, GIOCondition condition, gpointer data)
 {
@@ -75,10 +112,10 @@ event_came(gint fd, GIOCondition condition, gpointer data)
     faultline_monitor_pump(run->monitor);
     say_address(run);
     faultline_query(run->faultline, &info);
+    log_status(run, &info);
     if (info.incoming && info.status == FAULTLINE_STATUS_FAILED && run->exit_code == EXIT_OK &&
         !faultline_monitor_stays_on_error(run->monitor)) {
-        g_autofree char *text = g_strdup_printf("the incoming migration failed: %s", info.error);
-        say(text);
+        log_say(LOG_ERROR, "the incoming migration failed: %s", info.error);
         run->exit_code = EXIT_FAILED;
         g_main_loop_quit(run->loop);
     }
@@ -93,15 +130,15 @@ look_at_verdict(gpointer data)
     const char *verdict = run->kind->verdict(run->machine);
 
     say_address(run);
+    log_figures(run);
     if (verdict && g_str_has_prefix(verdict, "bad") && !run->said_bad) {
-        g_autofree char *text = g_strdup_printf("the guest found a wrong byte: %s", verdict);
-        say(text);
+        log_say(LOG_WARNING, "the guest found a wrong byte: %s", verdict);
         run->said_bad = true;
     }
     if (run->options->verdict &&
         !verdict_file_write(run->options->verdict, verdict ? verdict : "none", &error) &&
         !run->said_verdict_file) {
-        say(error->message);
+        log_say(LOG_WARNING, "%s", error->message);
         run->said_verdict_file = true;
     }
     return G_SOURCE_CONTINUE;
@@ -172,14 +209,14 @@ save_memory(void *opaque, uint64_t address, uint64_t length_bytes, const char *p
     return ram_write_file(blocks, count, address, length_bytes, path, error);
 }
 
-/* Where a socket listens that could choose its port. */
+/* Where a socket listens that could choose its port. Takes name, which may be NULL. */
 static void
-say_server(const MonitorServer *server)
+say_server(const char *kind, char *name)
 {
-    g_autofree char *name = monitor_server_name(server);
     if (name)
-        printf("qmp: listening at %s\n", name);
+        printf("%s: listening at %s\n", kind, name);
     fflush(stdout);
+    g_free(name);
 }
 
 static bool
@@ -196,9 +233,22 @@ open_monitor(Run *run, GError **error)
         if (!server)
             return false;
         g_ptr_array_add(run->servers, server);
-        say_server(server);
+        say_server("qmp", monitor_server_name(server));
     }
     return true;
+}
+
+static bool
+open_metrics(Run *run, GError **error)
+{
+    const RunOptions *options = run->options;
+
+    if (!options->metrics)
+        return true;
+    run->metrics = metrics_server_new(run->faultline, options->name, options->metrics, error);
+    if (run->metrics)
+        say_server("metrics", metrics_server_name(run->metrics));
+    return run->metrics != NULL;
 }
 
 /* The guest starts here, or is waited for. */
@@ -249,15 +299,16 @@ end_lost_guest(Run *run)
     if (pages == 0 || (info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE &&
                        info.status != FAULTLINE_STATUS_POSTCOPY_PAUSED))
         return;
-    g_autofree char *text = g_strdup_printf(
-        "ended while %" G_GUINT64_FORMAT " pages of the guest had not moved: the guest is lost; "
-        "wait for status completed at both sides before you end one",
-        pages);
-    say(text);
+    log_say(LOG_ERROR,
+            "ended while %" G_GUINT64_FORMAT
+            " pages of the guest had not moved: the guest is lost; "
+            "wait for status completed at both sides before you end one",
+            pages);
     run->exit_code = EXIT_FAILED;
     if (!info.incoming)
         return;
     g_ptr_array_set_size(run->servers, 0);
+    g_clear_pointer(&run->metrics, metrics_server_free);
     fflush(NULL);
     _exit(EXIT_FAILED);
 }
@@ -267,6 +318,7 @@ run_clear(Run *run)
 {
     if (run->faultline)
         end_lost_guest(run);
+    g_clear_pointer(&run->metrics, metrics_server_free);
     g_ptr_array_unref(run->servers);
     if (run->monitor)
         faultline_monitor_free(run->monitor);
@@ -289,10 +341,11 @@ run_machine(const RunOptions *options)
         .exit_code = EXIT_OK,
     };
 
-    if (make_faultline(&run, &error) && open_monitor(&run, &error) && begin(&run, &error)) {
+    if (make_faultline(&run, &error) && open_monitor(&run, &error) && open_metrics(&run, &error) &&
+        begin(&run, &error)) {
         loop(&run);
     } else {
-        say(error->message);
+        log_say(LOG_ERROR, "%s", error->message);
         run.exit_code = g_error_matches(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT)
                             ? EXIT_USAGE
                             : EXIT_FAILED;
@@ -309,6 +362,7 @@ run_command(int argc, char **argv)
 
     if (!options)
         return usage_error("run", error->message);
+    log_set_level(options->log_level);
     int exit_code = run_machine(options);
     run_options_free(options);
     return exit_code;

@@ -5,13 +5,13 @@
  * value is left to them.
  */
 #include "kvm/run_options.h"
-#include "kvm/monitor_socket.h"
+#include "kvm/metrics.h"
 
 #include <string.h>
 
 /* What GOption fills; checked afterwards. */
 typedef struct RawOptions {
-    char *memory, *working_set, *write_rate, *guest, *backing, *dirty;
+    char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level;
     char **qmp, **capabilities, **parameters;
     int cpus;
     gboolean paused;
@@ -202,6 +202,27 @@ take_qmp(char **texts, RunOptions *options, GError **error)
 }
 
 static bool
+take_metrics(const RunOptions *options, GError **error)
+{
+    MonitorSocket socket;
+    if (!options->metrics)
+        return true;
+    bool is_good = metrics_address_parse(options->metrics, &socket, error);
+    monitor_socket_clear(&socket);
+    return is_good;
+}
+
+static bool
+take_log_level(const char *text, RunOptions *options, GError **error)
+{
+    options->log_level = LOG_WARNING;
+    return !text || log_level_parse(text, &options->log_level) ||
+           refuse(error,
+                  "--log-level %s: there is no such level; give error, warning, info or debug",
+                  text);
+}
+
+static bool
 serial_is_known(const char *text)
 {
     if (g_str_equal(text, "none") || g_str_equal(text, "stdio"))
@@ -234,7 +255,8 @@ take_raw(const RawOptions *raw, RunOptions *options, GError **error)
         return refuse(error, "\"%s\" belongs to no option; --help lists the options", raw->rest[0]);
     return take_kind(raw->guest, options, error) && take_backing(raw->backing, options, error) &&
            take_dirty(raw->dirty, options, error) && take_memory(raw, options, error) &&
-           take_qmp(raw->qmp, options, error) && take_serial(options, error) &&
+           take_qmp(raw->qmp, options, error) && take_metrics(options, error) &&
+           take_log_level(raw->log_level, options, error) && take_serial(options, error) &&
            take_settings(raw->capabilities, run_options_parse_capability, &options->capabilities,
                          &options->count_capabilities, error) &&
            take_settings(raw->parameters, run_options_parse_parameter, &options->parameters,
@@ -276,6 +298,8 @@ make_context(RawOptions *raw, RunOptions *options)
          "file:PATH|stdio|unix:PATH|none"},
         {"qmp", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->qmp, "control socket; may be repeated",
          "unix:PATH|tcp:HOST:PORT[,connect]"},
+        {"metrics", 0, 0, G_OPTION_ARG_STRING, &options->metrics,
+         "serve figures for Prometheus, at the loopback interface", "unix:PATH|tcp:127.0.0.1:PORT"},
         {"incoming", 0, 0, G_OPTION_ARG_STRING, &options->incoming,
          "wait for a guest; defer: listen when migrate-incoming says so", "URI|defer"},
         {"paused", 0, 0, G_OPTION_ARG_NONE, &raw->paused,
@@ -295,6 +319,8 @@ make_context(RawOptions *raw, RunOptions *options)
          "migration parameter; may be repeated", "NAME=VALUE"},
         {"verdict", 0, 0, G_OPTION_ARG_FILENAME, &options->verdict,
          "write what the guest says of its data there, twice a second", "FILE"},
+        {"log-level", 0, 0, G_OPTION_ARG_STRING, &raw->log_level,
+         "what is said on standard error (warning)", "error|warning|info|debug"},
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->rest, NULL, NULL},
         G_OPTION_ENTRY_NULL,
     };
@@ -308,7 +334,7 @@ make_context(RawOptions *raw, RunOptions *options)
         "in bytes, and with --incoming the address:\n"
         "  ram: ram-low 0x7f2a40000000 0x40000000\n"
         "  incoming: listening at tcp:127.0.0.1:4444\n"
-        "and for each --qmp tcp:HOST:PORT, so that PORT may be 0:\n"
+        "and for --metrics and each --qmp at tcp, so that PORT may be 0:\n"
         "  qmp: listening at tcp:127.0.0.1:4445\n"
         "A machine whose guest has migrated away stays, stopped, until quit.\n\n"
         "Exit codes:\n"
@@ -330,6 +356,7 @@ raw_clear(RawOptions *raw)
     g_free(raw->guest);
     g_free(raw->backing);
     g_free(raw->dirty);
+    g_free(raw->log_level);
     g_strfreev(raw->qmp);
     g_strfreev(raw->capabilities);
     g_strfreev(raw->parameters);
@@ -368,6 +395,7 @@ run_options_free(RunOptions *options)
     g_free(options->boot);
     g_free(options->serial);
     g_strfreev(options->qmp);
+    g_free(options->metrics);
     g_free(options->incoming);
     g_free(options->name);
     g_free(options->verdict);

@@ -6,6 +6,7 @@
 #ifndef KVM_RUN_OPTIONS_H
 #define KVM_RUN_OPTIONS_H
 
+#include "kvm/log.h"
 #include "kvm/machine.h"
 
 /* NAME=on|off of a capability, NAME=VALUE of a parameter. */
@@ -19,10 +20,12 @@ typedef struct RunOptions {
     const MachineKind *kind;
     char *boot, *serial;
     char **qmp;     /* addresses, monitor_socket.h */
+    char *metrics;  /* NULL or an address, metrics.h */
     char *incoming; /* NULL, "defer" or a URI */
     bool paused;
     char *name;
     char *verdict; /* NULL or a path */
+    LogLevel log_level;
     RunSetting *capabilities, *parameters;
     unsigned count_capabilities, count_parameters;
 } RunOptions;

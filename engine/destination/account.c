@@ -5,6 +5,7 @@
  */
 #include "engine/destination/account.h"
 #include "engine/latency.h"
+#include "engine/walk.h"
 
 void
 account_start(FaultAccount *account, const Faultline *faultline)
@@ -18,7 +19,15 @@ account_start(FaultAccount *account, const Faultline *faultline)
             account->threads[count] = (uint32_t)thread;
         }
     }
+    account->vcpu_latency = g_new0(FaultlineLatency, count);
     __atomic_store_n(&account->count_vcpus, count, __ATOMIC_RELEASE);
+}
+
+void
+account_clear(FaultAccount *account)
+{
+    __atomic_store_n(&account->count_vcpus, 0, __ATOMIC_RELEASE);
+    g_clear_pointer(&account->vcpu_latency, g_free);
 }
 
 static int32_t
@@ -60,6 +69,8 @@ account_begin(FaultAccount *account, unsigned block, uint64_t page, uint32_t thr
     *entry = (FaultEntry){
         .block = block, .page = page, .vcpu = find_vcpu(account, thread), .since_ns = now_ns};
     progress_add(&account->count, 1);
+    if (!account->oldest_since_ns)
+        progress_set(&account->oldest_since_ns, now_ns);
     block_vcpu(account, entry->vcpu, now_ns);
 }
 
@@ -68,9 +79,11 @@ close_entry(FaultAccount *account, const FaultEntry *entry, uint64_t now_ns)
 {
     uint64_t latency_ns = now_ns > entry->since_ns ? now_ns - entry->since_ns : 0;
 
+    WALK_PROBE(page_account, entry->block, entry->page, latency_ns, entry->vcpu);
     latency_put(&account->latency, latency_ns);
     if (entry->vcpu >= 0) {
         progress_add(&account->vcpu_faults[entry->vcpu], 1);
+        latency_put(&account->vcpu_latency[entry->vcpu], latency_ns);
     } else {
         progress_add(&account->non_vcpu_faults, 1);
         progress_add(&account->non_vcpu_total_ns, latency_ns);
@@ -78,9 +91,20 @@ close_entry(FaultAccount *account, const FaultEntry *entry, uint64_t now_ns)
     unblock_vcpu(account, entry->vcpu, MAX(now_ns, entry->since_ns));
 }
 
+static uint64_t
+find_oldest(const FaultAccount *account)
+{
+    uint64_t oldest_ns = account->count ? UINT64_MAX : 0;
+    for (uint64_t i = 0; i < account->count; i++)
+        oldest_ns = MIN(oldest_ns, account->entries[i].since_ns);
+    return oldest_ns;
+}
+
 void
 account_end(FaultAccount *account, unsigned block, uint64_t page, uint64_t now_ns)
 {
+    uint64_t count_before = account->count;
+
     for (uint64_t i = 0; i < account->count;) {
         FaultEntry *entry = &account->entries[i];
         if (entry->block != block || entry->page != page) {
@@ -91,12 +115,17 @@ account_end(FaultAccount *account, unsigned block, uint64_t page, uint64_t now_n
         *entry = account->entries[account->count - 1];
         progress_set(&account->count, account->count - 1);
     }
+    if (account->count != count_before)
+        progress_set(&account->oldest_since_ns, find_oldest(account));
 }
 
 void
-account_read(const FaultAccount *account, FaultlineInfo *ret_info)
+account_read(const FaultAccount *account, uint64_t now_ns, FaultlineInfo *ret_info)
 {
+    uint64_t oldest_ns = progress_get(&account->oldest_since_ns);
+
     ret_info->faults_in_flight = progress_get(&account->count);
+    ret_info->longest_stall_ns = oldest_ns && now_ns > oldest_ns ? now_ns - oldest_ns : 0;
     ret_info->blocktime_ns = progress_get(&account->blocktime_ns);
     ret_info->count_vcpus = __atomic_load_n(&account->count_vcpus, __ATOMIC_ACQUIRE);
     for (unsigned i = 0; i < ret_info->count_vcpus; i++) {
@@ -106,4 +135,13 @@ account_read(const FaultAccount *account, FaultlineInfo *ret_info)
     latency_read(&account->latency, &ret_info->latency);
     ret_info->non_vcpu_faults = progress_get(&account->non_vcpu_faults);
     ret_info->non_vcpu_total_ns = progress_get(&account->non_vcpu_total_ns);
+}
+
+bool
+account_read_vcpu(const FaultAccount *account, unsigned vcpu, FaultlineLatency *ret_latency)
+{
+    if (vcpu >= __atomic_load_n(&account->count_vcpus, __ATOMIC_ACQUIRE))
+        return false;
+    latency_read(&account->vcpu_latency[vcpu], ret_latency);
+    return true;
 }

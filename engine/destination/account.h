@@ -18,7 +18,8 @@ typedef struct FaultEntry {
 
 typedef struct FaultAccount {
     FaultEntry entries[ACCOUNT_FAULTS_MAX];
-    uint64_t count; /* atomic: faults in flight */
+    uint64_t count;           /* atomic: faults in flight */
+    uint64_t oldest_since_ns; /* atomic: of them; 0: none */
 
     uint32_t threads[FAULTLINE_VCPUS_MAX]; /* of the vCPUs */
     unsigned count_vcpus;                  /* atomic */
@@ -32,17 +33,22 @@ typedef struct FaultAccount {
     uint64_t blocktime_ns;
     uint64_t vcpu_blocktime_ns[FAULTLINE_VCPUS_MAX];
     uint64_t vcpu_faults[FAULTLINE_VCPUS_MAX];
+    FaultlineLatency *vcpu_latency; /* of each; set before count_vcpus */
     uint64_t non_vcpu_faults, non_vcpu_total_ns;
 } FaultAccount;
 
 /* Learns the vCPUs' thread ids. */
 void account_start(FaultAccount *account, const Faultline *faultline);
+/* Thread: control, when the fault thread has ended. */
+void account_clear(FaultAccount *account);
 /* A thread waits for a host page that has to come from the source. */
 void account_begin(FaultAccount *account, unsigned block, uint64_t page, uint32_t thread,
                    uint64_t now_ns);
 /* The host page is visible: everybody who waited for it runs. */
 void account_end(FaultAccount *account, unsigned block, uint64_t page, uint64_t now_ns);
 /* Thread: any. */
-void account_read(const FaultAccount *account, FaultlineInfo *ret_info);
+void account_read(const FaultAccount *account, uint64_t now_ns, FaultlineInfo *ret_info);
+/* false: there is no such vCPU. Thread: any. */
+bool account_read_vcpu(const FaultAccount *account, unsigned vcpu, FaultlineLatency *ret_latency);
 
 #endif

@@ -135,6 +135,7 @@ destination_free(Destination *destination)
     page_channel_clear(&destination->urgent);
     frame_queue_clear(&destination->out);
     frame_queue_clear(&destination->asking);
+    account_clear(&destination->account);
     g_clear_pointer(&destination->blob, g_byte_array_unref);
     g_clear_pointer(&destination->device.bytes, g_byte_array_unref);
     g_clear_error(&destination->failure);
@@ -454,6 +455,9 @@ destination_listen_step(void *self)
         result = destination->stage(destination, &failure);
     progress_set(&destination->faultline->progress.remaining_bytes,
                  count_missing(destination) * FAULTLINE_PAGE_BYTES);
+    if (destination->receiver)
+        progress_set(&destination->faultline->progress.received_main_bytes,
+                     transport_receiver_count_bytes(destination->receiver));
     switch (result) {
     case STAGE_STAY:
         return STEP_WAIT;

@@ -37,6 +37,7 @@ request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t 
     const char *name = destination->asked == block ? NULL : block->is.name;
     stream_put_request(frame_queue_writer(destination->requests), name, page * FAULTLINE_PAGE_BYTES,
                        (uint32_t)block->is.page_size_bytes);
+    WALK_PROBE(request_send, block->index, page);
     frame_queue_note_page(destination->requests, block, page);
     destination->asked = destination->expected = block;
     destination->expected_page = page;
@@ -56,6 +57,13 @@ destination_note_answer(Destination *destination, uint64_t now_ns)
         destination->count_asked--;
 }
 
+static bool
+show_local(Destination *destination, RamBlock *block, uint64_t page, GError **error)
+{
+    progress_add(&destination->faultline->progress.local_faults, 1);
+    return destination_show_received(block, page, error);
+}
+
 /* Walk 2 and 3 of 12. */
 static bool
 take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GError **error)
@@ -70,15 +78,18 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
         return false;
     }
     page = ram_block_host_page(block, page);
+    WALK_PROBE(fault_read, block->index, page, fault->thread);
+    WALK_PROBE(fault_locate, block->index, page, fault->address);
     walk_step_at(destination->walk, WALK_FAULT_READ, block->index, page, now_ns);
     if (page_bitmap_is_set(block->received, page))
-        return destination_show_received(block, page, error);
+        return show_local(destination, block, page, error);
 
     /* Marked first, then looked again: whoever brings the page marks it received and then looks at
      * this mark, so that one of the two sides makes it visible to who came in between. */
     bool was_requested = page_bitmap_test_and_set(block->requested, page);
+    WALK_PROBE(fault_mark, block->index, page, was_requested);
     if (page_bitmap_is_set(block->received, page))
-        return destination_show_received(block, page, error);
+        return show_local(destination, block, page, error);
     if (destination->accounts)
         account_begin(&destination->account, block->index, page, fault->thread, now_ns);
     if (!was_requested && has_source(destination))
@@ -169,6 +180,8 @@ read_urgent(Destination *destination, GError **error)
             return count != 0;
         ReadResult result = destination_read_record(&destination->urgent_reader,
                                                     &destination->urgent, &record, &length, error);
+        progress_set(&destination->faultline->progress.received_urgent_bytes,
+                     transport_receiver_count_bytes(destination->urgent_receiver));
         if (result == READ_WAIT)
             return count != 0;
         if (result == READ_END && __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE))

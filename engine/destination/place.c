@@ -72,6 +72,7 @@ static bool
 serve_requested(Destination *destination, const PageChannel *channel, RamBlock *block,
                 uint64_t page, GError **error)
 {
+    WALK_PROBE(page_place, block->index, page);
     walk_step(channel->walk, WALK_PAGE_PLACE, block->index, page);
     tell_account(destination, channel, block, page);
     if (channel == &destination->urgent)
@@ -124,8 +125,10 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
         progress_add(&progress->requested_main_pages, count_requested);
         progress_add(&progress->pushed_pages, count - count_requested);
     }
-    if (!__atomic_sub_fetch(&destination->missing_pages, count_new, __ATOMIC_ACQ_REL))
+    if (!__atomic_sub_fetch(&destination->missing_pages, count_new, __ATOMIC_ACQ_REL)) {
+        context_note(destination->faultline, FAULTLINE_MOMENT_RESIDENT);
         destination_notify(destination, &destination->listen);
+    }
     /* Both channels brought it at once, so that neither saw the other's mark before it wrote. */
     return count_new == count || refuse_again(channel, block, page, error);
 }
@@ -172,6 +175,7 @@ static bool
 place_pages(Destination *destination, PageChannel *channel, RamBlock *block, uint64_t page,
             uint64_t count, const uint8_t *bytes, GError **error)
 {
+    WALK_PROBE(page_write, block->index, page, count);
     UffdResult result =
         uffd_place(block->memory, page * FAULTLINE_PAGE_BYTES, count * FAULTLINE_PAGE_BYTES, bytes);
     return check_result(result, block, page, error) &&
@@ -345,8 +349,10 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
     ComingRun *coming = &channel->coming;
 
     /* What follows a run's head is noted with it. */
-    bool is_noted = channel == &destination->urgent && channel->walk && !coming->count;
-    for (uint64_t i = 0; is_noted && i < record->count_pages; i++)
+    bool is_noted = channel == &destination->urgent && !coming->count;
+    if (is_noted)
+        WALK_PROBE(reply_receive, block->index, page, record->count_pages);
+    for (uint64_t i = 0; is_noted && channel->walk && i < record->count_pages; i++)
         walk_step(channel->walk, WALK_REPLY_RECEIVE, block->index, page + i);
     if (record->flag == STREAM_RAM_PAGE && !record->page)
         return begin_run(destination, channel, block, page, record->count_pages, error);

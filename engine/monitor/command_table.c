@@ -80,6 +80,11 @@ static const Argument arguments_human_monitor_command[] = {
     {NULL, 0, false},
 };
 
+static const Argument arguments_memory_map[] = {
+    {"cells", ARGUMENT_INTEGER, true},
+    {NULL, 0, false},
+};
+
 const Command command_table[] = {
     {.name = "qmp_capabilities", .arguments = arguments_negotiate, .negotiation = true},
     {.name = "query-version",
@@ -115,6 +120,7 @@ const Command command_table[] = {
      .typed_synopsis = "",
      .help = "status and figures of the migration",
      .run_typed = hmp_info_migrate},
+    {.name = "x-query-memory-map", .arguments = arguments_memory_map, .run = map_query_run},
     {.name = "query-migrate-capabilities",
      .run = migrate_query_capabilities_run,
      .typed = "info migrate_capabilities",

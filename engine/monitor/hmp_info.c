@@ -15,6 +15,9 @@ hmp_info_migrate(FaultlineMonitor *monitor, const Command *command, char **words
     faultline_query(monitor->faultline, info);
     g_autofree char *listening = faultline_incoming_address(monitor->faultline);
     info_migrate_render(info, listening, output);
+    g_autofree FaultlineLatency *latency = g_new(FaultlineLatency, 1);
+    for (unsigned i = 0; faultline_query_vcpu(monitor->faultline, i, latency); i++)
+        info_vcpu_render(i, latency, output);
     return true;
 }
 

@@ -63,8 +63,40 @@ render_ways(const FaultlineInfo *info, GString *output)
                            info->pushed_pages, info->requested_pages, info->neighbour_pages,
                            info->zero_pages);
     if (info->incoming)
-        g_string_append_printf(output, "pages missing: %" G_GUINT64_FORMAT "\n",
-                               info->missing_pages);
+        g_string_append_printf(output,
+                               "pages missing: %" G_GUINT64_FORMAT
+                               "; faults on pages that were here: %" G_GUINT64_FORMAT "\n",
+                               info->missing_pages, info->local_faults);
+}
+
+static void
+render_channels(const FaultlineInfo *info, GString *output)
+{
+    const struct {
+        const char *name;
+        uint64_t bytes, bytes_per_s;
+    } rows[] = {
+        {"main", info->main_bytes, info->main_bytes_per_s},
+        {"urgent", info->urgent_bytes, info->urgent_bytes_per_s},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
+        g_string_append_printf(output, "%s channel: %" G_GUINT64_FORMAT " KiB, %.2f mbps\n",
+                               rows[i].name, rows[i].bytes / 1024,
+                               (double)rows[i].bytes_per_s * 8 / 1e6);
+}
+
+static void
+render_residence(const FaultlineInfo *info, GString *output)
+{
+    if (!info->moment_ns[FAULTLINE_MOMENT_RUNNING])
+        return;
+    g_string_append_printf(output, "time to resident: %.3f ms%s",
+                           (double)info->resident_time_us / 1e3,
+                           info->missing_pages ? " so far" : "");
+    if (info->missing_pages && info->expected_resident_ms != UINT64_MAX)
+        g_string_append_printf(output, ", expected %" G_GUINT64_FORMAT " ms",
+                               info->expected_resident_ms);
+    g_string_append_c(output, '\n');
 }
 
 static void
@@ -88,15 +120,17 @@ static void
 render_faults(const FaultlineInfo *info, GString *output)
 {
     const FaultlineLatency *latency = &info->latency;
-    if (latency->count == 0)
+    if (latency->count == 0 && info->faults_in_flight == 0)
         return;
-    g_string_append_printf(
-        output, "remote faults: %" G_GUINT64_FORMAT ", in flight %" G_GUINT64_FORMAT "\n",
-        latency->count, info->faults_in_flight);
+    g_string_append_printf(output,
+                           "remote faults: %" G_GUINT64_FORMAT ", in flight %" G_GUINT64_FORMAT
+                           ", longest waits %.3f ms\n",
+                           latency->count, info->faults_in_flight,
+                           (double)info->longest_stall_ns / 1e6);
     g_string_append_printf(output,
                            "fault latency: mean %.1f us, p50 %.1f, p90 %.1f, p99 %.1f, p99.9 %.1f, "
                            "max %.1f\n",
-                           (double)latency->total_ns / (double)latency->count / 1e3,
+                           (double)latency->total_ns / (double)MAX(latency->count, 1) / 1e3,
                            (double)faultline_latency_percentile(latency, 50) / 1e3,
                            (double)faultline_latency_percentile(latency, 90) / 1e3,
                            (double)faultline_latency_percentile(latency, 99) / 1e3,
@@ -132,5 +166,19 @@ info_migrate_render(const FaultlineInfo *info, const char *listening, GString *o
         render_ram(info, output);
     }
     render_ways(info, output);
+    render_channels(info, output);
+    if (info->incoming)
+        render_residence(info, output);
     render_faults(info, output);
+}
+
+void
+info_vcpu_render(unsigned index, const FaultlineLatency *latency, GString *output)
+{
+    g_string_append_printf(
+        output,
+        "vcpu %u: faults %" G_GUINT64_FORMAT ", p50 %.1f us, p99 %.1f, p99.9 %.1f, max %.1f\n",
+        index, latency->count, (double)faultline_latency_percentile(latency, 50) / 1e3,
+        (double)faultline_latency_percentile(latency, 99) / 1e3,
+        (double)faultline_latency_percentile(latency, 99.9) / 1e3, (double)latency->max_ns / 1e3);
 }

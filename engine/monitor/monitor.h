@@ -197,6 +197,8 @@ void query_latency_distribution(const FaultlineLatency *latency,
 
 /* `info migrate`. listening: address or NULL. */
 void info_migrate_render(const FaultlineInfo *info, const char *listening, GString *output);
+/* One line behind it for a vCPU. */
+void info_vcpu_render(unsigned index, const FaultlineLatency *latency, GString *output);
 
 #define COMMAND_TYPED(name)                                                                        \
     bool name(FaultlineMonitor *monitor, const Command *command, char **words, GString *output,    \
@@ -229,6 +231,12 @@ bool hmp_refuse(GError **error, const char *text);
 COMMAND_RUN(rate_calc_run);
 COMMAND_RUN(rate_query_run);
 uint64_t rate_mib_per_s(const FaultlineDirtyRate *rate);
+
+/* ---- map_command.c ----------------------------------------------------------------------------
+ */
+
+/* {"cells": [[pages, left, waiting], ...]}, as in FaultlineMapCell; empty when there is no map. */
+COMMAND_RUN(map_query_run);
 
 /* ---- fds.c: descriptors that clients hand over ------------------------------------------------
  */

@@ -100,20 +100,13 @@ void
 query_latency_distribution(const FaultlineLatency *latency,
                            uint64_t ret_counts[QUERY_LATENCY_COUNTS])
 {
-    /* What a bucket stands for is the histogram's secret: ask one that holds that bucket alone. */
-    g_autofree FaultlineLatency *one = g_new0(FaultlineLatency, 1);
-    one->count = 1;
-    one->max_ns = UINT64_MAX;
-    for (unsigned i = 0; i < QUERY_LATENCY_COUNTS; i++)
-        ret_counts[i] = 0;
-    for (unsigned i = 0; i < FAULTLINE_LATENCY_BUCKETS; i++) {
-        if (latency->buckets[i] == 0)
-            continue;
-        one->buckets[i] = 1;
-        uint64_t value_us = faultline_latency_percentile(one, 100) / NS_PER_US;
-        one->buckets[i] = 0;
-        unsigned octave = value_us < 2 ? 0 : 63u - (unsigned)__builtin_clzll(value_us);
-        ret_counts[MIN(octave, QUERY_LATENCY_COUNTS - 1)] += latency->buckets[i];
+    uint64_t before = 0;
+    for (unsigned i = 0; i < QUERY_LATENCY_COUNTS; i++) {
+        uint64_t limit_ns = (UINT64_C(2) << i) * NS_PER_US;
+        bool is_last = i == QUERY_LATENCY_COUNTS - 1;
+        uint64_t below = faultline_latency_count_below(latency, is_last ? UINT64_MAX : limit_ns);
+        ret_counts[i] = below - before;
+        before = below;
     }
 }
 
@@ -157,10 +150,21 @@ add_moments(JsonObject *object, const FaultlineInfo *info)
     json_object_set_object_member(object, "switch-over-ns", moments);
 }
 
+static void
+set_latency(JsonObject *object, const FaultlineLatency *latency)
+{
+    set_count(object, "faults", latency->count);
+    set_count(object, "fault-mean-ns", mean(latency->total_ns, latency->count));
+    set_count(object, "fault-p50-ns", faultline_latency_percentile(latency, 50));
+    set_count(object, "fault-p90-ns", faultline_latency_percentile(latency, 90));
+    set_count(object, "fault-p99-ns", faultline_latency_percentile(latency, 99));
+    set_count(object, "fault-p999-ns", faultline_latency_percentile(latency, 99.9));
+    set_count(object, "fault-max-ns", latency->max_ns);
+}
+
 static JsonObject *
 faultline_object(const FaultlineInfo *info)
 {
-    const FaultlineLatency *latency = &info->latency;
     const struct {
         const char *name;
         uint64_t value;
@@ -171,21 +175,25 @@ faultline_object(const FaultlineInfo *info)
         {"neighbour-pages", info->neighbour_pages},
         {"zero-pages", info->zero_pages},
         {"missing-pages", info->missing_pages},
+        {"local-faults", info->local_faults},
+        {"main-bytes", info->main_bytes},
+        {"urgent-bytes", info->urgent_bytes},
+        {"main-bytes-per-second", info->main_bytes_per_s},
+        {"urgent-bytes-per-second", info->urgent_bytes_per_s},
+        {"resident-us", info->resident_time_us},
+        {"expected-resident-ms", info->expected_resident_ms},
         {"downtime-us", info->downtime_us},
-        {"faults", latency->count},
         {"faults-in-flight", info->faults_in_flight},
-        {"fault-mean-ns", mean(latency->total_ns, latency->count)},
-        {"fault-p50-ns", faultline_latency_percentile(latency, 50)},
-        {"fault-p90-ns", faultline_latency_percentile(latency, 90)},
-        {"fault-p99-ns", faultline_latency_percentile(latency, 99)},
-        {"fault-p999-ns", faultline_latency_percentile(latency, 99.9)},
-        {"fault-max-ns", latency->max_ns},
+        {"longest-stall-ns", info->longest_stall_ns},
+        {"blocktime-ns", info->blocktime_ns},
     };
     JsonObject *object = json_object_new();
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
         set_count(object, rows[i].name, rows[i].value);
-    set_distribution(object, "fault-histogram", latency);
+    set_latency(object, &info->latency);
+    set_distribution(object, "fault-histogram", &info->latency);
     add_moments(object, info);
+    json_object_set_string_member(object, "side", info->incoming ? "destination" : "source");
     json_object_set_string_member(object, "run-state", faultline_run_state_name(info->run_state));
     return object;
 }
@@ -231,6 +239,21 @@ query_migrate_reply(const FaultlineInfo *info, bool has_blocktime, const char *l
     return node;
 }
 
+/* Each vCPU's own faults, while it runs as well as afterwards. */
+static void
+add_vcpus(FaultlineMonitor *monitor, JsonObject *object, const FaultlineInfo *info)
+{
+    g_autofree FaultlineLatency *latency = g_new(FaultlineLatency, 1);
+    JsonArray *list = json_array_new();
+    for (unsigned i = 0; faultline_query_vcpu(monitor->faultline, i, latency); i++) {
+        JsonObject *vcpu = json_object_new();
+        set_count(vcpu, "blocktime-ns", info->vcpu_blocktime_ns[i]);
+        set_latency(vcpu, latency);
+        json_array_add_object_element(list, vcpu);
+    }
+    json_object_set_array_member(object, "vcpus", list);
+}
+
 JsonNode *
 query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
@@ -239,5 +262,9 @@ query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
     faultline_query(monitor->faultline, info);
     g_autofree char *listening = faultline_incoming_address(monitor->faultline);
     bool has_blocktime = faultline_get_capability(monitor->faultline, "postcopy-blocktime");
-    return query_migrate_reply(info, has_blocktime, listening);
+    JsonNode *reply = query_migrate_reply(info, has_blocktime, listening);
+    JsonObject *members = json_node_get_object(reply);
+    if (info->incoming && json_object_has_member(members, "faultline"))
+        add_vcpus(monitor, json_object_get_object_member(members, "faultline"), info);
+    return reply;
 }

@@ -69,6 +69,7 @@ put_sending(Source *source)
     while (source->sending_page < source->sending_end) {
         if (!frame_queue_has_room(&source->urgent))
             return false;
+        WALK_PROBE(page_borrow, source->sending->index, source->sending_page);
         frame_queue_put_page(&source->urgent, source->sending, source->sending_page++);
     }
     source->sending = NULL;
@@ -100,6 +101,7 @@ put_asked(Source *source)
             source->asking = NULL;
         if (!source_claim(block, page))
             continue;
+        WALK_PROBE(page_claim, block->index, page);
         walk_step(source->urgent.walk, WALK_PAGE_CLAIM, block->index, page);
         source->answered_pages += block->host_pages;
         source_put_claimed(source, block, page);
@@ -172,6 +174,7 @@ take_request(Source *source, const StreamReturn *message)
 
     uint64_t page = message->start / FAULTLINE_PAGE_BYTES;
     uint64_t end = page + message->length / FAULTLINE_PAGE_BYTES;
+    WALK_PROBE(request_receive, block->index, page, end - page);
     walk_step(source->urgent.walk, WALK_REQUEST_RECEIVE, block->index, page);
     source->noted[source->count_noted++] = (SourceRequest){.block = block->index, .page = page};
     if (source->is_mute)

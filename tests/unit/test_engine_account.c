@@ -10,6 +10,8 @@
 #include <cmocka.h>
 #include <string.h>
 
+#define NOW_NS 100000u /* when the figures are read */
+
 static const pid_t vcpus[] = {101, 102, 103};
 
 static pid_t
@@ -36,11 +38,18 @@ fixture_new(unsigned count_vcpus)
     return fixture;
 }
 
+static void
+fixture_free(Fixture *fixture)
+{
+    account_clear(&fixture->account);
+    g_free(fixture);
+}
+
 static const FaultlineInfo *
 read_info(Fixture *fixture)
 {
     memset(&fixture->info, 0, sizeof fixture->info);
-    account_read(&fixture->account, &fixture->info);
+    account_read(&fixture->account, NOW_NS, &fixture->info);
     return &fixture->info;
 }
 
@@ -64,7 +73,7 @@ one_vcpu_waits_and_its_time_is_told(void **state)
     assert_int_equal(info->latency.max_ns, 600);
     assert_int_equal(info->non_vcpu_faults, 0);
     assert_int_equal(info->blocktime_ns, 0); /* the other one ran */
-    g_free(fixture);
+    fixture_free(fixture);
 }
 
 static void
@@ -89,7 +98,7 @@ all_vcpus_blocked_at_once_counts_their_overlap(void **state)
     assert_int_equal(info->vcpu_faults[1], 2);
     assert_int_equal(info->latency.count, 4);
     assert_int_equal(info->latency.total_ns, 540 + 300 + 350 + 300);
-    g_free(fixture);
+    fixture_free(fixture);
 }
 
 static void
@@ -108,7 +117,7 @@ overlapping_faults_of_one_vcpu_count_its_time_once(void **state)
     assert_int_equal(info->vcpu_faults[0], 2);
     assert_int_equal(info->blocktime_ns, 300);
     assert_int_equal(info->latency.total_ns, 200 + 250);
-    g_free(fixture);
+    fixture_free(fixture);
 }
 
 static void
@@ -133,7 +142,7 @@ two_threads_on_one_page_end_together(void **state)
     assert_int_equal(info->vcpu_blocktime_ns[1], 0); /* waits on */
     account_end(&fixture->account, 1, 5, 160);
     assert_int_equal(read_info(fixture)->vcpu_blocktime_ns[1], 100);
-    g_free(fixture);
+    fixture_free(fixture);
 }
 
 static void
@@ -149,7 +158,7 @@ other_threads_only_touch_no_vcpu_figure(void **state)
     assert_int_equal(info->non_vcpu_faults, 1);
     assert_int_equal(info->non_vcpu_total_ns, 3000);
     assert_int_equal(info->blocktime_ns, 0);
-    g_free(fixture);
+    fixture_free(fixture);
 }
 
 static void
@@ -164,7 +173,7 @@ end_of_a_page_nobody_waits_for_changes_nothing(void **state)
     const FaultlineInfo *info = read_info(fixture);
     assert_int_equal(info->faults_in_flight, 1);
     assert_int_equal(info->latency.count, 0);
-    g_free(fixture);
+    fixture_free(fixture);
 }
 
 static void
@@ -182,7 +191,7 @@ clock_that_stands_still_gives_no_negative_time(void **state)
     assert_int_equal(info->latency.max_ns, 0);
     assert_int_equal(info->vcpu_blocktime_ns[0], 0);
     assert_int_equal(info->blocktime_ns, 0);
-    g_free(fixture);
+    fixture_free(fixture);
 }
 
 static void
@@ -210,7 +219,7 @@ table_full_drops_the_next_and_goes_on_after(void **state)
     assert_int_equal(info->vcpu_faults[0], 1);
     assert_int_equal(info->vcpu_blocktime_ns[0], 1000);
     assert_int_equal(info->latency.count, ACCOUNT_FAULTS_MAX + 1);
-    g_free(fixture);
+    fixture_free(fixture);
 }
 
 static pid_t
@@ -236,7 +245,47 @@ more_vcpus_than_the_table_holds_are_not_vcpus(void **state)
     assert_int_equal(info->count_vcpus, FAULTLINE_VCPUS_MAX);
     assert_int_equal(info->vcpu_faults[FAULTLINE_VCPUS_MAX - 1], 1);
     assert_int_equal(info->non_vcpu_faults, 1);
-    g_free(fixture);
+    fixture_free(fixture);
+}
+
+static void
+longest_stall_is_the_oldest_of_those_that_wait(void **state)
+{
+    Fixture *fixture = fixture_new(2);
+    (void)state;
+
+    assert_int_equal(read_info(fixture)->longest_stall_ns, 0);
+    account_begin(&fixture->account, 0, 1, 101, NOW_NS - 500);
+    account_begin(&fixture->account, 0, 2, 102, NOW_NS - 300);
+    assert_int_equal(read_info(fixture)->longest_stall_ns, 500);
+    account_end(&fixture->account, 0, 1, NOW_NS - 100);
+    assert_int_equal(read_info(fixture)->longest_stall_ns, 300);
+    account_begin(&fixture->account, 0, 3, 101, NOW_NS - 50);
+    account_end(&fixture->account, 0, 2, NOW_NS);
+    assert_int_equal(read_info(fixture)->longest_stall_ns, 50);
+    account_end(&fixture->account, 0, 3, NOW_NS);
+    assert_int_equal(read_info(fixture)->longest_stall_ns, 0);
+    fixture_free(fixture);
+}
+
+static void
+latency_of_each_vcpu_is_its_own(void **state)
+{
+    Fixture *fixture = fixture_new(2);
+    g_autofree FaultlineLatency *latency = g_new0(FaultlineLatency, 1);
+    (void)state;
+
+    account_begin(&fixture->account, 0, 1, 102, 100);
+    account_begin(&fixture->account, 0, 2, 777, 100); /* no vCPU */
+    account_end(&fixture->account, 0, 1, 400);
+    account_end(&fixture->account, 0, 2, 900);
+    assert_true(account_read_vcpu(&fixture->account, 0, latency));
+    assert_int_equal(latency->count, 0);
+    assert_true(account_read_vcpu(&fixture->account, 1, latency));
+    assert_int_equal(latency->count, 1);
+    assert_int_equal(latency->max_ns, 300);
+    assert_false(account_read_vcpu(&fixture->account, 2, latency));
+    fixture_free(fixture);
 }
 
 int
@@ -252,6 +301,8 @@ main(void)
         cmocka_unit_test(clock_that_stands_still_gives_no_negative_time),
         cmocka_unit_test(table_full_drops_the_next_and_goes_on_after),
         cmocka_unit_test(more_vcpus_than_the_table_holds_are_not_vcpus),
+        cmocka_unit_test(longest_stall_is_the_oldest_of_those_that_wait),
+        cmocka_unit_test(latency_of_each_vcpu_is_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

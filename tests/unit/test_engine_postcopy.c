@@ -88,6 +88,9 @@ expect_postcopy_figures(const ToyMove *move, bool has_slow_push)
     assert_int_equal(source.precopy_pages + source.pushed_pages + source.requested_pages +
                          source.neighbour_pages,
                      source.normal_pages + source.zero_pages);
+    assert_true(destination.main_bytes > 0);
+    assert_int_equal(destination.urgent_bytes > 0, source.urgent_bytes > 0);
+    assert_true(destination.moment_ns[FAULTLINE_MOMENT_RESIDENT] != 0);
     assert_int_equal(destination.precopy_pages + destination.pushed_pages +
                          destination.requested_pages + destination.neighbour_pages,
                      destination.normal_pages + destination.zero_pages);

@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include <string.h>
 
 static void
@@ -114,7 +115,8 @@ parse_whole_line_fills_everything(void **state)
     RunOptions *options =
         parse("--memory 1G --cpus 4 --guest threads --backing private --dirty ring --qmp unix:/a "
               "--qmp unix:/b --incoming defer --paused --name n --working-set 64M --write-rate 9 "
-              "--capability a=on --capability b=off --parameter p=3 --verdict /v --serial file:/s",
+              "--capability a=on --capability b=off --parameter p=3 --verdict /v --serial file:/s "
+              "--metrics tcp:127.0.0.1:9 --log-level debug",
               &error);
     (void)state;
 
@@ -135,6 +137,8 @@ parse_whole_line_fills_everything(void **state)
     assert_true(options->paused);
     assert_string_equal(options->name, "n");
     assert_string_equal(options->verdict, "/v");
+    assert_string_equal(options->metrics, "tcp:127.0.0.1:9");
+    assert_int_equal(options->log_level, LOG_DEBUG);
     assert_int_equal(options->count_capabilities, 2);
     assert_string_equal(options->capabilities[1].name, "b");
     assert_int_equal(options->count_parameters, 1);
@@ -155,6 +159,8 @@ parse_short_line_has_presets(void **state)
     assert_false(options->machine.dirty_ring);
     assert_string_equal(options->machine.serial, "none");
     assert_null(options->machine.boot);
+    assert_null(options->metrics);
+    assert_int_equal(options->log_level, LOG_WARNING);
     run_options_free(options);
 }
 
@@ -186,6 +192,9 @@ parse_wrong_line_names_the_option(void **state)
         {"--memory 1G --write-rate -5", "--write-rate"},
         {"--memory 1G --capability a", "--capability a"},
         {"--memory 1G --parameter a=b", "--parameter a"},
+        {"--memory 1G --metrics tcp:10.0.0.1:9", "--metrics tcp:10.0.0.1:9"},
+        {"--memory 1G --metrics unix:/a,connect", "--metrics unix:/a,connect"},
+        {"--memory 1G --log-level loud", "--log-level loud"},
         {"--memory 1G --nothing", "nothing"},
         {"--memory 1G word", "word"},
     };
@@ -201,6 +210,38 @@ parse_wrong_line_names_the_option(void **state)
     }
 }
 
+/* One line of each level, with log level `level`; what was written (g_free). */
+static char *
+said_at(LogLevel level)
+{
+    char *text = NULL;
+    size_t length;
+    FILE *stream = open_memstream(&text, &length);
+    FILE *before = stderr;
+
+    stderr = stream;
+    log_set_level(level);
+    for (unsigned i = 0; i < LOG_LEVEL_COUNT; i++)
+        log_say((LogLevel)i, "line %u", i);
+    stderr = before;
+    log_set_level(LOG_WARNING);
+    fclose(stream);
+    return text;
+}
+
+static void
+log_says_its_level_and_those_below(void **state)
+{
+    (void)state;
+    for (unsigned level = 0; level < LOG_LEVEL_COUNT; level++) {
+        g_autofree char *text = said_at((LogLevel)level);
+        g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+        assert_int_equal(g_strv_length(lines), level + 2); /* an empty one behind the last */
+        g_autofree char *last = g_strdup_printf("faultline run: line %u", level);
+        assert_string_equal(lines[level], last);
+    }
+}
+
 int
 main(void)
 {
@@ -212,6 +253,7 @@ main(void)
         cmocka_unit_test(parse_whole_line_fills_everything),
         cmocka_unit_test(parse_short_line_has_presets),
         cmocka_unit_test(parse_wrong_line_names_the_option),
+        cmocka_unit_test(log_says_its_level_and_those_below),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

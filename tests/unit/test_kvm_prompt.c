@@ -15,7 +15,7 @@
 int
 usage_error(const char *command, const char *reason)
 {
-    fprintf(stderr, "%s: %s\n", command, reason);
+    fprintf(stderr, "%s: %s\n", command ? command : "", reason);
     return EXIT_USAGE;
 }
 

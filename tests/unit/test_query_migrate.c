@@ -217,7 +217,8 @@ info_migrate_of_a_destination_shows_latency_percentiles(void **state)
     g_autoptr(GString) output = g_string_new(NULL);
     info_migrate_render(info, NULL, output);
     assert_non_null(strstr(output->str, "Migration status: completed (destination)\n"));
-    assert_non_null(strstr(output->str, "remote faults: 100, in flight 0\n"));
+    assert_non_null(
+        strstr(output->str, "remote faults: 100, in flight 0, longest waits 0.000 ms\n"));
     assert_non_null(strstr(output->str, "max 5000.0"));
     assert_non_null(strstr(output->str, "64 ..      128 us: 99\n"));
     assert_non_null(strstr(output->str, "blocktime: 2.500 ms; of each vcpu: 9.000 0.000 ms\n"));
