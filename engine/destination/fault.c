@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The fault role: page faults become requests, replies on the urgent channel become pages. Also
- * sends what the others have for the source. It never touches guest memory through the guest
+ * The fault role: page faults become requests (on the urgent channel where the source agreed, else
+ * on the main one), replies on the urgent channel become pages. Also sends what the others have for
+ * the source, on the main one. It never touches guest memory through the guest
  * mapping and takes no lock that a vCPU may hold. Walk 1 to 4 and 9 to 12 of 12.
  */
 #include "engine/destination/destination.h"

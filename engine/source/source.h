@@ -4,7 +4,8 @@
  *
  * Two roles. `migration` goes through the stages below, one after the other, each a function that
  * is called until it says that the next one may begin; it alone sends on the main channel and moves
- * the phase. `request` reads the return path and answers page requests on the urgent channel.
+ * the phase. `request` reads the return path and answers page requests on the urgent channel,
+ * where, between faultlines, they come in as well.
  *
  *   connect    main channel connects; request may read the return path from here on
  *   open       header, configuration, hello, ADVISE, ram START; dirty log on
