@@ -56,6 +56,10 @@ typedef enum {
 #define PARAMETER_LIST(X)                                                                          \
     X(MAX_BANDWIDTH, "max-bandwidth", 134217728, 0, INT64_MAX, "bytes/s",                          \
       "limit in precopy, 0: none", SIZE, SOURCE, false)                                            \
+    X(HEARTBEAT_TIMEOUT, "heartbeat-timeout", 5000, 0, 60000, "ms",                                \
+      "a connection on which nothing comes for so long is broken, between faultlines; the "        \
+      "source's holds for both, 0 at either: wait for ever",                                       \
+      INTEGER, EACH, false)                                                                        \
     X(MAX_POSTCOPY_BANDWIDTH, "max-postcopy-bandwidth", 0, 0, INT64_MAX, "bytes/s",                \
       "limit of background pages in postcopy, 0: none", SIZE, SOURCE, false)                       \
     X(DOWNTIME_LIMIT, "downtime-limit", 300, 0, 2000000, "ms",                                     \

@@ -90,6 +90,14 @@ destination_answer_ping(Destination *destination, uint32_t value)
             destination_set_flag(&destination->urgent.takes_runs);
         }
         value |= STREAM_HELLO_ANSWER;
+    } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_BEAT &&
+               (destination->features & STREAM_FEATURE_HEARTBEAT)) {
+        uint32_t none = 0;
+        __atomic_compare_exchange_n(&destination->heartbeat_ms, &none, value & ~STREAM_HELLO_MASK,
+                                    false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+        if (!none)
+            destination_notify(destination, &destination->fault);
+        return true;
     }
     return destination_post(destination, STREAM_RETURN_PONG, value);
 }

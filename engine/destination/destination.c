@@ -6,6 +6,7 @@
 #include "engine/destination/destination.h"
 #include "engine/error.h"
 
+#define BUSY_STEPS      16u /* without a look at the clock */
 #define NS_PER_S        1000000000ull
 #define DRAIN_BYTES_MAX (64u << 20)    /* of a description that nobody reads */
 #define LEAVE_NS        (2 * NS_PER_S) /* how long a source may take to close, or to take a SHUT */
@@ -453,6 +454,10 @@ destination_listen_step(void *self)
     StageResult result = STAGE_FAILED;
     if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
+    bool looks =
+        result == STAGE_STAY || (result == STAGE_AGAIN && ++destination->count_busy >= BUSY_STEPS);
+    if (looks && !destination_listen_to_main(destination, &failure))
+        result = STAGE_FAILED;
     progress_set(&destination->faultline->progress.remaining_bytes,
                  count_missing(destination) * FAULTLINE_PAGE_BYTES);
     if (destination->receiver)

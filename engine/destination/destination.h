@@ -35,6 +35,7 @@
 #include "engine/context.h"
 #include "engine/destination/account.h"
 #include "engine/frame.h"
+#include "engine/heartbeat.h"
 #include "engine/reader.h"
 
 /* X(name): states of an incoming postcopy, in QEMU's order. */
@@ -126,6 +127,9 @@ struct Destination {
     DeviceLoad device;
     GError *failure;  /* why it is failing or paused */
     int latency_hold; /* during postcopy; -1: none */
+    Heartbeat listening;
+    Pulse main_heard;
+    unsigned count_busy; /* steps since the clock was looked at */
 
     /* package thread, before package_ready: where it warms memory */
     unsigned warm_block;
@@ -155,6 +159,9 @@ struct Destination {
     uint64_t expected_page;
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
+    Heartbeat beating;
+    Pulse main_sent, urgent_sent, urgent_heard;
+    unsigned count_working; /* steps since the clock was looked at */
 
     /* shared: under mailbox_lock: listen and package put, fault takes. No other lock inside. */
     pthread_mutex_t mailbox_lock;
@@ -169,6 +176,7 @@ struct Destination {
     unsigned postcopy; /* PostcopyState: moved by listen up to LISTENING, then by package, END by
                           listen */
     uint64_t missing_pages; /* not received */
+    uint32_t heartbeat_ms;  /* set once by whoever takes the source's first beat; 0: none came */
 
     /* shared: set once with release by the role named, read with acquire by the others */
     TransportLink *fault_link, *fault_urgent_link; /* listen; references of the fault role's */
@@ -287,6 +295,11 @@ bool destination_flush_run(Destination *destination, PageChannel *channel, GErro
 bool destination_show_received(RamBlock *block, uint64_t page, GError **error);
 /* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
 bool destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error);
+
+/* Looks of heartbeat.h (pulse.c). listen_to_main, by the listen role: false: it hangs. beat, by the
+ * fault role, while there is a source: beats, and sets error when the urgent channel hangs. */
+bool destination_listen_to_main(Destination *destination, GError **error);
+void destination_beat(Destination *destination, GError **error);
 
 /* A page that somebody asked for has come. Thread: fault. */
 void destination_note_answer(Destination *destination, uint64_t now_ns);

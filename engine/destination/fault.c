@@ -9,6 +9,7 @@
 
 #define FAULTS_BATCH  16u
 #define RECORDS_BATCH 64u
+#define BUSY_STEPS    64u /* without a look at the clock */
 
 static void
 fail(Destination *destination, GError *error)
@@ -141,7 +142,7 @@ static bool
 take_urgent_record(Destination *destination, const StreamRecord *record, GError **error)
 {
     if (record->flag == STREAM_RAM_EOS)
-        return true; /* how older sources end this channel */
+        return true; /* a beat, or how older sources end this channel */
     if (record->flag != STREAM_RAM_PAGE && record->flag != STREAM_RAM_ZERO) {
         g_propagate_error(error, destination_peer_error("load ram: flags 0x%x have no place on the "
                                                         "urgent channel",
@@ -193,7 +194,7 @@ read_urgent(Destination *destination, GError **error)
             return true;
         }
         reader_consume(&destination->urgent_reader, length);
-        if (looks_again(destination))
+        if (record.flag != STREAM_RAM_EOS && looks_again(destination))
             break;
     }
     return true;
@@ -283,10 +284,11 @@ attach(Destination *destination, GError **error)
         destination->is_watching = true;
         thread_set_urgency(URGENCY_URGENT, 0);
         destination->requests = &destination->out;
-        if (urgent && (destination->features & STREAM_FEATURE_URGENT_REQUESTS)) {
+        if (urgent &&
+            (destination->features & (STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT)))
             destination->asking.sender = transport_sender_new(ring, urgent);
+        if (urgent && (destination->features & STREAM_FEATURE_URGENT_REQUESTS))
             destination->requests = &destination->asking;
-        }
         account_start(&destination->account, destination->faultline);
         if (!transport_ring_watch(ring, uffd_fd(destination->uffd), &destination->has_faults,
                                   error))
@@ -366,6 +368,9 @@ destination_fault_step(void *self)
         expect_page(destination);
         if (!error)
             has_worked |= read_urgent(destination, &error);
+        if (!error && has_source(destination) &&
+            (!has_worked || ++destination->count_working >= BUSY_STEPS))
+            destination_beat(destination, &error);
     }
     if (error)
         fail(destination, error);

@@ -9,6 +9,8 @@
  */
 #include "engine/source/source.h"
 
+#define BUSY_STEPS 64u /* without a look at the clock */
+
 /* The first error is the one that the migration role takes up. */
 static void
 tell_failure(Source *source, GError *error)
@@ -33,6 +35,7 @@ fail(Source *source, GError *error)
 static void
 lose_urgent(Source *source, GError *error)
 {
+    source_set_flag(&source->has_lost_urgent);
     tell_failure(source, error);
     source->is_mute = true;
     source->asking = source->sending = NULL;
@@ -206,6 +209,11 @@ take_pong(Source *source, uint32_t value)
         source->features = is_answer ? value & source->offers : 0;
         source->urgent.puts_runs = source->features & STREAM_FEATURE_RUNS;
         source_set_flag(&source->has_pong);
+    } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_BEAT) {
+        bool is_agreed = source->features & STREAM_FEATURE_HEARTBEAT;
+        if (source->is_beating || !is_agreed)
+            return;
+        source_set_flag(&source->is_beating);
     } else if (value == STREAM_PING_SETTLED) {
         source_set_flag(&source->has_settled);
     } else if (value == STREAM_PING_COMMIT) {
@@ -261,7 +269,7 @@ attach_links(Source *source)
     }
     if (urgent && !source->urgent.sender) {
         source->urgent.sender = transport_sender_new(source->request.ring, urgent);
-        if (source->features & STREAM_FEATURE_URGENT_REQUESTS) {
+        if (source->features & (STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT)) {
             source->urgent_receiver = transport_receiver_new(source->request.ring, urgent);
             transport_receiver_look(source->urgent_receiver);
             source->urgent_reader = (Reader){.receiver = source->urgent_receiver};
@@ -276,8 +284,8 @@ close_urgent(Source *source)
     source->urgent_reader = (Reader){0};
 }
 
-/* A request on the urgent channel, where nothing else has a place; WAIT: none is there. *lost: the
- * channel broke. */
+/* A request or a beat on the urgent channel, where nothing else has a place; WAIT: none is there.
+ * *lost: the channel broke. */
 static ReadResult
 take_urgent_message(Source *source, GError **lost, GError **error)
 {
@@ -296,7 +304,7 @@ take_urgent_message(Source *source, GError **lost, GError **error)
         reader_consume(&source->urgent_reader, length);
         if (message.type == STREAM_RETURN_REQ_PAGES || message.type == STREAM_RETURN_REQ_PAGES_ID)
             failed = take_request(source, &message);
-        else
+        else if (message.type != STREAM_RETURN_PONG)
             failed = peer_error("urgent channel: message %u has no place there", message.type);
     }
     *error = failed;
@@ -374,11 +382,18 @@ source_request_step(void *self)
     bool has_more = read == READ_OK;
     if (read == READ_WAIT && flush == FLUSH_TAKEN)
         has_more = send_neighbours(source, &lost);
+    bool is_idle = !has_more || flush != FLUSH_TAKEN;
+    if ((is_idle || ++source->count_busy >= BUSY_STEPS) && !lost && !error) {
+        source->count_busy = 0;
+        source_listen(source, &lost, &error);
+    }
     if (lost)
         lose_urgent(source, lost);
+    if (error)
+        return fail(source, error);
     if (read != READ_OK && read != READ_WAIT)
-        return error ? fail(source, error) : STEP_DONE;
-    if (lost || (has_more && flush == FLUSH_TAKEN))
+        return STEP_DONE;
+    if (lost || !is_idle)
         return STEP_AGAIN;
     if (source->has_answered)
         source->request.spin_ns =

@@ -68,6 +68,8 @@ source_stage_open(Source *source, GError **error)
     if (source->has_return_path) {
         stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
         stream_put_ping(writer, STREAM_HELLO | source->offers);
+        if (source->offers & STREAM_FEATURE_HEARTBEAT)
+            stream_put_ping(writer, STREAM_PING_BEAT | (uint32_t)source->heartbeat_ms);
     }
     if (source->can_postcopy)
         stream_put_advise(writer, source->blocks->page_sizes);

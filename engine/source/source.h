@@ -37,6 +37,7 @@
 #include "engine/context.h"
 #include "engine/reader.h"
 #include "engine/frame.h"
+#include "engine/heartbeat.h"
 #include "engine/source/locality.h"
 #include "engine/source/throttle.h"
 #include "uffd/uffd.h"
@@ -65,6 +66,7 @@ struct Source {
     char *uri;
     bool has_return_path, can_postcopy, has_preempt, releases_ram, slows_vcpus;
     uint32_t offers; /* features in our hello */
+    uint64_t heartbeat_ms;
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
     UffdTracker *tracker; /* when the guest has no dirty log of its own */
@@ -94,6 +96,9 @@ struct Source {
     GError *failure;      /* why it is failing */
     uint64_t hear_until_ns;
     uint64_t give_bytes; /* accepted bytes from which on the guest is given away */
+    Heartbeat heartbeat;
+    Pulse main_sent;
+    uint64_t seen_ns; /* the clock, as a stage has seen it last */
 
     /* request thread */
     TransportReceiver *receiver, *urgent_receiver; /* main; urgent: NULL without the feature */
@@ -113,6 +118,9 @@ struct Source {
     Locality locality;
     LocalityWindow windows[SOURCE_WINDOWS_MAX]; /* neighbours to be sent; a ring */
     unsigned first_window, count_windows;
+    Heartbeat listening; /* from the first look on, also for a peer that cannot beat */
+    Pulse main_heard, urgent_heard, urgent_sent;
+    unsigned count_busy; /* steps since the clock was looked at */
 
     /* shared: set with release by the migration role, read with acquire by the request role */
     TransportLink *request_link;        /* the main link; NULL: not yet connected */
@@ -121,6 +129,8 @@ struct Source {
     bool answers_requests;              /* dirty bitmaps are final */
 
     /* shared: set with release by the request role, read with acquire by the migration role */
+    bool is_beating;      /* the destination has sent a beat */
+    bool has_lost_urgent; /* and the return path is still read; set before request_failed */
     bool has_pong, has_settled, has_commit, has_loaded, has_shut, request_failed, request_ended;
     uint32_t features; /* agreed with a faultline peer */
     uint32_t shut_value;
@@ -212,6 +222,12 @@ bool source_claim(RamBlock *block, uint64_t page);
 
 /* What follows from the requests noted; after their answers have left. */
 void source_learn_requests(Source *source);
+/* Looks of heartbeat.h (pulse.c). send_beat, by the migration role: STAY, or FAILED when main
+ * broke. listen, by the request role: sets *error when main hangs, *lost when the urgent channel
+ * does. */
+StageResult source_send_beat(Source *source, uint64_t now_ns, GError **error);
+void source_listen(Source *source, GError **lost, GError **error);
+
 /* Claims a few neighbours and puts them into the urgent frame, which is empty. */
 void source_put_neighbours(Source *source);
 /* Puts a claimed host page into the urgent frame; if it has no room for all, goes on in the next.

@@ -299,9 +299,10 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
     0x0008u /* with an urgent channel, REQ_PAGES go on that one, against                           \
                the pages: they and their answers then carry each other's                           \
                acknowledgements, which saves a third of the round trip */
+#define STREAM_FEATURE_HEARTBEAT 0x0020u /* beats on every connection; see heartbeat.h */
 #define STREAM_FEATURES                                                                            \
     (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS | STREAM_FEATURE_DISCARD_WORDS |                  \
-     STREAM_FEATURE_URGENT_REQUESTS)
+     STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT)
 #define STREAM_PING_DISCARDED 2u
 #define STREAM_PING_LOADED    3u
 #define STREAM_PING_RUNNING   4u
@@ -309,6 +310,11 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
 #define STREAM_PING_SETTLED                                                                        \
     0xfa1a0000u /* before the guest is stopped for postcopy, to a faultline: once it is answered,  \
                    nothing that was sent before waits to be read while the guest stands */
+
+#define STREAM_PING_BEAT                                                                           \
+    0xfa1b0000u /* with STREAM_FEATURE_HEARTBEAT, and beside the hello that offers it: the low 16  \
+                   bits are the timeout in ms. Not answered; PONG of this value is the             \
+                   destination's */
 
 /* ---- multifd packets (decoding only, for recorded streams) ----------------------------------- */
 

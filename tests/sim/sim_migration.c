@@ -7,6 +7,7 @@
  * or is paused with every page at one side or the other; both statuses say so; and if nothing was
  * made to fail, the migration has completed.
  */
+#include "engine/destination/destination.h"
 #include "engine/source/source.h"
 #include "tests/sim/sim_schedule.h"
 
@@ -64,6 +65,10 @@ do_fault(SimFault *fault)
     sim.side = SIM_SOURCE;
     sim_count(fault->point);
     fault->fired = true;
+    if (fault->point == SIM_POINT_HANG) {
+        sim_network_hang(fault->way);
+        return;
+    }
     if (fault->point == SIM_POINT_CUT_TIME) {
         if (!break_by_command(fault))
             sim_network_cut(fault->way == 0 ? UINT_MAX : fault->way / 2);
@@ -88,7 +93,8 @@ next_timed_fault(void)
     SimFault *next = NULL;
     for (unsigned i = 0; i < sim.plan.count_faults; i++) {
         SimFault *fault = &sim.plan.faults[i];
-        bool timed = fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_CANCEL;
+        bool timed = fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_HANG ||
+                     fault->point == SIM_POINT_CANCEL;
         if (timed && !fault->fired && (!next || fault_ns(fault) < fault_ns(next)))
             next = fault;
     }
@@ -173,7 +179,8 @@ check_nobody_runs(void)
     bool given_up = info[SIM_SOURCE].run_state == FAULTLINE_RUN_POSTMIGRATE;
     bool excused = sim.plan.start_paused || sim_fault_fired(SIM_POINT_RESUME) ||
                    sim_fault_fired(SIM_POINT_PAUSE);
-    bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME);
+    bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME) ||
+                   sim_fault_fired(SIM_POINT_HANG);
     /* A destination that fails says SHUT 1. It cannot when its fault role is gone or it closed the
      * links before, for a page that could not be placed; and a source
      * whose urgent channel breaks first has stopped to listen. */
@@ -212,6 +219,14 @@ count_outcome(void)
     sim.outcomes[SIM_OUTCOME_NEIGHBOURS] += info[SIM_DESTINATION].neighbour_pages;
 }
 
+/* Before the first beat has come a destination does not know that there will be any. */
+static bool
+waits_for_a_word(void)
+{
+    return sim_fault_fired(SIM_POINT_HANG) &&
+           !run.sides[SIM_DESTINATION]->destination->heartbeat_ms;
+}
+
 void
 sim_check_end(void)
 {
@@ -223,7 +238,8 @@ sim_check_end(void)
     }
     bool started = run.used[SIM_SOURCE];
     sim_check(!started || status_is_final(info[SIM_SOURCE].status), "stuck: %s", describe_end());
-    sim_check(!started || !sim_network_met() || status_is_final(info[SIM_DESTINATION].status),
+    sim_check(!started || !sim_network_met() || status_is_final(info[SIM_DESTINATION].status) ||
+                  waits_for_a_word(),
               "stuck: %s", describe_end());
     sim_guest_check_end();
     check_completed();
@@ -281,6 +297,7 @@ make_side(SimSide side)
         set_parameter(side, "cpu-throttle-tailslow", plan->throttle_tailslow);
     } else
         set_capability(side, "postcopy-blocktime", plan->blocktime);
+    set_parameter(side, "heartbeat-timeout", plan->heartbeat_ms[side]);
     set_parameter(side, "downtime-limit", plan->downtime_ms);
     set_parameter(side, "max-bandwidth", plan->bandwidth_bytes_per_s);
     set_parameter(side, "max-postcopy-bandwidth", plan->push_bytes_per_s);

@@ -32,6 +32,7 @@ typedef struct Pipe {
     uint8_t bytes[PIPE_BYTES];
     uint64_t accepted, arrived, pulled; /* by the sender's kernel, at the receiver's, by it */
     bool dropping;                      /* what the sender's kernel still takes gets nowhere */
+    bool hangs;                         /* nothing arrives any more */
     uint64_t dropped;
     bool sender_outcome_told;
     Outcome sender_outcome, receiver_outcome;

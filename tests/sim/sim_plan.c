@@ -94,7 +94,8 @@ octaves(unsigned low, unsigned high)
 static SimFault
 plan_fault(void)
 {
-    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_COUNT)};
+    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_COUNT - 1)};
+    fault.point += fault.point >= SIM_POINT_HANG; /* which is planned apart */
     static const SimPoint late[] = {SIM_POINT_CUT_BYTE, SIM_POINT_CUT_TIME, SIM_POINT_CANCEL,
                                     SIM_POINT_LOAD,     SIM_POINT_PLACE,    SIM_POINT_REGISTER,
                                     SIM_POINT_DISCARD,  SIM_POINT_ZAP,      SIM_POINT_WATCH};
@@ -154,6 +155,31 @@ plan_commands(SimPlan *plan, uint64_t seed)
     plan->throttle_tailslow = bits >> 20 & 1;
 }
 
+/* As above; an early hang is as good as no connection at all. */
+static void
+plan_heartbeat(SimPlan *plan, uint64_t seed)
+{
+    uint64_t bits = (seed + 3) * 0xd1342543de82ef95u;
+    bits ^= bits >> 31;
+    bool has_word = plan->postcopy || plan->return_path;
+    for (unsigned side = 0; side < SIM_SIDES; side++)
+        plan->heartbeat_ms[side] = 2 + (bits >> (4 * side) & 7);
+    if ((bits >> 32 & 31) == 0) { /* so slow that one beat is late by the time of many pages */
+        plan->byte_ps = UINT64_C(1) << (18 + (bits >> 37 & 1));
+        plan->capacity_bytes = UINT64_C(64) << (bits >> 38 & 3);
+    }
+    if (!has_word || (bits >> 8 & 3)) {
+        if ((bits >> 10 & 7) == 0)
+            plan->heartbeat_ms[bits >> 13 & 1] = 0;
+        return;
+    }
+    plan->faults[plan->count_faults++] =
+        (SimFault){.point = SIM_POINT_HANG,
+                   .phase = (SimPhase)((bits >> 14 & 0xff) % SIM_PHASE_OVER),
+                   .at = UINT64_C(1) << (4 + (bits >> 22 & 15)),
+                   .way = (unsigned)(bits >> 27 & 7)};
+}
+
 void
 sim_plan_make(uint64_t seed)
 {
@@ -196,9 +222,10 @@ sim_plan_make(uint64_t seed)
     plan->push_bytes_per_s = sim_chance(60) ? 0 : octaves(24, 30);
     for (unsigned side = 0; side < SIM_SIDES; side++)
         plan->runs[side] = !sim_chance(15);
-    plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX);
+    plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX - 1);
     for (unsigned i = 0; i < plan->count_faults; i++)
         plan->faults[i] = plan_fault();
+    plan_heartbeat(plan, seed);
 }
 
 void
