@@ -33,6 +33,11 @@
     X(DISCARD_WORDS, "discard-words", true, false,                                                 \
       "scattered dirty pages are told as a bitmap, if the peer is a faultline that has it on",     \
       EACH)                                                                                        \
+    X(RECOVERY_TOKEN, "recovery-token", true, false,                                               \
+      "with postcopy-ram: each further connection proves that it is of the same migration, if "    \
+      "the "                                                                                       \
+      "peer is a faultline that has it on",                                                        \
+      EACH)                                                                                        \
     X(WARM_MEMORY, "warm-memory", false, false,                                                    \
       "destination: take huge pages for all of the guest early, while the host has some to spare", \
       DESTINATION)                                                                                 \

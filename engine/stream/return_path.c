@@ -69,6 +69,18 @@ parse_nothing(G_GNUC_UNUSED WireReader *reader, G_GNUC_UNUSED uint16_t length,
     return STREAM_OK;
 }
 
+static StreamResult
+parse_secret(WireReader *reader, uint16_t length, StreamReturn *ret, G_GNUC_UNUSED GError **error)
+{
+    const uint8_t *secret = wire_take(reader, length);
+
+    g_assert(length == sizeof ret->secret);
+    if (!secret)
+        return STREAM_MORE;
+    memcpy(ret->secret, secret, length);
+    return STREAM_OK;
+}
+
 #define PARSE_SHUT           parse_value
 #define PARSE_PONG           parse_value
 #define PARSE_REQ_PAGES_ID   parse_request
@@ -76,6 +88,9 @@ parse_nothing(G_GNUC_UNUSED WireReader *reader, G_GNUC_UNUSED uint16_t length,
 #define PARSE_RECV_BITMAP    parse_bitmap
 #define PARSE_RESUME_ACK     parse_value
 #define PARSE_SWITCHOVER_ACK parse_nothing
+#define PARSE_TOKEN          parse_secret
+#define PARSE_CHALLENGE      parse_secret
+#define PARSE_PROOF          parse_secret
 
 /* number -> name, payload limits and reader; a row without name is an unknown message */
 static const struct {
@@ -88,7 +103,7 @@ static const struct {
     STREAM_RETURN_LIST(STREAM_RETURN_ROW)
 #undef STREAM_RETURN_ROW
 };
-static_assert(G_N_ELEMENTS(messages) == STREAM_RETURN_SWITCHOVER_ACK + 1, "no gap at the end");
+static_assert(G_N_ELEMENTS(messages) == STREAM_RETURN_PROOF + 1, "no gap at the end");
 
 StreamResult
 stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, size_t *ret_length,
@@ -100,7 +115,8 @@ stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, 
     if (!wire_take_be16(&reader, &number))
         return wire_more(&reader, ret_length);
     if (number >= G_N_ELEMENTS(messages) || !messages[number].name)
-        return wire_bad(error, "decode return message: type is %u, expected 1 to %zu", number,
+        return wire_bad(error, "decode return message: type is %u, expected 1 to %d, or %d to %zu",
+                        number, STREAM_RETURN_SWITCHOVER_ACK, STREAM_RETURN_TOKEN,
                         G_N_ELEMENTS(messages) - 1);
     if (!wire_take_be16(&reader, &length))
         return wire_more(&reader, ret_length);
@@ -171,6 +187,13 @@ stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32_t va
 {
     put_head(writer, type, sizeof(be32));
     stream_put_be32(writer, value);
+}
+
+void
+stream_put_return_secret(StreamWriter *writer, StreamReturnType type, const uint8_t *secret)
+{
+    put_head(writer, type, STREAM_SECRET_BYTES);
+    stream_put_bytes(writer, secret, STREAM_SECRET_BYTES);
 }
 
 void

@@ -32,6 +32,9 @@
 #define STREAM_RECORD_MAX  (8u + 1u + 255u + 4u) /* of a page record without the pages' bytes */
 #define STREAM_RETURN_MAX  512u
 
+#define STREAM_SECRET_BYTES 32u
+typedef enum { STREAM_CHANNEL_MAIN = 1, STREAM_CHANNEL_URGENT = 2 } StreamChannel;
+
 typedef enum { STREAM_OK, STREAM_MORE, STREAM_BAD } StreamResult;
 
 /* ---- Writing --------------------------------------------------------------------------------- */
@@ -79,7 +82,8 @@ typedef enum {
     X(POSTCOPY_RESUME, 9, 0, 0)                                                                    \
     X(RECV_BITMAP, 10, 2, 256)                                                                     \
     X(SWITCHOVER_START, 11, 0, 0)                                                                  \
-    X(DISCARD_WORDS, 64, 20, 522) /* ours, by STREAM_FEATURE_DISCARD_WORDS */
+    X(DISCARD_WORDS, 64, 20, 522) /* ours, by STREAM_FEATURE_DISCARD_WORDS */                      \
+    X(ANSWER, 65, 65, 65)         /* ours, by STREAM_FEATURE_TOKEN */
 
 typedef enum {
 #define STREAM_COMMAND_ENUM(name, number, least, greatest) STREAM_COMMAND_##name = number,
@@ -160,6 +164,14 @@ bool stream_parse_discard_words(const StreamElement *element, char *ret_name,
 uint64_t stream_discard_word(const StreamElement *element, unsigned index);
 void stream_put_discard_words(StreamWriter *writer, const char *name, uint64_t first_page,
                               const uint64_t *words, unsigned count);
+
+/* What a source answers a CHALLENGE with, first of all on the connection. */
+typedef struct StreamAnswer {
+    uint8_t channel; /* StreamChannel */
+    uint8_t nonce[STREAM_SECRET_BYTES], proof[STREAM_SECRET_BYTES];
+} StreamAnswer;
+StreamAnswer stream_parse_answer(const StreamElement *element);
+void stream_put_answer(StreamWriter *writer, const StreamAnswer *answer);
 
 uint32_t stream_parse_be32(const StreamElement *element); /* PING value, PACKAGED length */
 bool stream_parse_bitmap_name(const StreamElement *element, char *ret_name, GError **error);
@@ -250,7 +262,10 @@ void stream_put_globalstate(StreamWriter *writer,
     X(REQ_PAGES, 4, 12, 12)                                                                        \
     X(RECV_BITMAP, 5, 2, 256)                                                                      \
     X(RESUME_ACK, 6, 4, 4)                                                                         \
-    X(SWITCHOVER_ACK, 7, 0, 0)
+    X(SWITCHOVER_ACK, 7, 0, 0)                                                                     \
+    X(TOKEN, 64, 32, 32) /* ours, as the next two, by STREAM_FEATURE_TOKEN */                      \
+    X(CHALLENGE, 65, 32, 32)                                                                       \
+    X(PROOF, 66, 32, 32)
 
 typedef enum {
 #define STREAM_RETURN_ENUM(name, number, least, greatest) STREAM_RETURN_##name = number,
@@ -263,7 +278,8 @@ typedef struct StreamReturn {
     uint32_t value;  /* SHUT, PONG, RESUME_ACK */
     uint64_t start;  /* REQ_PAGES*: bytes in the block, a multiple of a target page */
     uint32_t length; /* REQ_PAGES*: not 0, a multiple of a target page */
-    char name[STREAM_NAME_MAX + 1]; /* REQ_PAGES_ID, RECV_BITMAP */
+    char name[STREAM_NAME_MAX + 1];      /* REQ_PAGES_ID, RECV_BITMAP */
+    uint8_t secret[STREAM_SECRET_BYTES]; /* TOKEN, CHALLENGE, PROOF; else undefined */
 } StreamReturn;
 /* Not the uncounted bitmap behind RECV_BITMAP. */
 StreamResult stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret,
@@ -274,6 +290,7 @@ StreamResult stream_decode_bitmap(const uint8_t *bytes, size_t available, uint64
                                   const uint8_t **ret_bits, size_t *ret_length, GError **error);
 
 void stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32_t value);
+void stream_put_return_secret(StreamWriter *writer, StreamReturnType type, const uint8_t *secret);
 /* name NULL: REQ_PAGES, the block of the last REQ_PAGES_ID. */
 void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, uint32_t length);
 
@@ -300,9 +317,10 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
                the pages: they and their answers then carry each other's                           \
                acknowledgements, which saves a third of the round trip */
 #define STREAM_FEATURE_HEARTBEAT 0x0020u /* beats on every connection; see heartbeat.h */
+#define STREAM_FEATURE_TOKEN     0x0040u /* who connects again proves itself; see token.h */
 #define STREAM_FEATURES                                                                            \
     (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS | STREAM_FEATURE_DISCARD_WORDS |                  \
-     STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT)
+     STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT | STREAM_FEATURE_TOKEN)
 #define STREAM_PING_DISCARDED 2u
 #define STREAM_PING_LOADED    3u
 #define STREAM_PING_RUNNING   4u

@@ -97,6 +97,15 @@ host_spare_bytes(void)
     return sim_chance(90) ? UINT64_MAX : 0;
 }
 
+bool
+random_fill(void *bytes, size_t length, GError **error G_GNUC_UNUSED)
+{
+    uint8_t *at = bytes;
+    for (size_t i = 0; i < length; i++)
+        at[i] = (uint8_t)sim_random();
+    return true;
+}
+
 int
 wakeup_open(GError **error G_GNUC_UNUSED)
 {
