@@ -29,6 +29,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     source->offers = options_features(options);
+    source->agreement = options_agreement(options);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
     source->slows_vcpus = options_has(options, CAPABILITY_AUTO_CONVERGE);
