@@ -116,8 +116,10 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
 
     uint64_t count_new = page_bitmap_set_range(block->received, page, count);
     uint64_t count_requested;
-    if (!serve_waiting(destination, channel, block, page, page + count, &count_requested, error))
+    if (!serve_waiting(destination, channel, block, page, page + count, &count_requested, error)) {
+        destination_set_flag(&destination->has_hidden);
         return false;
+    }
     if (channel == &destination->urgent) {
         progress_add(&progress->requested_pages, count_requested);
         progress_add(&progress->neighbour_pages, count - count_requested);
