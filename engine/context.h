@@ -4,8 +4,8 @@
  *
  * Owner of the phase: the migration role at a source, the listen role at a destination; they alone
  * call context_move(). Out of postcopy-paused at a source whoever wants it may take the phase on,
- * with context_move_from(). Owner of the guest's run state while a migration runs: the same, and the
- * package role between LISTEN and RUN.
+ * with context_move_from(). Owner of the guest's run state while a migration runs: the same, and
+ * the package role between LISTEN and RUN.
  */
 #ifndef ENGINE_CONTEXT_H
 #define ENGINE_CONTEXT_H

@@ -28,9 +28,10 @@ G_STATIC_ASSERT(G_N_ELEMENTS(moment_names) == FAULTLINE_MOMENT_COUNT);
 
 /* From each status, where it may go. Both sides: a destination goes from ACTIVE straight to
  * POSTCOPY_ACTIVE or COMPLETED. A source leaves POSTCOPY_ACTIVE for FAILED only when a faultline
- * peer says that the guest never ran there. A destination leaves POSTCOPY_PAUSED when the last page
- * was in another role's hands as the link broke, or when the device state could not be loaded. In a
- * recovery a source goes by RECOVER_SETUP, a destination straight to RECOVER. */
+ * peer says that the guest never ran there. A destination leaves POSTCOPY_PAUSED and
+ * POSTCOPY_RECOVER when the last page was in another role's hands as the link broke, or when the
+ * device state could not be loaded. In a recovery a source goes by RECOVER_SETUP, a destination
+ * straight to RECOVER. */
 static const unsigned moves[FAULTLINE_STATUS_COUNT] = {
     [FAULTLINE_STATUS_NONE] = TO(SETUP),
     [FAULTLINE_STATUS_SETUP] = TO(ACTIVE) | TO(CANCELLING) | TO(FAILED),
@@ -42,7 +43,8 @@ static const unsigned moves[FAULTLINE_STATUS_COUNT] = {
     [FAULTLINE_STATUS_POSTCOPY_PAUSED] =
         TO(POSTCOPY_RECOVER_SETUP) | TO(POSTCOPY_RECOVER) | TO(COMPLETED) | TO(FAILED),
     [FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP] = TO(POSTCOPY_PAUSED) | TO(POSTCOPY_RECOVER),
-    [FAULTLINE_STATUS_POSTCOPY_RECOVER] = TO(POSTCOPY_PAUSED) | TO(POSTCOPY_ACTIVE) | TO(FAILED),
+    [FAULTLINE_STATUS_POSTCOPY_RECOVER] =
+        TO(POSTCOPY_PAUSED) | TO(POSTCOPY_ACTIVE) | TO(COMPLETED) | TO(FAILED),
     [FAULTLINE_STATUS_CANCELLING] = TO(CANCELLED) | TO(FAILED),
     [FAULTLINE_STATUS_COMPLETED] = TO(SETUP),
     [FAULTLINE_STATUS_CANCELLED] = TO(SETUP),

@@ -303,8 +303,9 @@ tell_failure(Destination *destination, const char *where_the_guest_is)
 {
     GError *failure = g_steal_pointer(&destination->failure);
     error_translate(&failure);
-    g_autofree char *text = g_strdup_printf("receive migration on %s: %s. %s", destination->heard_address,
-                                            failure->message, where_the_guest_is);
+    g_autofree char *text =
+        g_strdup_printf("receive migration on %s: %s. %s", destination->heard_address,
+                        failure->message, where_the_guest_is);
     context_keep_error(destination->faultline,
                        g_error_new_literal(FAULTLINE_ERROR, failure->code, text));
     g_error_free(failure);
@@ -341,8 +342,8 @@ tell_pause(Destination *destination, const char *where_the_guest_is)
         context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
 }
 
-/* Loading the device state takes a moment; if it waits for a page that is not here, for ever. false:
- * the moment is not over. */
+/* Loading the device state takes a moment; if it waits for a page that is not here, for ever.
+ * false: the moment is not over. */
 static bool
 has_waited_for_run(Destination *destination)
 {

@@ -161,18 +161,18 @@ struct Destination {
     FaultlineWalkTrace *walk; /* NULL: not traced */
     const RamBlock *asked;    /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
-    bool has_faults;      /* the userfaultfd may be readable; set by the ring, and after placing */
-    bool is_rereading;    /* it was set after placing */
-    Spin reread;          /* whether that finds anything */
-    FaultAccount account; /* its figures are atomic */
-    unsigned bitmaps_sent;        /* of this recovery */
-    bool is_in_bitmap;            /* a bitmap's head was put, not yet its end */
-    uint64_t bitmap_word;         /* next word of it */
+    bool has_faults;       /* the userfaultfd may be readable; set by the ring, and after placing */
+    bool is_rereading;     /* it was set after placing */
+    Spin reread;           /* whether that finds anything */
+    FaultAccount account;  /* its figures are atomic */
+    unsigned bitmaps_sent; /* of this recovery */
+    bool is_in_bitmap;     /* a bitmap's head was put, not yet its end */
+    uint64_t bitmap_word;  /* next word of it */
     bool asks_again, shows_again; /* since the pause; from here on: */
     unsigned again_block;
     uint64_t again_page;
     uint64_t earlier_urgent_bytes; /* received on urgent links before */
-    RamBlock *expected;   /* of the page last asked for, until it was told to uffd; else NULL */
+    RamBlock *expected; /* of the page last asked for, until it was told to uffd; else NULL */
     uint64_t expected_page;
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
@@ -205,9 +205,9 @@ struct Destination {
     GError *package_error, *fault_error; /* set before the flags */
 
     /* shared, atomic, for pause and recovery */
-    bool is_paused;   /* listen: faults are kept */
-    bool drops_links; /* set by listen, cleared by fault */
-    bool has_hidden;  /* a page that is here could not be shown to who waits for it */
+    bool is_paused;         /* listen: faults are kept */
+    bool drops_links;       /* set by listen, cleared by fault */
+    bool has_hidden;        /* a page that is here could not be shown to who waits for it */
     unsigned bitmaps_asked; /* listen: how many of the next are set */
     unsigned bitmap_order[RAM_BLOCKS_MAX];
     TransportListener *offered; /* control: the next one; taken by listen */

@@ -379,7 +379,8 @@ work(Destination *destination, GError **error)
     if (!attach(destination, error))
         return false;
     drain_placed(destination);
-    bool asks = can_ask(destination); /* first: what listen has posted before that goes out before */
+    bool asks =
+        can_ask(destination); /* first: what listen has posted before that goes out before */
     fill_frame(destination);
     bool has_worked = read_faults(destination, error);
     if (asks && destination->asks_again && !*error)

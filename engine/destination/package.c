@@ -64,10 +64,11 @@ destination_await_urgent(Destination *destination, GError **error)
     destination->listen.wake_ns = destination->deadline_ns;
     if (clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
-    g_propagate_error(error, destination_peer_error(
-                                 "receive: the source made no second connection for requested pages; "
-                                 " set capability postcopy-preempt to the same on both "
-                                 "sides"));
+    g_propagate_error(
+        error,
+        destination_peer_error("receive: the source made no second connection for requested pages; "
+                               " set capability postcopy-preempt to the same on both "
+                               "sides"));
     return STAGE_FAILED;
 }
 

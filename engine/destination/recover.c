@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Pause and recovery at the destination. Listen lets go of the links, waits for a listener from the
- * control thread and for a source at it, and obeys that source's RECV_BITMAPs and RESUME. Fault, who
- * sends all that goes to the source, puts the received bitmaps on the wire piece by piece, and asks
- * again for every page that somebody waits for. Package notices nothing of it.
+ * control thread and for a source at it, and obeys that source's RECV_BITMAPs and RESUME. Fault,
+ * who sends all that goes to the source, puts the received bitmaps on the wire piece by piece, and
+ * asks again for every page that somebody waits for. Package notices nothing of it.
  */
 #include "engine/destination/destination.h"
 
@@ -62,8 +62,7 @@ destination_pause(Destination *destination)
 static void
 take_listener(Destination *destination)
 {
-    TransportListener *offered =
-        __atomic_exchange_n(&destination->offered, NULL, __ATOMIC_ACQ_REL);
+    TransportListener *offered = __atomic_exchange_n(&destination->offered, NULL, __ATOMIC_ACQ_REL);
     if (!offered)
         return;
     destination_close_listeners(destination);
@@ -104,10 +103,9 @@ ask_bitmap(Destination *destination, const StreamElement *element, GError **erro
     for (unsigned i = 0; block && i < count; i++)
         is_again |= destination->bitmap_order[i] == block->index;
     if (!block || is_again) {
-        g_propagate_error(error, destination_peer_error("recover: RECV_BITMAP for block '%s', %s",
-                                                        name,
-                                                        block ? "which was asked for before"
-                                                              : "which is not here"));
+        g_propagate_error(error, destination_peer_error(
+                                     "recover: RECV_BITMAP for block '%s', %s", name,
+                                     block ? "which was asked for before" : "which is not here"));
         return false;
     }
     destination->bitmap_order[count] = block->index;
@@ -140,9 +138,8 @@ destination_obey_recovery(Destination *destination, const StreamElement *element
                                      count, destination->blocks->count));
         return false;
     default:
-        g_propagate_error(error,
-                          destination_peer_error("recover: %s came before POSTCOPY_RESUME",
-                                                 stream_command_name(element->command)));
+        g_propagate_error(error, destination_peer_error("recover: %s came before POSTCOPY_RESUME",
+                                                        stream_command_name(element->command)));
         return false;
     }
 }
@@ -232,8 +229,7 @@ destination_put_bitmaps(Destination *destination)
         if (!frame_queue_has_room(&destination->out))
             return true;
         const RamBlock *block =
-            &destination->blocks
-                 ->blocks[destination->bitmap_order[destination->bitmaps_sent]];
+            &destination->blocks->blocks[destination->bitmap_order[destination->bitmaps_sent]];
         StreamWriter *writer = frame_queue_writer(&destination->out);
         if (!destination->is_in_bitmap) {
             stream_put_bitmap_head(writer, block->is.name, block->count_pages);
@@ -260,7 +256,8 @@ destination_can_put_bitmaps(const Destination *destination)
 
 /* A page that somebody may wait for: asked for again; or it is here and could not be shown. */
 static bool
-serve_again(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns, GError **error)
+serve_again(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns,
+            GError **error)
 {
     if (!page_bitmap_is_set(block->received, page))
         destination_request_page(destination, block, page, now_ns);

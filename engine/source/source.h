@@ -146,7 +146,7 @@ struct Source {
     /* shared: set with release by the request role, read with acquire by the migration role */
     bool has_pong, has_settled, has_commit, has_loaded, has_shut, request_failed, request_ended;
     bool has_bitmaps, has_resumed; /* of this recovery */
-    uint32_t features; /* agreed with a faultline peer */
+    uint32_t features;             /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
     uint64_t
@@ -226,7 +226,8 @@ StageResult source_stage_resume(Source *source, GError **error);
 void source_pause(Source *source);
 /* Lets go of the links, as `drops_links` asks; forgets what came on them. Request role. */
 void source_forget_links(Source *source);
-/* A RECV_BITMAP was read; PEER error for one that nobody asked for, or out of turn. Request role. */
+/* A RECV_BITMAP was read; PEER error for one that nobody asked for, or out of turn. Request role.
+ */
 GError *source_begin_bitmap(Source *source, const char *name);
 /* The bitmap behind it, as far as it has come: OK: all of it. Request role. */
 ReadResult source_read_bitmap(Source *source, GError **error);

@@ -144,11 +144,10 @@ stream_check_bitmap_size(const uint8_t *bytes, uint64_t count_pages, GError **er
 {
     uint64_t size = load_be64(bytes), expected = bitmap_bytes(count_pages);
 
-    return size == expected ||
-           wire_bad(error,
-                    "decode received bitmap: size is %" PRIu64 ", expected %" PRIu64 " for %" PRIu64
-                    " pages",
-                    size, expected, count_pages) == STREAM_OK;
+    return size == expected || wire_bad(error,
+                                        "decode received bitmap: size is %" PRIu64
+                                        ", expected %" PRIu64 " for %" PRIu64 " pages",
+                                        size, expected, count_pages) == STREAM_OK;
 }
 
 bool

@@ -17,14 +17,14 @@
 #include "transport/transport.h"
 #include "uffd/uffd.h"
 
-#define SIM_PAGE        FAULTLINE_PAGE_BYTES
-#define SIM_BLOCKS_MAX  3u
-#define SIM_PAGES_MAX   64u /* target pages of a block */
-#define SIM_VCPUS_MAX   3u
-#define SIM_FAULTS_MAX  3u
+#define SIM_PAGE           FAULTLINE_PAGE_BYTES
+#define SIM_BLOCKS_MAX     3u
+#define SIM_PAGES_MAX      64u /* target pages of a block */
+#define SIM_VCPUS_MAX      3u
+#define SIM_FAULTS_MAX     3u
 #define SIM_RECOVERIES_MAX 12u
-#define SIM_BLOCK_BYTES (SIM_PAGES_MAX * SIM_PAGE)
-#define SIM_URI         "tcp:127.0.0.1:4444"
+#define SIM_BLOCK_BYTES    (SIM_PAGES_MAX * SIM_PAGE)
+#define SIM_URI            "tcp:127.0.0.1:4444"
 
 typedef enum { SIM_SOURCE, SIM_DESTINATION, SIM_SIDES } SimSide;
 
@@ -142,12 +142,12 @@ typedef struct SimPlan {
     unsigned preempt_percent;  /* of calls in which the caller loses the processor for a while */
     uint64_t downtime_ms, bandwidth_bytes_per_s, push_bytes_per_s;
     /* what is done about a pause */
-    unsigned recoveries;        /* how often it is tried */
-    uint64_t operator_ns;       /* greatest time that takes */
-    unsigned careless_percent;  /* of attempts before the other side is ready */
-    unsigned again_percent;     /* of new links that are cut */
-    unsigned break_percent;     /* of attempts that end by migrate-pause */
-    uint64_t quit_ns;           /* after the first pause: the control threads end all; NEVER */
+    unsigned recoveries;       /* how often it is tried */
+    uint64_t operator_ns;      /* greatest time that takes */
+    unsigned careless_percent; /* of attempts before the other side is ready */
+    unsigned again_percent;    /* of new links that are cut */
+    unsigned break_percent;    /* of attempts that end by migrate-pause */
+    uint64_t quit_ns;          /* after the first pause: the control threads end all; NEVER */
     SimFault faults[SIM_FAULTS_MAX];
     unsigned count_faults;
 } SimPlan;

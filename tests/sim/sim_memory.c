@@ -143,8 +143,7 @@ uffd_receive_address(UffdMemory *memory, uint64_t offset, uint64_t length)
     if (!memory->alias && memory->any_registered)
         return NULL;
     for (uint64_t i = first; memory->alias && i < end; i++) {
-        sim_check(!memory->any_registered || !(flags[i] & RECEIVED) ||
-                      (flags[i] & ARRIVED),
+        sim_check(!memory->any_registered || !(flags[i] & RECEIVED) || (flags[i] & ARRIVED),
                   "uffd_receive_address: page %lu was received before", i);
         if (flags[i] & VISIBLE)
             return NULL;
@@ -275,8 +274,8 @@ place_page(UffdMemory *memory, uint64_t page, const uint8_t *bytes)
     uint8_t *flags = flags_of(memory) + page;
     sim_check(*flags & REGISTERED, "page %lu of block %u is placed, but not registered", page,
               memory->block);
-    sim_check(!(*flags & RECEIVED) || (*flags & ARRIVED),
-              "page %lu of block %u is received twice", page, memory->block);
+    sim_check(!(*flags & RECEIVED) || (*flags & ARRIVED), "page %lu of block %u is received twice",
+              page, memory->block);
     sim_check(!(*flags & VISIBLE), "page %lu of block %u is placed, but visible before", page,
               memory->block);
     if (bytes)

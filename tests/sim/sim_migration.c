@@ -235,10 +235,13 @@ sim_check_end(void)
               "stuck: %s", describe_end());
     sim_guest_check_end();
     check_completed();
-    sim_check(sim_operator_has_given_up() || info[SIM_SOURCE].status != info[SIM_DESTINATION].status ||
+    sim_check(sim_operator_has_given_up() ||
+                  info[SIM_SOURCE].status != info[SIM_DESTINATION].status ||
                   info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
               "paused, and nobody does anything: %s", describe_end());
-    sim_check(sim_operator_has_given_up() || sim.plan.recoveries < SIM_RECOVERIES_MAX || info[SIM_DESTINATION].status != FAULTLINE_STATUS_POSTCOPY_PAUSED ,"the destination stays paused: %s", describe_end());
+    sim_check(sim_operator_has_given_up() || sim.plan.recoveries < SIM_RECOVERIES_MAX ||
+                  info[SIM_DESTINATION].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
+              "the destination stays paused: %s", describe_end());
     if (!sim_guest_running(SIM_SOURCE) && !sim_guest_running(SIM_DESTINATION))
         check_nobody_runs();
     sim_check(!run.cancelled || !sim_guest_ever_ran(SIM_DESTINATION),

@@ -38,7 +38,8 @@ is_of_use(void)
 {
     FaultlineStatus status = status_of(SIM_DESTINATION);
     return status == FAULTLINE_STATUS_POSTCOPY_ACTIVE ||
-           status == FAULTLINE_STATUS_POSTCOPY_PAUSED || status == FAULTLINE_STATUS_POSTCOPY_RECOVER;
+           status == FAULTLINE_STATUS_POSTCOPY_PAUSED ||
+           status == FAULTLINE_STATUS_POSTCOPY_RECOVER;
 }
 
 bool
@@ -59,6 +60,13 @@ can_resume(void)
     return status_of(SIM_SOURCE) == FAULTLINE_STATUS_POSTCOPY_PAUSED && is_of_use();
 }
 
+/* Before the destination listens. */
+static bool
+may_be_careless(void)
+{
+    return sim.plan.careless_percent && run.recoveries + 4 < sim.plan.recoveries;
+}
+
 static uint64_t
 soon_ns(void)
 {
@@ -75,7 +83,8 @@ sim_operator_next_ns(void)
                            : sim.phase_ns[SIM_PHASE_PAUSED] + sim.plan.quit_ns;
     if (status_of(SIM_DESTINATION) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
         run.listens = false;
-    bool has_work = !sim_operator_has_given_up() && (can_listen() || can_resume());
+    bool has_work = !sim_operator_has_given_up() &&
+                    (can_listen() || (can_resume() && (run.listens || may_be_careless())));
     if (has_work && run.operator_ns == NEVER)
         run.operator_ns = soon_ns();
     if (!has_work)
@@ -101,8 +110,7 @@ resume(void)
     g_autoptr(GError) error = NULL;
     sim.side = SIM_SOURCE;
     run.recoveries++;
-    bool ok =
-        faultline_migrate_resume(run.sides[SIM_SOURCE], sim_address(run.address), &error);
+    bool ok = faultline_migrate_resume(run.sides[SIM_SOURCE], sim_address(run.address), &error);
     sim_trace("control: resume: %s", ok ? "yes" : error->message);
     sim_check(ok, "resume: %s", ok ? "" : error->message);
     sim_enter(SIM_PHASE_RECOVER);
@@ -136,8 +144,7 @@ sim_operator_step(void)
         return;
     }
     run.operator_ns = NEVER;
-    bool is_careless = sim_chance(sim.plan.careless_percent) &&
-                       run.recoveries + 4 < sim.plan.recoveries;
+    bool is_careless = may_be_careless() && sim_chance(sim.plan.careless_percent);
     if (can_resume() && (run.listens || is_careless))
         resume();
     else if (can_listen())
