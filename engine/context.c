@@ -130,6 +130,14 @@ context_keep_error(Faultline *faultline, GError *error)
     g_clear_error(&error);
 }
 
+void
+context_forget_error(Faultline *faultline)
+{
+    pthread_mutex_lock(&faultline->lock);
+    g_clear_error(&faultline->error);
+    pthread_mutex_unlock(&faultline->lock);
+}
+
 /* ---- The guest's run state ------------------------------------------------------------------- */
 
 void

@@ -101,6 +101,8 @@ typedef enum {
     X(POSTCOPY_DEVICE, "postcopy-device")                                                          \
     X(POSTCOPY_ACTIVE, "postcopy-active")                                                          \
     X(POSTCOPY_PAUSED, "postcopy-paused")                                                          \
+    X(POSTCOPY_RECOVER_SETUP, "postcopy-recover-setup")                                            \
+    X(POSTCOPY_RECOVER, "postcopy-recover")                                                        \
     X(COMPLETED, "completed")                                                                      \
     X(FAILED, "failed")                                                                            \
     X(PRE_SWITCHOVER, "pre-switchover")
@@ -482,6 +484,7 @@ bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t
 /* One HMP command line -> its output (g_free). */
 char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
 
+#include "recovery.h"
 #include "tracing.h"
 
 #pragma GCC visibility pop

@@ -139,7 +139,8 @@ refuse(const StreamElement *element, const char *why, GError **error)
 static bool
 obey(Destination *destination, const StreamElement *element, GError **error)
 {
-    if (destination->in_postcopy && element->command != STREAM_COMMAND_PING)
+    if (destination->in_postcopy && !destination->in_recovery &&
+        element->command != STREAM_COMMAND_PING)
         return refuse(element, "came after the guest was handed over", error);
     switch (element->command) {
     case STREAM_COMMAND_OPEN_RETURN_PATH:
@@ -178,6 +179,11 @@ destination_take_command(Destination *destination, const StreamElement *element,
     if (element->command == STREAM_COMMAND_PING &&
         !destination_answer_ping(destination, stream_parse_be32(element)))
         return STAGE_STAY;
+    if (destination->in_recovery && element->command == STREAM_COMMAND_POSTCOPY_RESUME) {
+        if (!destination_post(destination, STREAM_RETURN_RESUME_ACK, 1))
+            return STAGE_STAY;
+        destination->stage = destination_stage_resume;
+    }
     if (element->command == STREAM_COMMAND_PACKAGED)
         destination->stage = destination_stage_blob;
     reader_consume(&destination->reader, length);

@@ -82,6 +82,7 @@ source_free(Source *source)
     g_clear_error(&source->request_error);
     g_clear_error(&source->failure);
     g_free(source->sync_words);
+    g_free(source->wanted_uri);
     g_free(source->uri);
     g_free(source);
 }
@@ -150,7 +151,8 @@ static bool
 is_given_away(const Source *source)
 {
     return source->gave_away && !is_sent_back(source) &&
-           transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes;
+           (source->is_handed_over ||
+            transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes);
 }
 
 /* What the destination has said of itself, told as a status: the guest is no longer ours. */
@@ -188,7 +190,7 @@ close_links(Source *source)
         transport_link_shutdown(source->urgent_link);
 }
 
-static void
+static StageResult
 fail_kept(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
@@ -203,6 +205,8 @@ fail_kept(Source *source, GError *failure)
     g_clear_error(&failure);
     keep_guest(source);
     context_move(faultline, FAULTLINE_STATUS_FAILED);
+    source->stage = NULL;
+    return STAGE_DONE;
 }
 
 /* Where the guest is that was given away to a destination which was then lost. */
@@ -220,7 +224,8 @@ place_given_away(const Source *source)
            "processes";
 }
 
-static void
+/* In postcopy it can go on; what was precopy cannot. */
+static StageResult
 fail_given_away(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
@@ -232,10 +237,15 @@ fail_given_away(Source *source, GError *failure)
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
+    source->is_handed_over = true;
+    source->stage = NULL;
     if (in_postcopy && context_status(faultline) == FAULTLINE_STATUS_DEVICE)
         context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
-    context_move(faultline,
-                 in_postcopy ? FAULTLINE_STATUS_POSTCOPY_PAUSED : FAULTLINE_STATUS_FAILED);
+    if (in_postcopy)
+        source_pause(source);
+    else
+        context_move(faultline, FAULTLINE_STATUS_FAILED);
+    return in_postcopy ? STAGE_AGAIN : STAGE_DONE;
 }
 
 static void
@@ -290,9 +300,7 @@ stage_failing(Source *source, GError **error)
         return STAGE_STAY;
     prefer_shut(source);
     GError *failure = g_steal_pointer(&source->failure);
-    (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
-    source->stage = NULL;
-    return STAGE_DONE;
+    return (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
 }
 
 /* What the destination said last may still be on its way, for instance that the guest never ran
@@ -301,7 +309,7 @@ static StageResult
 stage_hearing(Source *source, GError **error)
 {
     (void)error;
-    bool may_speak = source->gave_away && source->has_return_path &&
+    bool may_speak = source->gave_away && source->has_return_path && source->link &&
                      !source_flag(&source->has_shut) && !source_flag(&source->request_ended);
     if (may_speak && clock_now_ns() < source->hear_until_ns) {
         source->migration.wake_ns = source->hear_until_ns;
@@ -317,7 +325,7 @@ static bool
 take_break(Source *source, GError **error)
 {
     if (!__atomic_exchange_n(&source->wants_break, false, __ATOMIC_ACQUIRE) || source->failure ||
-        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        !context_is_connected(source->faultline))
         return false;
     close_links(source);
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
@@ -329,7 +337,7 @@ take_break(Source *source, GError **error)
 static bool
 take_request_error(Source *source, GError **error)
 {
-    if (source->failure ||
+    if (source->failure || source_flag(&source->drops_links) ||
         (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
         return false;
     if (source_flag(&source->has_shut)) {

@@ -272,6 +272,14 @@ StreamResult stream_decode_return(const uint8_t *bytes, size_t available, Stream
  * OK only when all of it is there (so only for blocks whose bitmap fits into STREAM_ITEM_MAX). */
 StreamResult stream_decode_bitmap(const uint8_t *bytes, size_t available, uint64_t count_pages,
                                   const uint8_t **ret_bits, size_t *ret_length, GError **error);
+/* The same in pieces, for a bitmap of any size: head, 8 bytes a word, end mark. */
+#define STREAM_BITMAP_MARK_BYTES 8u /* of the size before and the mark behind the words */
+bool stream_check_bitmap_size(const uint8_t *bytes, uint64_t count_pages, GError **error);
+bool stream_check_bitmap_end(const uint8_t *bytes, GError **error);
+uint64_t stream_bitmap_word(const uint8_t *bytes); /* bit 0: the first of 64 pages */
+void stream_put_bitmap_head(StreamWriter *writer, const char *name, uint64_t count_pages);
+void stream_put_bitmap_word(StreamWriter *writer, uint64_t word);
+void stream_put_bitmap_end(StreamWriter *writer);
 
 void stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32_t value);
 /* name NULL: REQ_PAGES, the block of the last REQ_PAGES_ID. */
