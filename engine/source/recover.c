@@ -62,8 +62,10 @@ source_stage_paused(Source *source, GError **error)
     if (source_flag(&source->drops_links))
         return STAGE_STAY;
     char *uri = __atomic_exchange_n(&source->wanted_uri, NULL, __ATOMIC_ACQ_REL);
-    if (!uri)
+    if (!uri || context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP) {
+        g_free(uri); /* broken by command before it was looked at */
         return STAGE_STAY;
+    }
     /* What was asked for is asked for again. */
     __atomic_store_n(&source->requests_tail,
                      __atomic_load_n(&source->requests_head, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
