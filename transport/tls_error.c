@@ -35,9 +35,9 @@ static const struct {
      "certificates on both"},
     {GNUTLS_A_INSUFFICIENT_SECURITY,
      "it wants stronger ciphers or keys than ours: see 'priority' on both sides"},
-    {GNUTLS_A_HANDSHAKE_FAILURE,
-     "there is no way to prove oneself that both have: give both sides tls-creds-x509, or both "
-     "tls-creds-psk"},
+    {GNUTLS_A_HANDSHAKE_FAILURE, "there is no way to prove oneself that both have: give both sides "
+                                 "tls-creds-x509 (with certificates that may sign), or both "
+                                 "tls-creds-psk"},
     {GNUTLS_A_PROTOCOL_VERSION, "it speaks no version of TLS that we do: see 'priority'"},
     {GNUTLS_A_UNEXPECTED_MESSAGE, "it does not take us for TLS: is TLS on at both sides?"},
 };
@@ -56,11 +56,12 @@ static const struct {
     {GNUTLS_E_KEY_USAGE_VIOLATION,
      "a certificate's key usage has no digital signature: make it with signing_key"},
     {GNUTLS_E_INSUFFICIENT_CREDENTIALS,
-     "there is no way to prove oneself that both have: give both sides tls-creds-x509, or both "
+     "there is no way to prove oneself that both have: give both sides tls-creds-x509 (with "
+     "certificates that may sign), or both "
      "tls-creds-psk"},
-    {GNUTLS_E_NO_CIPHER_SUITES,
-     "there is no way to prove oneself that both have: give both sides tls-creds-x509, or both "
-     "tls-creds-psk"},
+    {GNUTLS_E_NO_CIPHER_SUITES, "there is no way to prove oneself that both have: give both sides "
+                                "tls-creds-x509 (with certificates that may sign), or both "
+                                "tls-creds-psk"},
     {GNUTLS_E_UNSUPPORTED_VERSION_PACKET, "it speaks no version of TLS that we do"},
     {GNUTLS_E_DECRYPTION_FAILED, "what it sent is not sealed by the key agreed on"},
 };
