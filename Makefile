@@ -4,6 +4,7 @@
 #   make demo       a guest moves while you watch
 #   make bench      latency and throughput beside this machine's floor, in build/bench/
 #   make check      all tests; ONLY=pattern picks some by name, SEEDS=n sets the simulated migrations
+#   make chaos      1,000 migrations of real processes to which something happens
 #   make check-nested   some tests on Debian's kernel and KVM, inside an emulated machine
 #   make lint       what CONTRIBUTING.md asks for, as far as a machine can tell
 #   make install    DESTDIR and PREFIX as usual
@@ -27,7 +28,7 @@ all:
 # .ci/setup, which installs what is missing for check and demo, and starts over with it read.
 
 PACKAGES := liburing glib-2.0 gio-2.0 json-glib-1.0 gnutls
-INSTALL_PACKAGES := $(if $(filter check demo bench,$(MAKECMDGOALS)),--install)
+INSTALL_PACKAGES := $(if $(filter check chaos demo bench,$(MAKECMDGOALS)),--install)
 
 ifneq ($(if $(MAKECMDGOALS),$(filter-out clean lint,$(MAKECMDGOALS)),all),)
 include $(BUILD)/packages.mk
@@ -151,15 +152,18 @@ $(BUILD)/tests/embed/embed: $(EMBED) $(PRODUCTS)
 	    $(CC) -std=gnu11 $(WARNINGS) -D_GNU_SOURCE $(CFLAGS) $(SANITIZE) $< -o $@ \
 	    $$(pkg-config --cflags --libs faultline) -Wl,-rpath,$(STAGE)/lib
 
+include tests/chaos/rules.mk
+
 $(BUILD)/tests/bench/bench: $(call object,$(BENCH_TEST) $(BENCH)) $(BUILD)/libmachine.a \
                             $(BUILD)/libfaultline.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(MACHINE_LIBS) -lcmocka -o $@
 
 TESTS := $(UNIT) $(if $(BENCH_TEST),$(BUILD)/tests/bench/bench) $(if $(SIM),$(BUILD)/tests/sim/sim) \
-         $(if $(EMBED),$(BUILD)/tests/embed/embed) $(if $(PAIR),$(BUILD)/tests/pair/pair)
+         $(if $(EMBED),$(BUILD)/tests/embed/embed) $(if $(PAIR),$(BUILD)/tests/pair/pair) \
+         $(if $(CHAOS),$(BUILD)/tests/chaos/chaos)
 # Guests that write as fast as they can are not for the thread sanitizer; the unit tests move slower ones.
-TESTS := $(if $(filter thread,$(SAN)),$(filter-out %/pair,$(TESTS)),$(TESTS))
+TESTS := $(if $(filter thread,$(SAN)),$(filter-out %/pair %/chaos,$(TESTS)),$(TESTS))
 
 check: all $(TESTS)
 	$(Q)BUILD=$(BUILD) SAN=$(SAN) SEEDS=$(SEEDS) ONLY='$(ONLY)' tests/run $(TESTS)

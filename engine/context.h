@@ -3,8 +3,9 @@
  * One virtual machine's Faultline, inside: what source, destination and control thread share.
  *
  * Owner of the phase: the migration role at a source, the listen role at a destination; they alone
- * call context_move(). Owner of the guest's run state while a migration runs: the same, and the
- * package role between LISTEN and RUN.
+ * call context_move(), except for the one move of the package role, which gives way to theirs.
+ * Owner of the guest's run state while a migration runs: the same, and the package role between
+ * LISTEN and RUN.
  */
 #ifndef ENGINE_CONTEXT_H
 #define ENGINE_CONTEXT_H
@@ -108,6 +109,9 @@ context_note(Faultline *faultline, FaultlineMoment moment)
 /* The one function that moves the phase; an illegal move is our own mistake and asserts. Emits the
  * event. Thread: the phase's owner. */
 void context_move(Faultline *faultline, FaultlineStatus to);
+/* The same, unless another thread has moved it on from `from`; then nothing. Thread: package, for
+ * what happens right before the guest's start and must not wait for the phase's owner. */
+bool context_move_from(Faultline *faultline, FaultlineStatus from, FaultlineStatus to);
 FaultlineStatus context_status(const Faultline *faultline);
 /* Whether a migration is under way in either direction. */
 bool context_is_busy(const Faultline *faultline);

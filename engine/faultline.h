@@ -98,6 +98,7 @@ typedef enum {
     X(CANCELLED, "cancelled")                                                                      \
     X(ACTIVE, "active")                                                                            \
     X(DEVICE, "device")                                                                            \
+    X(POSTCOPY_DEVICE, "postcopy-device")                                                          \
     X(POSTCOPY_ACTIVE, "postcopy-active")                                                          \
     X(POSTCOPY_PAUSED, "postcopy-paused")                                                          \
     X(COMPLETED, "completed")                                                                      \

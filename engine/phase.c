@@ -27,16 +27,18 @@ G_STATIC_ASSERT(G_N_ELEMENTS(moment_names) == FAULTLINE_MOMENT_COUNT);
 #define TO(name) (1u << FAULTLINE_STATUS_##name)
 
 /* From each status, where it may go. Both sides: a destination goes from ACTIVE straight to
- * POSTCOPY_ACTIVE or COMPLETED. A source leaves POSTCOPY_ACTIVE for FAILED only when a faultline
- * peer says that the guest never ran there. A destination leaves POSTCOPY_PAUSED when the last page
- * was in another role's hands as the link broke, or when the device state could not be loaded. */
+ * POSTCOPY_DEVICE or COMPLETED. A source leaves POSTCOPY_DEVICE, and with a faultline peer
+ * POSTCOPY_ACTIVE, for FAILED only when the destination says that the guest never ran there. A
+ * destination leaves POSTCOPY_PAUSED when the last page was in another role's hands as the link
+ * broke, or when the device state could not be loaded. */
 static const unsigned moves[FAULTLINE_STATUS_COUNT] = {
     [FAULTLINE_STATUS_NONE] = TO(SETUP),
     [FAULTLINE_STATUS_SETUP] = TO(ACTIVE) | TO(CANCELLING) | TO(FAILED),
-    [FAULTLINE_STATUS_ACTIVE] = TO(PRE_SWITCHOVER) | TO(DEVICE) | TO(POSTCOPY_ACTIVE) |
+    [FAULTLINE_STATUS_ACTIVE] = TO(PRE_SWITCHOVER) | TO(DEVICE) | TO(POSTCOPY_DEVICE) |
                                 TO(COMPLETED) | TO(CANCELLING) | TO(FAILED),
     [FAULTLINE_STATUS_PRE_SWITCHOVER] = TO(DEVICE) | TO(CANCELLING) | TO(FAILED),
-    [FAULTLINE_STATUS_DEVICE] = TO(POSTCOPY_ACTIVE) | TO(COMPLETED) | TO(CANCELLING) | TO(FAILED),
+    [FAULTLINE_STATUS_DEVICE] = TO(POSTCOPY_DEVICE) | TO(COMPLETED) | TO(CANCELLING) | TO(FAILED),
+    [FAULTLINE_STATUS_POSTCOPY_DEVICE] = TO(POSTCOPY_ACTIVE) | TO(POSTCOPY_PAUSED) | TO(FAILED),
     [FAULTLINE_STATUS_POSTCOPY_ACTIVE] = TO(POSTCOPY_PAUSED) | TO(COMPLETED) | TO(FAILED),
     [FAULTLINE_STATUS_POSTCOPY_PAUSED] = TO(COMPLETED) | TO(FAILED),
     [FAULTLINE_STATUS_CANCELLING] = TO(CANCELLED) | TO(FAILED),
@@ -78,20 +80,36 @@ context_is_busy(const Faultline *faultline)
     return status == FAULTLINE_STATUS_POSTCOPY_PAUSED || !(ENDED & (1u << status));
 }
 
+/* Together: whoever sees the status finds the event, and the other way round. */
+static void
+move_locked(Faultline *faultline, FaultlineStatus to)
+{
+    g_assert(moves[context_status(faultline)] & (1u << to));
+    __atomic_store_n(&faultline->status, to, __ATOMIC_RELEASE);
+    context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
+    pthread_cond_broadcast(&faultline->changed);
+}
+
 void
 context_move(Faultline *faultline, FaultlineStatus to)
 {
-    FaultlineStatus from = context_status(faultline);
-    g_assert(moves[from] & (1u << to));
     if (ENDED & (1u << to))
         progress_set(&faultline->progress.ended_ns, clock_now_ns());
 
     pthread_mutex_lock(&faultline->lock);
-    /* Together: whoever sees the status finds the event, and the other way round. */
-    __atomic_store_n(&faultline->status, to, __ATOMIC_RELEASE);
-    context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
-    pthread_cond_broadcast(&faultline->changed);
+    move_locked(faultline, to);
     pthread_mutex_unlock(&faultline->lock);
+}
+
+bool
+context_move_from(Faultline *faultline, FaultlineStatus from, FaultlineStatus to)
+{
+    pthread_mutex_lock(&faultline->lock);
+    bool moved = context_status(faultline) == from;
+    if (moved)
+        move_locked(faultline, to);
+    pthread_mutex_unlock(&faultline->lock);
+    return moved;
 }
 
 FaultlineStatus

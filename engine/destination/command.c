@@ -55,6 +55,10 @@ advise(Destination *destination, const StreamElement *element, GError **error)
         !stream_parse_advise(element, &received, error))
         return false;
     destination->has_page_sizes = !received.is_short;
+    if (destination->has_told &&
+        !options_check_agreement(destination->told,
+                                 options_agreement(&destination->faultline->options), error))
+        return false;
     if (received.is_short && destination->can_postcopy)
         problem = "RAM postcopy is enabled here but not at the source";
     else if (!received.is_short && !destination->can_postcopy)
@@ -90,6 +94,10 @@ destination_answer_ping(Destination *destination, uint32_t value)
             destination_set_flag(&destination->urgent.takes_runs);
         }
         value |= STREAM_HELLO_ANSWER;
+    } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_AGREE) {
+        destination->told = value & STREAM_AGREE_BITS;
+        destination->has_told = true;
+        value = STREAM_AGREE_ANSWER | options_agreement(&destination->faultline->options);
     }
     return destination_post(destination, STREAM_RETURN_PONG, value);
 }

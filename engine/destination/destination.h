@@ -116,6 +116,8 @@ struct Destination {
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
     bool in_postcopy;                   /* records are placed, not stored */
     uint32_t features;                  /* agreed; not changed after is_listening */
+    bool has_told;                      /* by a faultline: */
+    uint32_t told;                      /* its options_agreement() */
     bool can_run;                       /* globalstate: the guest ran at the source */
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */

@@ -30,7 +30,7 @@ obey_listen(Destination *destination, GError **error)
     }
     if (!destination_move(destination, POSTCOPY_LISTENING, "POSTCOPY_LISTEN", error))
         return false;
-    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
     if (!destination_register(destination, error))
         return false;
     reader_consume(&reader, length);
@@ -166,6 +166,8 @@ run_guest(Destination *destination, GError **error)
     if (!destination_move(destination, POSTCOPY_RUNNING, "POSTCOPY_RUN", error))
         return false;
     context_note(faultline, FAULTLINE_MOMENT_LOADED);
+    context_move_from(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE,
+                      FAULTLINE_STATUS_POSTCOPY_ACTIVE);
     if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return false;

@@ -69,6 +69,8 @@ source_stage_open(Source *source, GError **error)
         stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
         stream_put_ping(writer, STREAM_HELLO | source->offers);
     }
+    if (source->can_postcopy && source->has_return_path)
+        stream_put_ping(writer, STREAM_PING_AGREE | source->agreement);
     if (source->can_postcopy)
         stream_put_advise(writer, source->blocks->page_sizes);
     stream_put_start(writer, STREAM_START, SOURCE_RAM_SECTION, "ram", 0, STREAM_RAM_VERSION);

@@ -8,7 +8,7 @@
  * where, between faultlines, they come in as well.
  *
  *   connect    main channel connects; request may read the return path from here on
- *   open       header, configuration, hello, ADVISE, ram START; dirty log on
+ *   open       header, configuration, hello, AGREE, ADVISE, ram START; dirty log on
  *   pass       sends what is dirty; over and over, see precopy.c
  *   hello      nothing is left to be sent, but the destination has not answered yet
  *   urgent     postcopy: the destination's answer; with preempt the second connection
@@ -64,7 +64,8 @@ struct Source {
     RamBlocks *blocks;
     char *uri;
     bool has_return_path, can_postcopy, has_preempt, releases_ram, slows_vcpus;
-    uint32_t offers; /* features in our hello */
+    uint32_t offers;    /* features in our hello */
+    uint32_t agreement; /* options_agreement() */
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
     UffdTracker *tracker; /* when the guest has no dirty log of its own */
