@@ -27,7 +27,7 @@ all:
 # $(BUILD)/packages.mk holds what pkg-config answers. make builds it before anything else, by
 # .ci/setup, which installs what is missing for check and demo, and starts over with it read.
 
-PACKAGES := liburing glib-2.0 gio-2.0 json-glib-1.0
+PACKAGES := liburing glib-2.0 gio-2.0 json-glib-1.0 gnutls
 INSTALL_PACKAGES := $(if $(filter check chaos demo bench,$(MAKECMDGOALS)),--install)
 
 ifneq ($(if $(MAKECMDGOALS),$(filter-out clean lint,$(MAKECMDGOALS)),all),)
