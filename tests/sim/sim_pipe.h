@@ -105,6 +105,8 @@ typedef struct SimNetwork {
 } SimNetwork;
 extern SimNetwork net;
 
+/* Whether a call with this URI has to fail; then the error is set. Only this side makes it. */
+bool sim_uri_fails(const char *uri, SimSide side, SimPoint point, GError **error);
 /* Alive, and used by the thread it is for. */
 void sim_ring_check(const TransportRing *ring);
 Connection *sim_connection_new(void);

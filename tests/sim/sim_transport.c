@@ -60,11 +60,8 @@ TransportConnector *
 transport_connect(TransportRing *ring, const char *uri, GError **error)
 {
     sim_ring_check(ring);
-    sim_check(strcmp(uri, SIM_URI) == 0, "transport_connect: to '%s'", uri);
-    if (sim_inject(SIM_POINT_CONNECT)) {
-        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: no socket");
+    if (sim_uri_fails(uri, SIM_SOURCE, SIM_POINT_CONNECT, error))
         return NULL;
-    }
     for (unsigned i = 0; i < LINKS_MAX; i++) {
         TransportConnector *connector = &net.connectors[i];
         if (connector->alive)
@@ -106,12 +103,9 @@ transport_connector_free(TransportConnector *connector)
 TransportListener *
 transport_listen(const char *uri, GError **error)
 {
-    sim_check(strcmp(uri, SIM_URI) == 0, "transport_listen: at '%s'", uri);
-    sim_check(!net.listener.alive, "transport_listen: twice");
-    if (sim_inject(SIM_POINT_LISTEN)) {
-        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: address in use");
+    if (sim_uri_fails(uri, SIM_DESTINATION, SIM_POINT_LISTEN, error))
         return NULL;
-    }
+    sim_check(!net.listener.alive, "transport_listen: twice");
     net.listener = (TransportListener){.alive = true};
     return &net.listener;
 }
