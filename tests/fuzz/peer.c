@@ -72,7 +72,7 @@ size_t
 peer_write(unsigned link, const uint8_t *bytes, size_t length)
 {
     Connection *connection = find_link(link);
-    if (!connection || was_closed[link] || connection->broken ||
+    if (length == 0 || !connection || was_closed[link] || connection->broken ||
         connection->pipes[peer_end()].dropping)
         return length;
     size_t count = copy_in(&connection->pipes[peer_end()], bytes, length);

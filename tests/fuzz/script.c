@@ -157,6 +157,9 @@ obey(char letter)
     switch (letter) {
     case 'm':
     case 'u':
+        peer_write(letter == 'u', NULL, 0); /* connects, if it has not yet */
+        script.channel = letter;
+        break;
     case 'q':
     case 'h':
     case 't':

@@ -25,6 +25,7 @@ typedef struct Log {
 } Log;
 
 static Log logs[SIM_SIDES]; /* what each side hears, and what is done to it */
+static unsigned count_waits;
 
 static void
 put(Log *log, const void *bytes, size_t length)
@@ -62,6 +63,10 @@ SimTouch __real_sim_uffd_touch(unsigned block, unsigned page, uint32_t thread, b
                                uint8_t **ret_bytes);
 SimTouch __wrap_sim_uffd_touch(unsigned block, unsigned page, uint32_t thread, bool write,
                                uint8_t **ret_bytes);
+TransportResult __real_transport_connect_finish(TransportConnector *connector,
+                                                TransportLink **ret_link, GError **error);
+TransportResult __wrap_transport_connect_finish(TransportConnector *connector,
+                                                TransportLink **ret_link, GError **error);
 bool __real_faultline_start_postcopy(Faultline *faultline, GError **error);
 bool __wrap_faultline_start_postcopy(Faultline *faultline, GError **error);
 void __real_sim_plan_make(uint64_t seed);
@@ -100,6 +105,16 @@ __wrap_transport_send(TransportSender *sender, const struct iovec *iov, unsigned
     return result;
 }
 
+TransportResult
+__wrap_transport_connect_finish(TransportConnector *connector, TransportLink **ret_link,
+                                GError **error)
+{
+    TransportResult result = __real_transport_connect_finish(connector, ret_link, error);
+    if (result == TRANSPORT_OK)
+        go_to(&logs[SIM_DESTINATION], (*ret_link)->number ? 'u' : 'm');
+    return result;
+}
+
 SimTouch
 __wrap_sim_uffd_touch(unsigned block, unsigned page, uint32_t thread, bool write,
                       uint8_t **ret_bytes)
@@ -107,6 +122,7 @@ __wrap_sim_uffd_touch(unsigned block, unsigned page, uint32_t thread, bool write
     SimTouch result = __real_sim_uffd_touch(block, page, thread, write, ret_bytes);
     const uint8_t pair[2] = {(uint8_t)block, (uint8_t)page};
     if (result == SIM_TOUCH_WAIT) {
+        count_waits++;
         go_to(&logs[SIM_DESTINATION], 't');
         put(&logs[SIM_DESTINATION], pair, sizeof pair);
     }
@@ -163,34 +179,47 @@ write_seed(const char *folder, const char *harness, const char *name, const GByt
     }
 }
 
+/* What a seed is kept for: what was agreed, and how far it went. */
+static unsigned
+kind_of(uint8_t options)
+{
+    unsigned agreed = options & (SIDE_OPTION_PRECOPY | SIDE_OPTION_PREEMPT | SIDE_OPTION_NO_RUNS |
+                                 SIDE_OPTION_NO_RETURN);
+    unsigned stage = sim.outcomes[SIM_OUTCOME_POSTCOPY] == 0 ? 0 : count_waits == 0 ? 1 : 2;
+    return agreed + 256 * stage;
+}
+
 /* The shortest of each kind of migration. */
 static void
 write_own(const char *folder, SimSide to, const char *harness)
 {
     static uint64_t coverage[SIM_PHASE_COUNT][SIM_POINT_COUNT], outcomes[SIM_OUTCOME_COUNT];
-    GByteArray *best[256] = {NULL};
+    GByteArray *best[3 * 256] = {NULL};
 
     sim.coverage = coverage;
     sim.outcomes = outcomes;
     for (uint64_t seed = 1; seed <= RUNS; seed++) {
         memset(logs, 0, sizeof logs);
+        memset(outcomes, 0, sizeof outcomes);
+        count_waits = 0;
         logs[to].bytes = g_byte_array_new();
         logs[to].channel = 'm';
         sim_run(seed);
-        uint8_t options = options_of(&sim.plan, to);
-        const uint8_t head[2] = {options, 0};
+        const uint8_t head[2] = {options_of(&sim.plan, to), 0};
+        unsigned kind = kind_of(head[0]);
         g_byte_array_prepend(logs[to].bytes, head, sizeof head);
-        if (!best[options] || best[options]->len > logs[to].bytes->len) {
-            g_clear_pointer(&best[options], g_byte_array_unref);
-            best[options] = g_steal_pointer(&logs[to].bytes);
+        if (!best[kind] || best[kind]->len > logs[to].bytes->len) {
+            g_clear_pointer(&best[kind], g_byte_array_unref);
+            best[kind] = g_steal_pointer(&logs[to].bytes);
         }
         g_clear_pointer(&logs[to].bytes, g_byte_array_unref);
     }
-    for (unsigned options = 0; options < 256; options++) {
-        g_autofree char *name = g_strdup_printf("own-%02x", options);
-        if (best[options] && best[options]->len <= SEED_BYTES_MAX)
-            write_seed(folder, harness, name, best[options]);
-        g_clear_pointer(&best[options], g_byte_array_unref);
+    for (unsigned kind = 0; kind < G_N_ELEMENTS(best); kind++) {
+        static const char *const stages[] = {"precopy", "postcopy", "requests"};
+        g_autofree char *name = g_strdup_printf("own-%s-%02x", stages[kind / 256], kind % 256);
+        if (best[kind] && best[kind]->len <= SEED_BYTES_MAX)
+            write_seed(folder, harness, name, best[kind]);
+        g_clear_pointer(&best[kind], g_byte_array_unref);
     }
 }
 

@@ -26,6 +26,7 @@ plan(uint8_t options, uint8_t seed)
                 .side = side.side,
                 .coverage = coverage,
                 .outcomes = outcomes,
+                .trace = g_getenv("FUZZ_TRACE") != NULL,
                 .on_bug = abort};
     memset(sim.phase_ns, 0xff, sizeof sim.phase_ns);
     sim.plan = (SimPlan){
@@ -109,6 +110,7 @@ check(const SideStart *start)
     FaultlineInfo info;
 
     faultline_query(side.faultline, &info);
+    sim_trace("end: %s, %s", faultline_status_name(info.status), info.error);
     bool has_met = sim_network_met();
     sim_check(!start->begins || !has_met || is_over(info.status), "stuck: %s",
               faultline_status_name(info.status));
@@ -139,7 +141,8 @@ side_run(const SideStart *start, const uint8_t *bytes, size_t length)
     if (length < OPTION_BYTES)
         return;
     side = (Side){.side = start->side};
-    plan(bytes[0], bytes[1]);
+    uint8_t options = start->opening ? start->options : bytes[0];
+    plan(options, bytes[1]);
     memset(&run, 0, sizeof run);
     sim_transport_reset();
     sim_uffd_reset();
@@ -148,7 +151,7 @@ side_run(const SideStart *start, const uint8_t *bytes, size_t length)
     sim_enter(SIM_PHASE_SETUP);
     peer_reset();
     bound_begin(fuzz_bound_bytes);
-    make(start, bytes[0]);
+    make(start, options);
     script_begin(start, bytes + OPTION_BYTES, length - OPTION_BYTES);
     play();
     end_wait();

@@ -45,6 +45,7 @@ typedef struct SideStart {
     bool begins;  /* the migration: incoming, or cont and migrate */
     char channel; /* a letter of the marks: where the input's first bytes go */
     /* what the peer says first, before the input; NULL: nothing */
+    uint8_t options; /* instead of the input's, where there is an opening */
     const uint8_t *opening;
     size_t opening_length;
 } SideStart;
