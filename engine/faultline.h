@@ -481,7 +481,7 @@ void faultline_session_accept_fds(FaultlineSession *session, int (*take_fd)(void
  * client cannot take more); close and free it. */
 bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t length_bytes);
 
-/* One HMP command line -> its output (g_free). */
+/* One HMP command line, which is refused if it is not UTF-8 -> its output (g_free). */
 char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
 
 #include "recovery.h"
