@@ -112,6 +112,7 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(orchestrate_pause_in_postcopy_keeps_both),
     TROUBLE(orchestrate_destination_gone_in_postcopy_says_lost),
     TROUBLE(orchestrate_other_memory_is_refused),
+    TROUBLE(orchestrate_other_blocks_are_refused),
     TROUBLE(orchestrate_dry_run_leaves_everything_as_it_was),
     cmocka_unit_test_prestate_setup_teardown(postcopy_of_huge_pages_ends_on_huge_pages, huge_setup,
                                              huge_teardown, NULL),
