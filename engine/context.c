@@ -284,3 +284,9 @@ faultline_vcpu_thread(const Faultline *faultline, unsigned index)
         return 0;
     return faultline->guest.vcpu_thread(faultline->opaque, index);
 }
+
+const FaultlineBlock *
+faultline_block(const Faultline *faultline, unsigned index)
+{
+    return index < faultline->blocks.count ? &faultline->blocks.blocks[index].is : NULL;
+}

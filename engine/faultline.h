@@ -431,6 +431,9 @@ bool faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError
 /* Thread: control. */
 void faultline_query_dirty_rate(const Faultline *faultline, FaultlineDirtyRate *ret_rate);
 
+/* Block `index` as faultline_new() was given it; NULL: there is none such. Thread: any. */
+const FaultlineBlock *faultline_block(const Faultline *faultline, unsigned index);
+
 /* Thread id (gettid) of vCPU `index`, as the guest tells it; 0: there is none such. Thread: any. */
 pid_t faultline_vcpu_thread(const Faultline *faultline, unsigned index);
 

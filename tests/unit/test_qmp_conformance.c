@@ -25,6 +25,7 @@ static const struct {
     {"query-memory-size-summary", {{.name = NULL}}},
     {"query-cpus-fast", {{.name = NULL}}},
     {"query-migrate", {{.name = NULL}}},
+    {"x-query-memory-blocks", {{.name = NULL}}},
     {"x-query-memory-map", {{"cells", "integer", true}, {.name = NULL}}},
     {"query-migrate-capabilities", {{.name = NULL}}},
     {"query-migrate-parameters", {{.name = NULL}}},
