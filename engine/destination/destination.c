@@ -186,11 +186,16 @@ destination_stage_run(Destination *destination, GError **error)
                                                         count_missing(destination)));
         return STAGE_FAILED;
     }
+    destination_order_taking(destination);
+    StageResult recorded = record_await(faultline, FAULTLINE_OWNER_TAKING, error);
+    if (recorded != STAGE_AGAIN)
+        return recorded;
     if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return STAGE_FAILED;
     }
     context_note(faultline, FAULTLINE_MOMENT_RUNNING);
+    record_order(faultline, FAULTLINE_OWNER_HERE);
     destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;
@@ -397,6 +402,9 @@ take_failure(Destination *destination, GError *failure)
     destination->deadline_ns = 0;
     destination_leave_run(destination);
     destination->stage = is_loaded_here ? destination_stage_paused : destination_stage_failing;
+    /* Before the source hears of it, and may run the guest. */
+    if (!is_loaded_here)
+        record_write(destination->faultline, FAULTLINE_OWNER_REFUSED, FAULTLINE_STATUS_FAILED);
 }
 
 /* Somebody wants the connection to be broken in postcopy. */
@@ -436,6 +444,7 @@ take_role_errors(Destination *destination, GError **error)
 static StepResult
 end(Destination *destination)
 {
+    record_stop(destination->faultline);
     destination_set_flag(&destination->has_left);
     destination_notify(destination, &destination->package);
     destination_notify(destination, &destination->fault);
@@ -464,8 +473,10 @@ destination_listen_step(void *self)
     case STAGE_AGAIN:
         return STEP_AGAIN;
     case STAGE_DONE:
-        if (destination->stage)
+        if (destination->stage) {
+            record_write(destination->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_COMPLETED);
             context_move(destination->faultline, FAULTLINE_STATUS_COMPLETED);
+        }
         return end(destination);
     case STAGE_FAILED:
         break;

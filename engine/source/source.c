@@ -156,18 +156,23 @@ is_given_away(const Source *source)
 static void
 follow_destination(Source *source)
 {
-    if (source_flag(&source->has_loaded) &&
-        context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
-        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    if (!source_flag(&source->has_loaded) ||
+        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_DEVICE)
+        return;
+    record_order(source->faultline, FAULTLINE_OWNER_THERE);
+    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
 }
 
-/* The guest is ours, and goes on as it was before. */
+/* The guest is ours, and goes on as it was before. It does not wait for that to be on record,
+ * unless the record says that it was given away. */
 static void
-keep_guest(Source *source)
+keep_guest(Source *source, FaultlineStatus status)
 {
     g_autoptr(GError) failed = NULL;
 
     source_stop_log(source);
+    if (source->has_recorded_given)
+        record_write(source->faultline, FAULTLINE_OWNER_HERE, status);
     if (!source->has_guest)
         return;
     source->has_guest = false;
@@ -200,7 +205,8 @@ fail_kept(Source *source, GError *failure)
                                             failure->message, runs ? "goes on" : "stays paused");
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
-    keep_guest(source);
+    keep_guest(source, FAULTLINE_STATUS_FAILED);
+    record_write(faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_FAILED);
     context_move(faultline, FAULTLINE_STATUS_FAILED);
 }
 
@@ -231,7 +237,10 @@ fail_given_away(Source *source, GError *failure)
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
-    if (in_postcopy && context_status(faultline) == FAULTLINE_STATUS_DEVICE)
+    source_record_given(source);
+    if (!in_postcopy)
+        record_write(faultline, FAULTLINE_OWNER_GIVEN, FAULTLINE_STATUS_FAILED);
+    else if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
         context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
     context_move(faultline,
                  in_postcopy ? FAULTLINE_STATUS_POSTCOPY_PAUSED : FAULTLINE_STATUS_FAILED);
@@ -242,7 +251,8 @@ cancel(Source *source)
 {
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLING);
     close_links(source);
-    keep_guest(source);
+    keep_guest(source, FAULTLINE_STATUS_CANCELLED);
+    record_write(source->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_CANCELLED);
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLED);
 }
 
@@ -253,6 +263,10 @@ complete(Source *source)
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
     if (context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
         context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE); /* a peer without PONG */
+    /* Without a return path nobody has said that it arrived. */
+    record_write(source->faultline,
+                 source->has_return_path ? FAULTLINE_OWNER_THERE : FAULTLINE_OWNER_GIVEN,
+                 FAULTLINE_STATUS_COMPLETED);
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
@@ -345,6 +359,7 @@ static StepResult
 end(Source *source)
 {
     source_stop(source);
+    record_stop(source->faultline);
     return STEP_DONE;
 }
 
