@@ -13,6 +13,7 @@
 
 #include "engine/block.h"
 #include "engine/options.h"
+#include "engine/record.h"
 #include "engine/role.h"
 
 #include <pthread.h>
@@ -72,6 +73,8 @@ struct Faultline {
     unsigned run_state; /* FaultlineRunState */
     bool autostart;
     Progress progress;
+
+    Record record; /* says itself who may touch what */
 
     /* Held over pause and resume, so that a monitor's stop and a switch-over come one after the
      * other; taken by control, migration, package and listen thread; before lock. */

@@ -37,6 +37,8 @@
  *                           precopy brought
  *   fault      destination  userfaultfd, return path's send     its io_uring     end, free
  *                           half, urgent channel
+ *   record     either       with faultline_set_record(): the    its io_uring     end, free
+ *                           words of who owns the guest
  *   dirty-rate either       one measuring of the dirty rate     its io_uring     its time, a
  *                                                                                migration, free
  *
@@ -149,6 +151,7 @@ Faultline *faultline_new(const FaultlineGuest *guest, void *opaque, const Faultl
 void faultline_free(Faultline *faultline);
 
 #include "check.h"
+#include "owner.h"
 
 /* ---- Capabilities and parameters: names of QMP ----------------------------------------------- */
 

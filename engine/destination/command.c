@@ -83,6 +83,14 @@ advise(Destination *destination, const StreamElement *element, GError **error)
 
 /* ---- The others ------------------------------------------------------------------------------ */
 
+void
+destination_order_taking(Destination *destination)
+{
+    if (!destination->has_ordered)
+        record_order(destination->faultline, FAULTLINE_OWNER_TAKING);
+    destination->has_ordered = true;
+}
+
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
 {
@@ -99,7 +107,13 @@ destination_answer_ping(Destination *destination, uint32_t value)
         destination->has_told = true;
         value = STREAM_AGREE_ANSWER | options_agreement(&destination->faultline->options);
     }
-    return destination_post(destination, STREAM_RETURN_PONG, value);
+    if (!destination_post(destination, STREAM_RETURN_PONG, value))
+        return false;
+    /* The source's number comes in four parts; of one that says more the last four hold. */
+    if ((value & STREAM_HELLO_MASK) == STREAM_PING_MIGRATION)
+        record_set_migration(destination->faultline,
+                             record_migration(destination->faultline) << 16 | (uint16_t)value);
+    return true;
 }
 
 static bool
@@ -186,6 +200,8 @@ destination_take_command(Destination *destination, const StreamElement *element,
     }
     if (element->command == STREAM_COMMAND_PACKAGED)
         destination->stage = destination_stage_blob;
+    if (element->command == STREAM_COMMAND_PING && stream_parse_be32(element) == STREAM_PING_COMMIT)
+        destination_order_taking(destination);
     reader_consume(&destination->reader, length);
     return STAGE_AGAIN;
 }

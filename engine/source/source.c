@@ -159,18 +159,23 @@ is_given_away(const Source *source)
 static void
 follow_destination(Source *source)
 {
-    if (source_flag(&source->has_loaded) &&
-        context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
-        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    if (!source_flag(&source->has_loaded) ||
+        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_DEVICE)
+        return;
+    record_order(source->faultline, FAULTLINE_OWNER_THERE);
+    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
 }
 
-/* The guest is ours, and goes on as it was before. */
+/* The guest is ours, and goes on as it was before. It does not wait for that to be on record,
+ * unless the record says that it was given away. */
 static void
-keep_guest(Source *source)
+keep_guest(Source *source, FaultlineStatus status)
 {
     g_autoptr(GError) failed = NULL;
 
     source_stop_log(source);
+    if (source->has_recorded_given)
+        record_write(source->faultline, FAULTLINE_OWNER_HERE, status);
     if (!source->has_guest)
         return;
     source->has_guest = false;
@@ -203,7 +208,8 @@ fail_kept(Source *source, GError *failure)
                                             failure->message, runs ? "goes on" : "stays paused");
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
-    keep_guest(source);
+    keep_guest(source, FAULTLINE_STATUS_FAILED);
+    record_write(faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_FAILED);
     context_move(faultline, FAULTLINE_STATUS_FAILED);
     source->stage = NULL;
     return STAGE_DONE;
@@ -239,7 +245,10 @@ fail_given_away(Source *source, GError *failure)
     context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
     source->is_handed_over = true;
     source->stage = NULL;
-    if (in_postcopy && context_status(faultline) == FAULTLINE_STATUS_DEVICE)
+    source_record_given(source);
+    if (!in_postcopy)
+        record_write(faultline, FAULTLINE_OWNER_GIVEN, FAULTLINE_STATUS_FAILED);
+    else if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
         context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
     if (in_postcopy)
         source_pause(source);
@@ -253,7 +262,8 @@ cancel(Source *source)
 {
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLING);
     close_links(source);
-    keep_guest(source);
+    keep_guest(source, FAULTLINE_STATUS_CANCELLED);
+    record_write(source->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_CANCELLED);
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLED);
 }
 
@@ -264,6 +274,10 @@ complete(Source *source)
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
     if (context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
         context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE); /* a peer without PONG */
+    /* Without a return path nobody has said that it arrived. */
+    record_write(source->faultline,
+                 source->has_return_path ? FAULTLINE_OWNER_THERE : FAULTLINE_OWNER_GIVEN,
+                 FAULTLINE_STATUS_COMPLETED);
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
@@ -354,6 +368,7 @@ static StepResult
 end(Source *source)
 {
     source_stop(source);
+    record_stop(source->faultline);
     return STEP_DONE;
 }
 

@@ -91,6 +91,9 @@ struct Source {
     bool is_part_open;           /* a PART has begun and not yet its EOS */
     bool is_logging;             /* the dirty log is on */
     bool asked_settled;          /* PING SETTLED was sent */
+    bool has_announced;          /* the record GIVING was ordered */
+    bool has_recorded_given;     /* the same for GIVEN */
+    bool has_named;              /* the migration's number was sent */
     bool has_guest, was_running; /* the guest was stopped by us, and whether it ran before */
     bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
@@ -194,8 +197,16 @@ void source_request_close(void *self);
 /* Lets go of the references that migration put there for it; also of those it never saw. */
 void source_drop_request_links(Source *source);
 
+/* Has it recorded that the destination may come to own the guest; AGAIN: that is durable. */
+StageResult source_announce(Source *source, GError **error);
+
 /* From its true on the destination may own the guest; false: it was cancelled. */
 bool source_give_away(Source *source);
+
+/* Tells a faultline peer, once, the number of this migration. A frame is open. */
+void source_name_migration(Source *source);
+/* Has it recorded, once, that it was sent all that it needs. */
+void source_record_given(Source *source);
 
 /* Stages, in order. */
 StageResult source_stage_connect(Source *source, GError **error);

@@ -324,6 +324,9 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
 #define STREAM_PING_SETTLED                                                                        \
     0xfa1a0000u /* before the guest is stopped for postcopy, to a faultline: once it is answered,  \
                    nothing that was sent before waits to be read while the guest stands */
+#define STREAM_PING_MIGRATION                                                                      \
+    0xfa1c0000u /* four of them, to a faultline, once: the low 16 bits of each, the first one's    \
+                   highest, are a number of this migration, for records that outlive it */
 
 /* ---- multifd packets (decoding only, for recorded streams) ----------------------------------- */
 
