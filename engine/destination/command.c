@@ -55,6 +55,10 @@ advise(Destination *destination, const StreamElement *element, GError **error)
         !stream_parse_advise(element, &received, error))
         return false;
     destination->has_page_sizes = !received.is_short;
+    if (destination->has_told &&
+        !options_check_agreement(destination->told,
+                                 options_agreement(&destination->faultline->options), error))
+        return false;
     if (received.is_short && destination->can_postcopy)
         problem = "RAM postcopy is enabled here but not at the source";
     else if (!received.is_short && !destination->can_postcopy)
@@ -79,6 +83,14 @@ advise(Destination *destination, const StreamElement *element, GError **error)
 
 /* ---- The others ------------------------------------------------------------------------------ */
 
+void
+destination_order_taking(Destination *destination)
+{
+    if (!destination->has_ordered)
+        record_order(destination->faultline, FAULTLINE_OWNER_TAKING);
+    destination->has_ordered = true;
+}
+
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
 {
@@ -98,8 +110,18 @@ destination_answer_ping(Destination *destination, uint32_t value)
         if (!none)
             destination_notify(destination, &destination->fault);
         return true;
+    } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_AGREE) {
+        destination->told = value & STREAM_AGREE_BITS;
+        destination->has_told = true;
+        value = STREAM_AGREE_ANSWER | options_agreement(&destination->faultline->options);
     }
-    return destination_post(destination, STREAM_RETURN_PONG, value);
+    if (!destination_post(destination, STREAM_RETURN_PONG, value))
+        return false;
+    /* The source's number comes in four parts; of one that says more the last four hold. */
+    if ((value & STREAM_HELLO_MASK) == STREAM_PING_MIGRATION)
+        record_set_migration(destination->faultline,
+                             record_migration(destination->faultline) << 16 | (uint16_t)value);
+    return true;
 }
 
 static bool
@@ -139,7 +161,8 @@ refuse(const StreamElement *element, const char *why, GError **error)
 static bool
 obey(Destination *destination, const StreamElement *element, GError **error)
 {
-    if (destination->in_postcopy && element->command != STREAM_COMMAND_PING)
+    if (destination->in_postcopy && !destination->in_recovery &&
+        element->command != STREAM_COMMAND_PING)
         return refuse(element, "came after the guest was handed over", error);
     switch (element->command) {
     case STREAM_COMMAND_OPEN_RETURN_PATH:
@@ -159,6 +182,8 @@ obey(Destination *destination, const StreamElement *element, GError **error)
     case STREAM_COMMAND_POSTCOPY_LISTEN:
     case STREAM_COMMAND_POSTCOPY_RUN:
         return refuse(element, "came outside a package", error);
+    case STREAM_COMMAND_ANSWER:
+        return refuse(element, "came on a connection that was not challenged", error);
     case STREAM_COMMAND_ENABLE_COLO:
         return refuse(element, "is not supported; switch x-colo off at the source", error);
     case STREAM_COMMAND_POSTCOPY_RESUME: /* outside a recovery these are ignored */
@@ -178,8 +203,15 @@ destination_take_command(Destination *destination, const StreamElement *element,
     if (element->command == STREAM_COMMAND_PING &&
         !destination_answer_ping(destination, stream_parse_be32(element)))
         return STAGE_STAY;
+    if (destination->in_recovery && element->command == STREAM_COMMAND_POSTCOPY_RESUME) {
+        if (!destination_post(destination, STREAM_RETURN_RESUME_ACK, 1))
+            return STAGE_STAY;
+        destination->stage = destination_stage_resume;
+    }
     if (element->command == STREAM_COMMAND_PACKAGED)
         destination->stage = destination_stage_blob;
+    if (element->command == STREAM_COMMAND_PING && stream_parse_be32(element) == STREAM_PING_COMMIT)
+        destination_order_taking(destination);
     reader_consume(&destination->reader, length);
     return STAGE_AGAIN;
 }

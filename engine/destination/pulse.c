@@ -38,8 +38,7 @@ destination_listen_to_main(Destination *destination, GError **error)
     uint32_t timeout_ms = heartbeat_ms(destination);
 
     destination->count_busy = 0;
-    if (!timeout_ms || destination_flag(&destination->is_paused) ||
-        destination->stage == destination_stage_failing)
+    if (!timeout_ms || !destination->receiver || destination->stage == destination_stage_failing)
         return true;
     uint64_t now_ns = clock_now_ns();
     heartbeat_start(&destination->listening, timeout_ms, now_ns);
@@ -70,7 +69,7 @@ static void
 beat(Destination *destination, FrameQueue *queue, Pulse *sent, GError **error)
 {
     if (!queue->sender || !heartbeat_wants_beat(sent, queue->closed_bytes) || queue->is_pending ||
-        !frame_queue_is_empty(queue) || destination->is_sending_shut)
+        !frame_queue_is_empty(queue) || destination->is_sending_shut || destination->is_in_bitmap)
         return;
     stream_put_return_value(frame_queue_writer(queue), STREAM_RETURN_PONG,
                             STREAM_PING_BEAT | heartbeat_ms(destination));

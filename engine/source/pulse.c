@@ -8,6 +8,13 @@
  */
 #include "engine/source/source.h"
 
+/* The destination has a heartbeat, or has not yet said that it has none. */
+static bool
+may_beat(const Source *source)
+{
+    return !source_flag(&source->has_pong) || (source->features & STREAM_FEATURE_HEARTBEAT);
+}
+
 static void
 beat_on_main(Source *source)
 {
@@ -24,7 +31,7 @@ beat_on_main(Source *source)
 StageResult
 source_send_beat(Source *source, uint64_t now_ns, GError **error)
 {
-    if (!source_flag(&source->is_beating) || !source->main.sender || source->failure)
+    if (!source->heartbeat_ms || !source->main.sender || source->failure || !may_beat(source))
         return STAGE_STAY;
     heartbeat_start(&source->heartbeat, source->heartbeat_ms, now_ns);
     bool is_due = heartbeat_is_due(&source->heartbeat, now_ns);
@@ -35,7 +42,8 @@ source_send_beat(Source *source, uint64_t now_ns, GError **error)
         return STAGE_STAY;
     if (source_flag(&source->answers_requests))
         transport_ring_notify(source->request.ring);
-    if (!heartbeat_wants_beat(&source->main_sent, source->main.closed_bytes))
+    if (!source_flag(&source->is_beating) ||
+        !heartbeat_wants_beat(&source->main_sent, source->main.closed_bytes))
         return STAGE_STAY;
     beat_on_main(source);
     return frame_queue_flush(&source->main, error) == FLUSH_FAILED ? STAGE_FAILED : STAGE_STAY;
@@ -51,7 +59,7 @@ listen_to_main(Source *source, GError **error)
     unsigned patience = source->is_beating ? 1 : HEARTBEAT_PATIENCE;
     uint64_t count_bytes = transport_receiver_count_bytes(source->receiver);
 
-    if (source_flag(&source->has_pong) && !(source->features & STREAM_FEATURE_HEARTBEAT))
+    if (!may_beat(source))
         return;
     if (heartbeat_is_lost(&source->main_heard, count_bytes, patience))
         *error = heartbeat_error(&source->listening, "destination", "main", patience);
