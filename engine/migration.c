@@ -183,7 +183,8 @@ faultline_start_postcopy(Faultline *faultline, GError **error)
 bool
 faultline_cancel(Faultline *faultline, GError **error)
 {
-    if (context_is_connected(faultline) || context_status(faultline) == FAULTLINE_STATUS_POSTCOPY_PAUSED)
+    if (context_is_connected(faultline) ||
+        context_status(faultline) == FAULTLINE_STATUS_POSTCOPY_PAUSED)
         return refuse("migrate_cancel",
                       "postcopy migration in progress, cannot cancel: the guest runs at the "
                       "destination and needs the pages kept at the source",

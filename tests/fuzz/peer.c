@@ -25,7 +25,7 @@ peer_reset(void)
     count_tries = 0;
     is_gone = false;
     /* A source finds somebody who listens. */
-    net.listener.alive = side.side == SIM_SOURCE;
+    net.listeners[0].alive = side.side == SIM_SOURCE;
 }
 
 void
@@ -47,8 +47,8 @@ peer_drain(void)
 static Connection *
 find_link(unsigned link)
 {
-    while (side.side == SIM_DESTINATION && net.listener.alive && net.count_connections <= link)
-        sim_connection_new();
+    while (side.side == SIM_DESTINATION && net.listeners[0].alive && net.count_connections <= link)
+        sim_connection_new(&net.listeners[0]);
     return link < net.count_connections ? &net.connections[link] : NULL;
 }
 
@@ -105,5 +105,5 @@ peer_leave(void)
     for (unsigned i = 0; i < net.count_connections; i++)
         net.connections[i].ends[peer_end()].references = 0;
     if (side.side == SIM_SOURCE)
-        net.listener.alive = false;
+        net.listeners[0].alive = false;
 }
