@@ -96,7 +96,13 @@ destination_answer_ping(Destination *destination, uint32_t value)
 {
     if ((value & STREAM_HELLO_MASK) == STREAM_HELLO) {
         value &= options_features(&destination->faultline->options);
+        if (!destination->offers_token)
+            value &= ~STREAM_FEATURE_TOKEN;
+        if ((value & STREAM_FEATURE_TOKEN) &&
+            !destination_post(destination, STREAM_RETURN_TOKEN, 0))
+            return false;
         destination->features = value;
+        destination->has_hello = true;
         if (value & STREAM_FEATURE_RUNS) {
             destination_set_flag(&destination->main.takes_runs);
             destination_set_flag(&destination->urgent.takes_runs);
@@ -203,6 +209,8 @@ destination_take_command(Destination *destination, const StreamElement *element,
     if (element->command == STREAM_COMMAND_PING &&
         !destination_answer_ping(destination, stream_parse_be32(element)))
         return STAGE_STAY;
+    if (destination->has_hello && !destination->has_preempt && !destination_has_door(destination))
+        destination_close_listeners(destination);
     if (destination->in_recovery && element->command == STREAM_COMMAND_POSTCOPY_RESUME) {
         if (!destination_post(destination, STREAM_RETURN_RESUME_ACK, 1))
             return STAGE_STAY;

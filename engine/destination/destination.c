@@ -109,11 +109,14 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->urgent.walk = destination->walk;
     destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
+    destination->offers_token = options_features(options) & STREAM_FEATURE_TOKEN;
     /* First what can fail for reasons of the caller's: memory is emptied last. */
     TransportListener *listener = transport_listen(uri, error);
     if (listener)
         destination->listeners[destination->count_listeners++] = listener;
-    if (!listener || !open_memory(destination, error)) {
+    bool has_token = !destination->offers_token ||
+                     random_fill(destination->token, sizeof destination->token, error);
+    if (!listener || !has_token || !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }
@@ -428,6 +431,7 @@ take_break(Destination *destination, GError **error)
         !context_is_connected(destination->faultline) ||
         destination->stage == destination_stage_paused)
         return false;
+    destination->is_held = true;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "migrate-pause broke the connection, as it was asked to");
     return true;
@@ -480,6 +484,11 @@ destination_listen_step(void *self)
         result == STAGE_STAY || (result == STAGE_AGAIN && ++destination->count_busy >= BUSY_STEPS);
     if (looks && !destination_listen_to_main(destination, &failure))
         result = STAGE_FAILED;
+    StageResult door = STAGE_STAY;
+    if (looks && result != STAGE_FAILED)
+        door = destination_step_door(destination, &failure);
+    if (door != STAGE_STAY)
+        result = door;
     progress_set(&destination->faultline->progress.remaining_bytes,
                  count_missing(destination) * FAULTLINE_PAGE_BYTES);
     if (destination->receiver)
@@ -510,6 +519,7 @@ destination_listen_close(void *self)
     Destination *destination = self;
     cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
+    destination_close_door(destination);
     destination_close_listeners(destination);
     g_clear_pointer(&destination->link, transport_link_unref);
     g_clear_pointer(&destination->urgent_link, transport_link_unref);

@@ -42,6 +42,7 @@
 
 #include "engine/context.h"
 #include "engine/destination/account.h"
+#include "engine/destination/door.h"
 #include "engine/frame.h"
 #include "engine/heartbeat.h"
 #include "engine/reader.h"
@@ -114,6 +115,8 @@ struct Destination {
     uint64_t spin_limit_ns, bulk_nice;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
+    bool offers_token;
+    uint8_t token[STREAM_SECRET_BYTES]; /* see token.h */
 
     char *address; /* control thread: URI where it listens, or listened last */
 
@@ -127,10 +130,13 @@ struct Destination {
     Reader reader;
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
-    bool in_postcopy;                   /* records are placed, not stored */
-    bool in_recovery;                   /* from a new main link to RESUME */
-    uint64_t earlier_bytes;             /* received on main links before */
-    uint32_t features;                  /* agreed; not changed after is_listening */
+    bool in_postcopy;       /* records are placed, not stored */
+    bool in_recovery;       /* from a new main link to RESUME */
+    uint64_t earlier_bytes; /* received on main links before */
+    uint32_t features;      /* agreed; not changed after is_listening */
+    bool has_hello;         /* features are known */
+    bool is_held;           /* paused by command: nobody comes in until migrate-recover */
+    Door door;
     bool has_told;                      /* by a faultline: */
     uint32_t told;                      /* its options_agreement() */
     bool can_run;                       /* globalstate: the guest ran at the source */
@@ -221,6 +227,7 @@ struct Destination {
     bool has_hidden;        /* a page that is here could not be shown to who waits for it */
     unsigned bitmaps_asked; /* listen: how many of the next are set */
     unsigned bitmap_order[RAM_BLOCKS_MAX];
+    bool wants_recover;         /* control; taken by listen: where it listens already */
     TransportListener *offered; /* control: the next one; taken by listen */
 
     bool is_stopping; /* control thread */
@@ -279,6 +286,16 @@ bool destination_ask_again(Destination *destination, uint64_t now_ns, GError **e
 /* Asks for a host page; the requests have room. Fault role. */
 void destination_request_page(Destination *destination, RamBlock *block, uint64_t page,
                               uint64_t now_ns);
+
+/* The door (door.c). Whether the source agreed to prove itself. step_door: AGAIN: somebody came in;
+ * FAILED: a source did who has given up the links that are here. take_main: such a one becomes the
+ * main link; false: there is none. close_door: sends all away. */
+bool destination_has_door(const Destination *destination);
+StageResult destination_step_door(Destination *destination, GError **error);
+bool destination_take_main(Destination *destination);
+void destination_close_door(Destination *destination);
+/* The fault role gets the urgent link. */
+void destination_publish_urgent(Destination *destination);
 
 /* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
 bool destination_accept_urgent(Destination *destination, GError **error);

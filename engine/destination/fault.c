@@ -245,7 +245,10 @@ empty_mailbox(Destination *destination)
     bool was_full = destination->mailbox_count == MAILBOX_MAX;
     for (unsigned i = 0; i < destination->mailbox_count; i++) {
         const ReturnMessage *message = &destination->mailbox[i];
-        stream_put_return_value(writer, message->type, message->value);
+        if (message->type == STREAM_RETURN_TOKEN)
+            stream_put_return_secret(writer, message->type, destination->token);
+        else
+            stream_put_return_value(writer, message->type, message->value);
         destination->is_sending_shut |= message->type == STREAM_RETURN_SHUT;
     }
     __atomic_store_n(&destination->mailbox_count, 0, __ATOMIC_RELEASE);

@@ -7,13 +7,28 @@
  */
 #include "engine/destination/destination.h"
 
+#include <string.h>
+
 #define PIECE_WORDS 2048u /* of a bitmap, in one frame */
 
 /* ---- Control thread -------------------------------------------------------------------------- */
 
+/* As it was said, or as it came out. */
+static bool
+listens_at(const Destination *destination, const char *uri)
+{
+    return strcmp(uri, destination->address) == 0;
+}
+
 bool
 destination_recover(Destination *destination, const char *uri, GError **error)
 {
+    /* With a door it has never ceased to listen. */
+    if (destination_has_door(destination) && listens_at(destination, uri)) {
+        destination_set_flag(&destination->wants_recover);
+        destination_notify(destination, &destination->listen);
+        return true;
+    }
     TransportListener *listener = transport_listen(uri, error);
     if (!listener)
         return false;
@@ -51,7 +66,10 @@ destination_pause(Destination *destination)
     destination->reader = (Reader){0};
     drop_link(&destination->link);
     drop_link(&destination->urgent_link);
-    destination_close_listeners(destination);
+    if (destination->is_held)
+        destination_close_door(destination);
+    if (!destination_has_door(destination))
+        destination_close_listeners(destination);
     destination->in_recovery = destination->has_posted = false;
     destination->stage = destination_stage_paused;
     destination_set_flag(&destination->is_paused);
@@ -63,6 +81,11 @@ static void
 take_listener(Destination *destination)
 {
     TransportListener *offered = __atomic_exchange_n(&destination->offered, NULL, __ATOMIC_ACQ_REL);
+    bool may_recover =
+        __atomic_exchange_n(&destination->wants_recover, false, __ATOMIC_ACQUIRE) || offered;
+
+    if (may_recover)
+        destination->is_held = false;
     if (!offered)
         return;
     destination_close_listeners(destination);
@@ -75,9 +98,14 @@ StageResult
 destination_await_source(Destination *destination, GError **error)
 {
     take_listener(destination);
-    StageResult result = destination_accept_link(destination, &destination->link, error);
-    if (result != STAGE_AGAIN)
-        return result;
+    if (destination_has_door(destination)) {
+        if (!destination_take_main(destination))
+            return STAGE_STAY;
+    } else {
+        StageResult result = destination_accept_link(destination, &destination->link, error);
+        if (result != STAGE_AGAIN)
+            return result;
+    }
     __atomic_store_n(&destination->bitmaps_asked, 0, __ATOMIC_RELEASE);
     destination->in_recovery = true;
     destination->deadline_ns = 0;

@@ -22,8 +22,10 @@ beat_on_main(Source *source)
     bool is_between = !source->is_part_open && !main->is_pending && frame_queue_is_empty(main);
     /* Behind its last byte main is not read any more. */
     bool is_over = source->stage == source_stage_confirm;
+    /* And in front of an answer nothing else is. */
+    bool is_early = source->stage == source_stage_prove;
 
-    if (is_between && !is_over && transport_sender_state(main->sender) == TRANSPORT_OK)
+    if (is_between && !is_over && !is_early && transport_sender_state(main->sender) == TRANSPORT_OK)
         stream_put_ping(frame_queue_writer(main),
                         STREAM_PING_BEAT | (uint32_t)source->heartbeat_ms);
 }
@@ -84,7 +86,7 @@ listen_to_urgent(Source *source, GError **lost)
     if (!source->urgent_receiver)
         return;
     uint64_t count_bytes = transport_receiver_count_bytes(source->urgent_receiver);
-    bool is_there = count_bytes || source_flag(&source->has_loaded);
+    bool is_there = count_bytes > source->urgent_proof_bytes || source_flag(&source->has_loaded);
     if (is_there && heartbeat_is_lost(&source->urgent_heard, count_bytes, 1))
         *lost = heartbeat_error(&source->listening, "destination", "urgent", 1);
 }
@@ -103,6 +105,11 @@ source_listen(Source *source, GError **lost, GError **error)
     listen_to_main(source, error);
     if (*error || !source->is_beating || !source->urgent.sender || source->is_mute)
         return;
+    if (source_has_token(source) && !source_flag(&source->is_urgent_proved)) {
+        if (heartbeat_is_lost(&source->urgent_heard, 0, 1))
+            *lost = heartbeat_error(&source->listening, "destination", "urgent", 1);
+        return;
+    }
     beat_on_urgent(source, lost);
     if (!*lost)
         listen_to_urgent(source, lost);

@@ -34,6 +34,7 @@ source_pause(Source *source)
     source_clear_flag(&source->answers_requests);
     source_clear_flag(&source->expects_bitmaps);
     source_clear_flag(&source->expects_resume);
+    source_clear_flag(&source->needs_proof);
     g_clear_pointer(&source->connector, transport_connector_free);
     g_clear_pointer(&source->main.sender, transport_sender_free);
     frame_queue_reset(&source->main);
@@ -86,15 +87,39 @@ source_stage_reconnect(Source *source, GError **error)
         return result;
     source->main.sender = transport_sender_new(source->migration.ring, source->link);
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_RECOVER);
+    if (source_has_token(source))
+        source_set_flag(&source->needs_proof);
+    source_publish_link(source, &source->request_link, source->link);
+    source->stage = source_has_token(source) ? source_stage_prove : source_stage_ask;
+    return STAGE_AGAIN;
+}
+
+/* The destination speaks first. What it is asked for leaves together with the answer, and is
+ * believed only behind its proof. */
+StageResult
+source_stage_prove(Source *source, GError **error)
+{
+    (void)error;
+    if (!source_flag(&source->has_challenge))
+        return STAGE_STAY;
+    stream_put_answer(frame_queue_writer(&source->main), &source->answer);
+    source->stage = source_stage_ask;
+    return STAGE_AGAIN;
+}
+
+StageResult
+source_stage_ask(Source *source, GError **error)
+{
     StreamWriter *writer = frame_queue_writer(&source->main);
+
+    (void)error;
+    source_set_flag(&source->expects_bitmaps);
     for (unsigned i = 0; i < source->blocks->count; i++) {
         uint8_t bytes[1 + STREAM_NAME_MAX];
         StreamWriter name = {.bytes = bytes, .capacity = sizeof bytes};
         stream_put_name(&name, source->blocks->blocks[i].is.name);
         stream_put_command(writer, STREAM_COMMAND_RECV_BITMAP, bytes, (uint16_t)name.length);
     }
-    source_set_flag(&source->expects_bitmaps);
-    source_publish_link(source, &source->request_link, source->link);
     source->stage = source_stage_bitmaps;
     return STAGE_AGAIN;
 }
@@ -118,12 +143,9 @@ source_stage_bitmaps(Source *source, GError **error)
 StageResult
 source_stage_reconnect_urgent(Source *source, GError **error)
 {
-    if (source->has_preempt) {
-        StageResult result = source_connect_link(source, &source->urgent_link, error);
-        if (result != STAGE_AGAIN)
-            return result;
-        source_publish_link(source, &source->request_urgent_link, source->urgent_link);
-    }
+    StageResult result = source_connect_urgent(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
     /* Requests may overtake the acknowledgement where they have a channel of their own. */
     source_set_flag(&source->expects_resume);
     source_set_flag(&source->answers_requests);
@@ -172,6 +194,11 @@ source_forget_links(Source *source)
     source_clear_flag(&source->has_shut);
     source_clear_flag(&source->has_bitmaps);
     source_clear_flag(&source->has_resumed);
+    source_clear_flag(&source->has_challenge);
+    source_clear_flag(&source->is_proved);
+    source_clear_flag(&source->is_urgent_proved);
+    source->has_answered_urgent = false;
+    source->urgent_proof_bytes = 0;
     source_clear_flag(&source->drops_links);
     source_notify(source);
 }

@@ -9,6 +9,8 @@
  */
 #include "engine/source/source.h"
 
+#include <string.h>
+
 #define BUSY_STEPS 64u /* without a look at the clock */
 
 /* The first error is the one that the migration role takes up. */
@@ -223,6 +225,8 @@ take_pong(Source *source, uint32_t value)
     /* Once: features do not change after others were told of them. */
     if ((is_hello || is_answer) && !source_flag(&source->has_pong)) {
         source->features = is_answer ? value & source->offers : 0;
+        if (!source->has_token)
+            source->features &= ~STREAM_FEATURE_TOKEN;
         source->urgent.puts_runs = source->features & STREAM_FEATURE_RUNS;
         source_set_flag(&source->has_pong);
     } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_BEAT) {
@@ -243,6 +247,11 @@ take_pong(Source *source, uint32_t value)
 static GError *
 take_message(Source *source, const StreamReturn *message)
 {
+    bool is_proof =
+        message->type == STREAM_RETURN_CHALLENGE || message->type == STREAM_RETURN_PROOF;
+    if (source_flag(&source->needs_proof) && !source_flag(&source->is_proved) && !is_proof)
+        return peer_error("recover: message %u came before a proof that this is the destination",
+                          message->type);
     switch (message->type) {
     case STREAM_RETURN_PONG:
         if ((message->value & STREAM_HELLO_MASK) == STREAM_AGREE_ANSWER)
@@ -265,6 +274,15 @@ take_message(Source *source, const StreamReturn *message)
         source_set_flag(&source->has_resumed);
         source_notify(source);
         return NULL;
+    case STREAM_RETURN_TOKEN:
+        if (source_flag(&source->has_pong))
+            return peer_error("return path: a token came after the hello was answered");
+        memcpy(source->token, message->secret, sizeof source->token);
+        source->has_token = true;
+        return NULL;
+    case STREAM_RETURN_CHALLENGE:
+    case STREAM_RETURN_PROOF:
+        return source_take_proof(source, STREAM_CHANNEL_MAIN, message);
     case STREAM_RETURN_SWITCHOVER_ACK:
         break;
     }
@@ -291,7 +309,8 @@ attach_links(Source *source)
     }
     if (urgent && !source->urgent.sender) {
         source->urgent.sender = transport_sender_new(source->request.ring, urgent);
-        if (source->features & (STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT)) {
+        if (source->features &
+            (STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT | STREAM_FEATURE_TOKEN)) {
             source->urgent_receiver = transport_receiver_new(source->request.ring, urgent);
             transport_receiver_look(source->urgent_receiver);
             source->urgent_reader = (Reader){.receiver = source->urgent_receiver};
@@ -320,11 +339,22 @@ take_urgent_message(Source *source, GError **lost, GError **error)
     if (result == READ_END || result == READ_LINK) {
         close_urgent(source);
         *lost = failed;
+        if (!failed && source_has_token(source) && !source_flag(&source->is_urgent_proved))
+            *lost = g_error_new(FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                                "the destination closed the urgent connection before it was used");
         return READ_WAIT;
     }
     if (result == READ_OK) {
         reader_consume(&source->urgent_reader, length);
-        if (message.type == STREAM_RETURN_REQ_PAGES || message.type == STREAM_RETURN_REQ_PAGES_ID)
+        bool is_proof =
+            message.type == STREAM_RETURN_CHALLENGE || message.type == STREAM_RETURN_PROOF;
+        bool is_trusted = !source_has_token(source) || source_flag(&source->is_urgent_proved);
+        if (is_proof)
+            failed = source_take_proof(source, STREAM_CHANNEL_URGENT, &message);
+        else if (!is_trusted)
+            failed = peer_error("urgent channel: message %u came before a proof", message.type);
+        else if (message.type == STREAM_RETURN_REQ_PAGES ||
+                 message.type == STREAM_RETURN_REQ_PAGES_ID)
             failed = take_request(source, &message);
         else if (message.type != STREAM_RETURN_PONG)
             failed = peer_error("urgent channel: message %u has no place there", message.type);

@@ -28,7 +28,9 @@
  *   failing    nothing is in flight any more: on which side the guest is
  *   paused     links are let go of by both roles; waits for somebody who wants to go on
  *   reconnect  main channel connects; without header
- *   bitmaps    RECV_BITMAP for each block; request makes dirty what the destination has not
+ *   prove      with a token: the destination's challenge is answered
+ *   ask        RECV_BITMAP for each block
+ *   bitmaps    request makes dirty what the destination has not
  *   reconnect_urgent  with preempt
  *   resume     RESUME until its acknowledgement; then push, as if nothing had been
  *
@@ -53,6 +55,7 @@
 #include "engine/heartbeat.h"
 #include "engine/source/locality.h"
 #include "engine/source/throttle.h"
+#include "engine/token.h"
 #include "uffd/uffd.h"
 
 #define SOURCE_RAM_SECTION  1u
@@ -142,6 +145,10 @@ struct Source {
     Locality locality;
     LocalityWindow windows[SOURCE_WINDOWS_MAX]; /* neighbours to be sent; a ring */
     unsigned first_window, count_windows;
+    TokenExchange main_exchange, urgent_exchange;
+    bool has_token, has_answered_urgent;
+    uint64_t urgent_proof_bytes; /* received up to the end of the proof */
+    uint8_t token[STREAM_SECRET_BYTES]; /* see token.h */
     Heartbeat listening; /* from the first look on, also for a peer that cannot beat */
     Pulse main_heard, urgent_heard, urgent_sent;
     unsigned count_busy; /* steps since the clock was looked at */
@@ -153,6 +160,7 @@ struct Source {
     bool answers_requests;              /* dirty bitmaps are final */
     bool expects_bitmaps;               /* RECV_BITMAP was sent for all blocks */
     bool expects_resume;                /* RESUME was sent */
+    bool needs_proof;                   /* on main, before anything else is believed */
     bool drops_links;                   /* cleared by the request role */
 
     /* shared: set with release by the request role, read with acquire by the migration role */
@@ -160,7 +168,10 @@ struct Source {
     bool has_lost_urgent; /* and the return path is still read; set before request_failed */
     bool has_pong, has_settled, has_commit, has_loaded, has_shut, request_failed, request_ended;
     bool has_bitmaps, has_resumed; /* of this recovery */
-    uint32_t features;             /* agreed with a faultline peer */
+    bool has_challenge;            /* on main; set after `answer` */
+    bool is_proved, is_urgent_proved;
+    StreamAnswer answer;
+    uint32_t features; /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
     uint64_t
@@ -240,6 +251,8 @@ StageResult source_stage_confirm(Source *source, GError **error);
 /* Stages of a recovery. */
 StageResult source_stage_paused(Source *source, GError **error);
 StageResult source_stage_reconnect(Source *source, GError **error);
+StageResult source_stage_prove(Source *source, GError **error);
+StageResult source_stage_ask(Source *source, GError **error);
 StageResult source_stage_bitmaps(Source *source, GError **error);
 StageResult source_stage_reconnect_urgent(Source *source, GError **error);
 StageResult source_stage_resume(Source *source, GError **error);
@@ -264,6 +277,8 @@ void source_publish_link(Source *source, TransportLink **slot, TransportLink *li
 /* The flush of the main channel, in the terms of a stage: AGAIN: taken (drained). */
 StageResult source_flush(Source *source, GError **error);
 StageResult source_drain(Source *source, GError **error);
+/* With preempt: the second connection, and its proof. AGAIN: it can be used. */
+StageResult source_connect_urgent(Source *source, GError **error);
 /* At the beginning of postcopy: whole host pages. */
 void source_round_dirty(RamBlock *block);
 /* A page record on the main channel, with a PART around it that source_end_part() closes. */
@@ -287,6 +302,9 @@ bool source_claim(RamBlock *block, uint64_t page);
 
 /* What follows from the requests noted; after their answers have left. */
 void source_learn_requests(Source *source);
+/* What token.h says of the source (proof.c): takes CHALLENGE or PROOF. Request role. */
+bool source_has_token(const Source *source);
+GError *source_take_proof(Source *source, StreamChannel channel, const StreamReturn *message);
 /* Looks of heartbeat.h (pulse.c). send_beat, by the migration role: STAY, or FAILED when main
  * broke. listen, by the request role: sets *error when main hangs, *lost when the urgent channel
  * does. */
