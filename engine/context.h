@@ -3,15 +3,17 @@
  * One virtual machine's Faultline, inside: what source, destination and control thread share.
  *
  * Owner of the phase: the migration role at a source, the listen role at a destination; they alone
- * call context_move(). Out of postcopy-paused at a source whoever wants it may take the phase on,
- * with context_move_from(). Owner of the guest's run state while a migration runs: the same, and
- * the package role between LISTEN and RUN.
+ * call context_move(), except for the one move of the package role, which gives way to theirs, and
+ * out of postcopy-paused at a source, where whoever wants it may take the phase on: both with
+ * context_move_from(). Owner of the guest's run state while a migration runs: the same, and the
+ * package role between LISTEN and RUN.
  */
 #ifndef ENGINE_CONTEXT_H
 #define ENGINE_CONTEXT_H
 
 #include "engine/block.h"
 #include "engine/options.h"
+#include "engine/record.h"
 #include "engine/role.h"
 
 #include <pthread.h>
@@ -72,6 +74,8 @@ struct Faultline {
     bool autostart;
     Progress progress;
 
+    Record record; /* says itself who may touch what */
+
     /* Held over pause and resume, so that a monitor's stop and a switch-over come one after the
      * other; taken by control, migration, package and listen thread; before lock. */
     pthread_mutex_t guest_lock;
@@ -111,7 +115,9 @@ context_note(Faultline *faultline, FaultlineMoment moment)
 /* The one function that moves the phase; an illegal move is our own mistake and asserts. Emits the
  * event. Thread: the phase's owner. */
 void context_move(Faultline *faultline, FaultlineStatus to);
-/* The same if the status is `from`; false: it is another one by now. Thread: any. */
+/* The same if the status is `from`; false: it is another one by now, and nothing was done. Thread:
+ * package, for what happens right before the guest's start and must not wait for the phase's owner;
+ * any, out of postcopy-paused. */
 bool context_move_from(Faultline *faultline, FaultlineStatus from, FaultlineStatus to);
 FaultlineStatus context_status(const Faultline *faultline);
 /* In postcopy with a connection, or the attempt at one, that can be broken. */

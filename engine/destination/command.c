@@ -55,6 +55,10 @@ advise(Destination *destination, const StreamElement *element, GError **error)
         !stream_parse_advise(element, &received, error))
         return false;
     destination->has_page_sizes = !received.is_short;
+    if (destination->has_told &&
+        !options_check_agreement(destination->told,
+                                 options_agreement(&destination->faultline->options), error))
+        return false;
     if (received.is_short && destination->can_postcopy)
         problem = "RAM postcopy is enabled here but not at the source";
     else if (!received.is_short && !destination->can_postcopy)
@@ -79,6 +83,14 @@ advise(Destination *destination, const StreamElement *element, GError **error)
 
 /* ---- The others ------------------------------------------------------------------------------ */
 
+void
+destination_order_taking(Destination *destination)
+{
+    if (!destination->has_ordered)
+        record_order(destination->faultline, FAULTLINE_OWNER_TAKING);
+    destination->has_ordered = true;
+}
+
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
 {
@@ -90,8 +102,18 @@ destination_answer_ping(Destination *destination, uint32_t value)
             destination_set_flag(&destination->urgent.takes_runs);
         }
         value |= STREAM_HELLO_ANSWER;
+    } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_AGREE) {
+        destination->told = value & STREAM_AGREE_BITS;
+        destination->has_told = true;
+        value = STREAM_AGREE_ANSWER | options_agreement(&destination->faultline->options);
     }
-    return destination_post(destination, STREAM_RETURN_PONG, value);
+    if (!destination_post(destination, STREAM_RETURN_PONG, value))
+        return false;
+    /* The source's number comes in four parts; of one that says more the last four hold. */
+    if ((value & STREAM_HELLO_MASK) == STREAM_PING_MIGRATION)
+        record_set_migration(destination->faultline,
+                             record_migration(destination->faultline) << 16 | (uint16_t)value);
+    return true;
 }
 
 static bool
@@ -178,6 +200,8 @@ destination_take_command(Destination *destination, const StreamElement *element,
     }
     if (element->command == STREAM_COMMAND_PACKAGED)
         destination->stage = destination_stage_blob;
+    if (element->command == STREAM_COMMAND_PING && stream_parse_be32(element) == STREAM_PING_COMMIT)
+        destination_order_taking(destination);
     reader_consume(&destination->reader, length);
     return STAGE_AGAIN;
 }

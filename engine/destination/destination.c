@@ -192,11 +192,16 @@ destination_stage_run(Destination *destination, GError **error)
                                                         count_missing(destination)));
         return STAGE_FAILED;
     }
+    destination_order_taking(destination);
+    StageResult recorded = record_await(faultline, FAULTLINE_OWNER_TAKING, error);
+    if (recorded != STAGE_AGAIN)
+        return recorded;
     if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return STAGE_FAILED;
     }
     context_note(faultline, FAULTLINE_MOMENT_RUNNING);
+    record_order(faultline, FAULTLINE_OWNER_HERE);
     destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;
@@ -409,6 +414,8 @@ take_failure(Destination *destination, GError *failure)
         return;
     }
     destination_leave_run(destination);
+    /* Before the source hears of it, and may run the guest. */
+    record_write(destination->faultline, FAULTLINE_OWNER_REFUSED, FAULTLINE_STATUS_FAILED);
     destination->stage = destination_stage_failing;
 }
 
@@ -450,6 +457,7 @@ take_role_errors(Destination *destination, GError **error)
 static StepResult
 end(Destination *destination)
 {
+    record_stop(destination->faultline);
     destination_set_flag(&destination->has_left);
     destination_notify(destination, &destination->package);
     destination_notify(destination, &destination->fault);
@@ -479,8 +487,10 @@ destination_listen_step(void *self)
     case STAGE_AGAIN:
         return STEP_AGAIN;
     case STAGE_DONE:
-        if (destination->stage)
+        if (destination->stage) {
+            record_write(destination->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_COMPLETED);
             context_move(destination->faultline, FAULTLINE_STATUS_COMPLETED);
+        }
         return end(destination);
     case STAGE_FAILED:
         break;

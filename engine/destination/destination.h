@@ -130,11 +130,14 @@ struct Destination {
     bool in_recovery;                   /* from a new main link to RESUME */
     uint64_t earlier_bytes;             /* received on main links before */
     uint32_t features;                  /* agreed; not changed after is_listening */
+    bool has_told;                      /* by a faultline: */
+    uint32_t told;                      /* its options_agreement() */
     bool can_run;                       /* globalstate: the guest ran at the source */
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
     uint64_t drained_bytes, deadline_ns;
     bool has_posted;  /* SHUT */
+    bool has_ordered; /* the record TAKING */
     GByteArray *blob; /* the package, as far as it has come */
     uint32_t blob_length;
     DeviceLoad device;
@@ -311,6 +314,8 @@ bool destination_register(Destination *destination, GError **error);
  * until OK: the guest has loaded it. */
 void destination_begin_device(Destination *destination, const StreamElement *head);
 ReadResult destination_load_device(Destination *destination, Reader *reader, GError **error);
+/* Has it recorded, once, that the guest runs here any moment. Thread: listen. */
+void destination_order_taking(Destination *destination);
 /* What a PING is answered with, posted; false: the mailbox is full. */
 bool destination_answer_ping(Destination *destination, uint32_t value);
 StreamResult destination_decode_element(void *context, const uint8_t *bytes, size_t available,

@@ -201,6 +201,16 @@ take_request(Source *source, const StreamReturn *message)
 
 /* ---- Messages -------------------------------------------------------------------------------- */
 
+/* The destination refuses as well; but by then its word may be all that is known here. */
+static GError *
+take_agreement(const Source *source, uint32_t value)
+{
+    GError *error = NULL;
+    if (source->can_postcopy)
+        options_check_agreement(source->agreement, value & STREAM_AGREE_BITS, &error);
+    return error;
+}
+
 static void
 take_pong(Source *source, uint32_t value)
 {
@@ -227,6 +237,8 @@ take_message(Source *source, const StreamReturn *message)
 {
     switch (message->type) {
     case STREAM_RETURN_PONG:
+        if ((message->value & STREAM_HELLO_MASK) == STREAM_AGREE_ANSWER)
+            return take_agreement(source, message->value);
         take_pong(source, message->value);
         return NULL;
     case STREAM_RETURN_SHUT:

@@ -67,6 +67,8 @@ source_stage_open(Source *source, GError **error)
         stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
         stream_put_ping(writer, STREAM_HELLO | source->offers);
     }
+    if (source->can_postcopy && source->has_return_path)
+        stream_put_ping(writer, STREAM_PING_AGREE | source->agreement);
     if (source->can_postcopy)
         stream_put_advise(writer, source->blocks->page_sizes);
     stream_put_start(writer, STREAM_START, SOURCE_RAM_SECTION, "ram", 0, STREAM_RAM_VERSION);
@@ -95,17 +97,20 @@ source_stage_urgent(Source *source, GError **error)
             return result;
         source_publish_link(source, &source->request_urgent_link, source->urgent_link);
     }
+    source_announce(source, NULL);
     source->stage = source_stage_settle;
     return STAGE_AGAIN;
 }
 
-/* What is on its way would be read while the guest stands. */
+/* What is on its way would be read while the guest stands. Meanwhile it is put on record that the
+ * guest may go there. */
 StageResult
 source_stage_settle(Source *source, GError **error)
 {
     StageResult result = source_flush(source, error);
     if (result != STAGE_AGAIN)
         return result;
+    source_name_migration(source);
     if (source->features & STREAM_FEATURE_COMMIT) {
         if (!source->asked_settled)
             stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_SETTLED);
@@ -113,6 +118,9 @@ source_stage_settle(Source *source, GError **error)
         if (!source_flag(&source->has_settled))
             return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     }
+    result = source_announce(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
     source->stage = source_stage_stop;
     return STAGE_AGAIN;
 }

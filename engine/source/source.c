@@ -29,6 +29,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     source->offers = options_features(options);
+    source->agreement = options_agreement(options);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
     source->slows_vcpus = options_has(options, CAPABILITY_AUTO_CONVERGE);
@@ -129,26 +130,52 @@ source_notify(Source *source)
 
 /* ---- How it ends ----------------------------------------------------------------------------- */
 
+/* Whether the destination said that it never ran the guest, which is still whole here. Any peer
+ * says so that ends in postcopy-device with an error: the PONG that its device state is loaded
+ * comes before it runs, and so would have been here before the SHUT. Later the same word means that
+ * only from a faultline. */
+static bool
+is_sent_back(const Source *source)
+{
+    if (!source_flag(&source->has_shut) || source->shut_value == 0)
+        return false;
+    bool has_loaded = source_flag(&source->has_loaded);
+    if (source->is_postcopy && !has_loaded)
+        return true;
+    return (source->features & STREAM_FEATURE_COMMIT) && !(source->releases_ram && has_loaded);
+}
+
 /* Whether the destination can own the guest: the bytes that give it away were all accepted, and it
  * did not say that it never ran. */
 static bool
 is_given_away(const Source *source)
 {
-    bool has_released = source->releases_ram && source_flag(&source->has_loaded);
-    bool never_ran = source_flag(&source->has_shut) && source->shut_value != 0 &&
-                     (source->features & STREAM_FEATURE_COMMIT) && !has_released;
-    return source->gave_away && !never_ran &&
+    return source->gave_away && !is_sent_back(source) &&
            (source->is_handed_over ||
             transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes);
 }
 
-/* The guest is ours, and goes on as it was before. */
+/* What the destination has said of itself, told as a status: the guest is no longer ours. */
 static void
-keep_guest(Source *source)
+follow_destination(Source *source)
+{
+    if (!source_flag(&source->has_loaded) ||
+        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_DEVICE)
+        return;
+    record_order(source->faultline, FAULTLINE_OWNER_THERE);
+    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+}
+
+/* The guest is ours, and goes on as it was before. It does not wait for that to be on record,
+ * unless the record says that it was given away. */
+static void
+keep_guest(Source *source, FaultlineStatus status)
 {
     g_autoptr(GError) failed = NULL;
 
     source_stop_log(source);
+    if (source->has_recorded_given)
+        record_write(source->faultline, FAULTLINE_OWNER_HERE, status);
     if (!source->has_guest)
         return;
     source->has_guest = false;
@@ -181,10 +208,26 @@ fail_kept(Source *source, GError *failure)
                                             failure->message, runs ? "goes on" : "stays paused");
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
-    keep_guest(source);
+    keep_guest(source, FAULTLINE_STATUS_FAILED);
+    record_write(faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_FAILED);
     context_move(faultline, FAULTLINE_STATUS_FAILED);
     source->stage = NULL;
     return STAGE_DONE;
+}
+
+/* Where the guest is that was given away to a destination which was then lost. */
+static const char *
+place_given_away(const Source *source)
+{
+    if (!source->is_postcopy)
+        return "The destination had everything and may run the guest, so it stays stopped here; "
+               "look at the destination before you do anything with it";
+    if (!source_flag(&source->has_loaded))
+        return "The destination was sent all that it needs to run the guest, but has not said that "
+               "it loaded it; the guest stays stopped here, and its pages are kept. Look at the "
+               "destination, and keep both processes";
+    return "The guest runs at the destination and waits for pages that are kept here; keep both "
+           "processes";
 }
 
 /* In postcopy it can go on; what was precopy cannot. */
@@ -196,19 +239,17 @@ fail_given_away(Source *source, GError *failure)
 
     source_stop_log(source);
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
-    g_autofree char *text = g_strdup_printf(
-        "%s. %s", failure->message,
-        in_postcopy ? "The guest runs at the destination and waits for pages that are kept here; "
-                      "keep both processes"
-                    : "The destination had everything and may run the guest, so it stays stopped "
-                      "here; look at the destination before you do anything with it");
+    g_autofree char *text = g_strdup_printf("%s. %s", failure->message, place_given_away(source));
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
     source->is_handed_over = true;
     source->stage = NULL;
-    if (in_postcopy && context_status(faultline) == FAULTLINE_STATUS_DEVICE)
-        context_move(faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    source_record_given(source);
+    if (!in_postcopy)
+        record_write(faultline, FAULTLINE_OWNER_GIVEN, FAULTLINE_STATUS_FAILED);
+    else if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
+        context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
     if (in_postcopy)
         source_pause(source);
     else
@@ -221,7 +262,8 @@ cancel(Source *source)
 {
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLING);
     close_links(source);
-    keep_guest(source);
+    keep_guest(source, FAULTLINE_STATUS_CANCELLED);
+    record_write(source->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_CANCELLED);
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLED);
 }
 
@@ -230,6 +272,12 @@ complete(Source *source)
 {
     source_stop_log(source);
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
+    if (context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
+        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE); /* a peer without PONG */
+    /* Without a return path nobody has said that it arrived. */
+    record_write(source->faultline,
+                 source->has_return_path ? FAULTLINE_OWNER_THERE : FAULTLINE_OWNER_GIVEN,
+                 FAULTLINE_STATUS_COMPLETED);
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
@@ -320,6 +368,7 @@ static StepResult
 end(Source *source)
 {
     source_stop(source);
+    record_stop(source->faultline);
     return STEP_DONE;
 }
 
@@ -346,6 +395,7 @@ source_migration_step(void *self)
     bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
 
     release_vcpus(source, is_cancelled);
+    follow_destination(source);
     if (source_flag(&source->is_stopping)) {
         /* faultline_free() in the middle: the guest and its log as if it had been cancelled. */
         if (!source->gave_away)

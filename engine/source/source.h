@@ -8,7 +8,7 @@
  * where, between faultlines, they come in as well.
  *
  *   connect    main channel connects; request may read the return path from here on
- *   open       header, configuration, hello, ADVISE, ram START; dirty log on
+ *   open       header, configuration, hello, AGREE, ADVISE, ram START; dirty log on
  *   pass       sends what is dirty; over and over, see precopy.c
  *   hello      nothing is left to be sent, but the destination has not answered yet
  *   urgent     postcopy: the destination's answer; with preempt the second connection
@@ -77,7 +77,8 @@ struct Source {
     RamBlocks *blocks;
     char *uri;
     bool has_return_path, can_postcopy, has_preempt, releases_ram, slows_vcpus;
-    uint32_t offers; /* features in our hello */
+    uint32_t offers;    /* features in our hello */
+    uint32_t agreement; /* options_agreement() */
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
     UffdTracker *tracker; /* when the guest has no dirty log of its own */
@@ -90,6 +91,9 @@ struct Source {
     bool is_part_open;           /* a PART has begun and not yet its EOS */
     bool is_logging;             /* the dirty log is on */
     bool asked_settled;          /* PING SETTLED was sent */
+    bool has_announced;          /* the record GIVING was ordered */
+    bool has_recorded_given;     /* the same for GIVEN */
+    bool has_named;              /* the migration's number was sent */
     bool has_guest, was_running; /* the guest was stopped by us, and whether it ran before */
     bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
@@ -193,8 +197,16 @@ void source_request_close(void *self);
 /* Lets go of the references that migration put there for it; also of those it never saw. */
 void source_drop_request_links(Source *source);
 
+/* Has it recorded that the destination may come to own the guest; AGAIN: that is durable. */
+StageResult source_announce(Source *source, GError **error);
+
 /* From its true on the destination may own the guest; false: it was cancelled. */
 bool source_give_away(Source *source);
+
+/* Tells a faultline peer, once, the number of this migration. A frame is open. */
+void source_name_migration(Source *source);
+/* Has it recorded, once, that it was sent all that it needs. */
+void source_record_given(Source *source);
 
 /* Stages, in order. */
 StageResult source_stage_connect(Source *source, GError **error);

@@ -292,6 +292,13 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
 #define STREAM_HELLO        0xfa170000u
 #define STREAM_HELLO_ANSWER 0xfa180000u
 #define STREAM_HELLO_MASK   0xffff0000u
+
+/* Before ADVISE a source says in the same way which of the capabilities that must be equal it has
+ * on (engine/options.h has their bits), and a faultline answers with its own, so that each of the
+ * two can name what differs before a page is taken. */
+#define STREAM_PING_AGREE   0xfa1d0000u
+#define STREAM_AGREE_ANSWER 0xfa1e0000u
+#define STREAM_AGREE_BITS   0x0000ffffu
 #define STREAM_FEATURE_COMMIT                                                                      \
     0x0001u /* precopy ends with a PING that the peer answers once the                             \
                device state is loaded, before the EOF that gives the guest                         \
@@ -317,6 +324,9 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
 #define STREAM_PING_SETTLED                                                                        \
     0xfa1a0000u /* before the guest is stopped for postcopy, to a faultline: once it is answered,  \
                    nothing that was sent before waits to be read while the guest stands */
+#define STREAM_PING_MIGRATION                                                                      \
+    0xfa1c0000u /* four of them, to a faultline, once: the low 16 bits of each, the first one's    \
+                   highest, are a number of this migration, for records that outlive it */
 
 /* ---- multifd packets (decoding only, for recorded streams) ----------------------------------- */
 

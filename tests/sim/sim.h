@@ -161,6 +161,7 @@ typedef struct Sim {
     SimPlan plan;
     uint64_t (*coverage)[SIM_POINT_COUNT]; /* [SIM_PHASE_COUNT] */
     uint64_t *outcomes;                    /* [SIM_OUTCOME_COUNT] */
+    void (*on_bug)(void);                  /* set where one side is alone (tests/fuzz); else NULL */
 } Sim;
 extern Sim sim;
 

@@ -16,20 +16,39 @@ sim_address(unsigned number)
     return addresses[number % LISTENERS_MAX];
 }
 
-static unsigned
-number_of(const char *uri, const char *what)
+/* Alone with a hostile peer or client (tests/fuzz), a side may be given any URI. */
+static bool
+find_address(const char *uri, unsigned *ret_number, GError **error)
 {
     for (unsigned i = 0; i < LISTENERS_MAX; i++)
-        if (g_str_equal(uri, addresses[i]))
-            return i;
-    sim_fail("%s: '%s'", what, uri);
+        if (g_str_equal(uri, addresses[i])) {
+            *ret_number = i;
+            return true;
+        }
+    sim_check(sim.on_bug, "the URI '%s' comes from nowhere", uri);
+    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_ADDRESS, "simulated: '%s'", uri);
+    return false;
+}
+
+/* Whether a call with this URI has to fail; then the error is set. Only this side makes it. */
+static bool
+call_fails(const char *uri, SimSide side, SimPoint point, unsigned *ret_number, GError **error)
+{
+    if (!find_address(uri, ret_number, error))
+        return true;
+    if (sim.side == side && !sim_inject(point))
+        return false;
+    sim_check(sim.side == side || sim.on_bug, "%s at the other side", sim_point_name(point));
+    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: %s failed",
+                sim_point_name(point));
+    return true;
 }
 
 bool
-transport_check_uri(const char *uri, bool is_listen G_GNUC_UNUSED, GError **error G_GNUC_UNUSED)
+transport_check_uri(const char *uri, bool is_listen G_GNUC_UNUSED, GError **error)
 {
-    number_of(uri, "transport_check_uri");
-    return true;
+    unsigned number;
+    return find_address(uri, &number, error);
 }
 
 /* ---- Connecting --------------------------------------------------------------------------------
@@ -39,11 +58,9 @@ TransportConnector *
 transport_connect(TransportRing *ring, const char *uri, GError **error)
 {
     sim_ring_check(ring);
-    unsigned address = number_of(uri, "transport_connect");
-    if (sim_inject(SIM_POINT_CONNECT)) {
-        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: no socket");
+    unsigned address;
+    if (call_fails(uri, SIM_SOURCE, SIM_POINT_CONNECT, &address, error))
         return NULL;
-    }
     for (unsigned i = 0; i < LINKS_MAX; i++) {
         TransportConnector *connector = &net.connectors[i];
         if (connector->alive)
@@ -89,8 +106,11 @@ transport_connector_free(TransportConnector *connector)
 TransportListener *
 transport_listen(const char *uri, GError **error)
 {
-    TransportListener *listener = &net.listeners[number_of(uri, "transport_listen")];
-    if (listener->alive || sim_inject(SIM_POINT_LISTEN)) {
+    unsigned address;
+    if (call_fails(uri, SIM_DESTINATION, SIM_POINT_LISTEN, &address, error))
+        return NULL;
+    TransportListener *listener = &net.listeners[address];
+    if (listener->alive) {
         g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: address in use");
         return NULL;
     }

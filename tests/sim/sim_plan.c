@@ -286,6 +286,10 @@ sim_fail(const char *format, ...)
     va_end(arguments);
     sim_trace("BUG: %s", text);
     fflush(stdout);
+    if (sim.on_bug) {
+        dprintf(STDERR_FILENO, "sim: %s\n", text);
+        sim.on_bug();
+    }
     dprintf(STDERR_FILENO,
             "seed %lu failed at %.3f us, phase %s: %s\nreplay: build/tests/sim/sim --seed %lu "
             "--trace\n",
