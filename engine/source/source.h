@@ -147,7 +147,7 @@ struct Source {
     unsigned first_window, count_windows;
     TokenExchange main_exchange, urgent_exchange;
     bool has_token, has_answered_urgent;
-    uint64_t urgent_proof_bytes; /* received up to the end of the proof */
+    uint64_t urgent_proof_bytes;        /* received up to the end of the proof */
     uint8_t token[STREAM_SECRET_BYTES]; /* see token.h */
     Heartbeat listening; /* from the first look on, also for a peer that cannot beat */
     Pulse main_heard, urgent_heard, urgent_sent;

@@ -255,6 +255,8 @@ uint8_t *sim_destination_store(unsigned block);
 bool sim_guest_find(const void *address, SimSide *ret_side, unsigned *ret_block,
                     uint64_t *ret_offset);
 bool sim_guest_running(SimSide side);
+/* The VMMs end: no vCPU of theirs runs any more. */
+void sim_guest_kill(void);
 bool sim_guest_ever_ran(SimSide side);
 /* When a vCPU acts next; UINT64_MAX: none runs or all wait for pages. */
 uint64_t sim_vcpu_next_ns(void);

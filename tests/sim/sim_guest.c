@@ -36,6 +36,12 @@ sim_guest_blocks(SimSide side)
     return guest.blocks[side];
 }
 
+void
+sim_guest_kill(void)
+{
+    guest.running[SIM_SOURCE] = guest.running[SIM_DESTINATION] = false;
+}
+
 SimPhase
 sim_guest_phase(void)
 {

@@ -136,6 +136,7 @@ sim_operator_step(void)
         sim.phase_ns[SIM_PHASE_PAUSED] + sim.plan.quit_ns <= sim.now_ns) {
         sim_trace("control: ends everything");
         sim.outcomes[SIM_OUTCOME_QUITS]++;
+        sim_guest_kill();
         sim.over = true;
         return;
     }
