@@ -43,6 +43,7 @@ typedef struct Progress {
     uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
     uint64_t pauses, paused_ns, longest_pause_ns; /* of postcopy; of those that are over */
     uint64_t pause_began_ns;                      /* of the one that is not; 0: there is none */
+    uint64_t recover_attempts, recover_next_ns;   /* source; of this pause; 0: no attempt follows */
     uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
 } Progress;
 
@@ -134,6 +135,9 @@ void context_keep_error(Faultline *faultline, GError *error);
 
 /* It is not failing any more: a recovery has begun. Thread: any. */
 void context_forget_error(Faultline *faultline);
+
+/* Appends a sentence to the error kept. Thread: any. */
+void context_amend_error(Faultline *faultline, const char *sentence);
 
 /* Source, at the switch-over: stops the guest if it runs, and keeps stop and cont away from it. On
  * an error the guest goes on as it was. */

@@ -132,16 +132,23 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
 bool
 faultline_incoming(Faultline *faultline, const char *uri, GError **error)
 {
+    return faultline_incoming_several(faultline, (const char *const[]){uri, NULL}, error);
+}
+
+bool
+faultline_incoming_several(Faultline *faultline, const char *const *uris, GError **error)
+{
     FaultlineRunState state = faultline_run_state(faultline);
     if (state != FAULTLINE_RUN_PRELAUNCH && state != FAULTLINE_RUN_INMIGRATE)
         return refuse("migrate-incoming",
                       "there is a guest here; start a machine of its own for it", error);
     if (!check_idle(faultline, "migrate-incoming", error))
         return false;
-    if (!transport_check_uri(uri, true, error))
-        return error_translate(error);
+    for (const char *const *uri = uris; *uri; uri++)
+        if (!transport_check_uri(*uri, true, error))
+            return error_translate(error);
     forget_last(faultline);
-    faultline->destination = destination_new(faultline, uri, error);
+    faultline->destination = destination_new(faultline, uris, error);
     if (!faultline->destination)
         return error_translate(error);
     Destination *destination = faultline->destination;

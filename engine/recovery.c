@@ -35,6 +35,7 @@ faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error)
                            FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP))
         return refuse(error, not_paused);
     context_forget_error(faultline);
+    source_set_flag(&faultline->source->has_command);
     source_resume(faultline->source, uri);
     return true;
 }

@@ -37,6 +37,12 @@ bool faultline_migrate_resume(Faultline *faultline, const char *uri, GError **er
  */
 bool faultline_recover(Faultline *faultline, const char *uri, GError **error);
 
+/*
+ * As faultline_incoming(), at all of uris (NULL ends; up to 8): the source may come by any of them,
+ * and come again by another after a break. Between faultlines the source is told all of them.
+ */
+bool faultline_incoming_several(Faultline *faultline, const char *const *uris, GError **error);
+
 /* How often and how long a migration stood in postcopy without a connection: from postcopy-paused
  * to postcopy-active or the end. Of one that lasts, until now. */
 typedef struct FaultlinePauses {

@@ -91,6 +91,21 @@ destination_order_taking(Destination *destination)
     destination->has_ordered = true;
 }
 
+/* What a source needs to come again, before it learns that it may have to. */
+static bool
+post_token(Destination *destination)
+{
+    if (!destination_post(destination, STREAM_RETURN_TOKEN, 0))
+        return false;
+    for (unsigned i = 0; destination->calls_back && i < destination->count_addresses; i++) {
+        const char *uri = destination->addresses[i];
+        if (stream_name_is_good(uri) && !g_str_has_prefix(uri, "fd:") &&
+            !destination_post(destination, STREAM_RETURN_ADDRESS, i))
+            return false;
+    }
+    return true;
+}
+
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
 {
@@ -98,8 +113,7 @@ destination_answer_ping(Destination *destination, uint32_t value)
         value &= options_features(&destination->faultline->options);
         if (!destination->offers_token)
             value &= ~STREAM_FEATURE_TOKEN;
-        if ((value & STREAM_FEATURE_TOKEN) &&
-            !destination_post(destination, STREAM_RETURN_TOKEN, 0))
+        if ((value & STREAM_FEATURE_TOKEN) && !post_token(destination))
             return false;
         destination->features = value;
         destination->has_hello = true;

@@ -79,8 +79,29 @@ make_roles(Destination *destination)
                                 .self = destination};
 }
 
+static bool
+listen_at(Destination *destination, const char *const *uris, GError **error)
+{
+    for (; *uris; uris++) {
+        unsigned count = destination->count_listeners;
+        if (count == LISTENERS_MAX) {
+            g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                        "listen at '%s': a destination has at most %u addresses", *uris,
+                        LISTENERS_MAX);
+            return false;
+        }
+        TransportListener *listener = transport_listen(*uris, error);
+        if (!listener)
+            return false;
+        destination->listeners[destination->count_listeners++] = listener;
+        destination->addresses[destination->count_addresses++] =
+            g_strdup(transport_listener_address(listener));
+    }
+    return destination->count_listeners != 0;
+}
+
 Destination *
-destination_new(Faultline *faultline, const char *uri, GError **error)
+destination_new(Faultline *faultline, const char *const *uris, GError **error)
 {
     const Options *options = &faultline->options;
     Destination *destination = g_new0(Destination, 1);
@@ -110,17 +131,17 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
     destination->offers_token = options_features(options) & STREAM_FEATURE_TOKEN;
+    destination->calls_back =
+        destination->offers_token && options_has(options, CAPABILITY_AUTO_RECOVER);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
-    TransportListener *listener = transport_listen(uri, error);
-    if (listener)
-        destination->listeners[destination->count_listeners++] = listener;
+    bool listener = listen_at(destination, uris, error);
     bool has_token = !destination->offers_token ||
                      random_fill(destination->token, sizeof destination->token, error);
     if (!listener || !has_token || !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }
-    destination->address = g_strdup(transport_listener_address(listener));
+    destination->address = g_strdup(destination->addresses[0]);
     destination->heard_address = g_strdup(destination->address);
     return destination;
 }
@@ -152,6 +173,8 @@ destination_free(Destination *destination)
     pthread_mutex_destroy(&destination->mailbox_lock);
     g_free(destination->address);
     g_free(destination->heard_address);
+    for (unsigned i = 0; i < destination->count_addresses; i++)
+        g_free(destination->addresses[i]);
     g_free(destination);
 }
 

@@ -116,7 +116,10 @@ struct Destination {
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
     bool offers_token;
+    bool calls_back;                    /* tells the source where to come again */
     uint8_t token[STREAM_SECRET_BYTES]; /* see token.h */
+    char *addresses[LISTENERS_MAX];     /* where it listens at first */
+    unsigned count_addresses;
 
     char *address; /* control thread: URI where it listens, or listened last */
 
@@ -235,7 +238,7 @@ struct Destination {
 };
 
 /* Control thread. Opens userfaultfd if postcopy-ram is on, empties the memory, listens. */
-Destination *destination_new(Faultline *faultline, const char *uri, GError **error);
+Destination *destination_new(Faultline *faultline, const char *const *uris, GError **error);
 void destination_free(Destination *destination);
 void destination_stop(Destination *destination);
 /* In postcopy-paused: listens there instead. Thread: control. Errors: ADDRESS, HOST. */

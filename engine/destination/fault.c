@@ -247,6 +247,8 @@ empty_mailbox(Destination *destination)
         const ReturnMessage *message = &destination->mailbox[i];
         if (message->type == STREAM_RETURN_TOKEN)
             stream_put_return_secret(writer, message->type, destination->token);
+        else if (message->type == STREAM_RETURN_ADDRESS)
+            stream_put_return_address(writer, destination->addresses[message->value]);
         else
             stream_put_return_value(writer, message->type, message->value);
         destination->is_sending_shut |= message->type == STREAM_RETURN_SHUT;

@@ -17,6 +17,9 @@
 static bool
 listens_at(const Destination *destination, const char *uri)
 {
+    for (unsigned i = 0; i < destination->count_addresses; i++)
+        if (strcmp(uri, destination->addresses[i]) == 0)
+            return strcmp(destination->address, destination->addresses[0]) == 0;
     return strcmp(uri, destination->address) == 0;
 }
 

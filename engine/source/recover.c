@@ -45,6 +45,7 @@ source_pause(Source *source)
     source_set_flag(&source->drops_links);
     transport_ring_notify(source->request.ring);
     source->stage = source_stage_paused;
+    source_retry_begin(source);
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
 }
 
@@ -63,10 +64,15 @@ source_stage_paused(Source *source, GError **error)
     if (source_flag(&source->drops_links))
         return STAGE_STAY;
     char *uri = __atomic_exchange_n(&source->wanted_uri, NULL, __ATOMIC_ACQ_REL);
+    if (!uri && context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        return source_retry_step(source);
     if (!uri || context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP) {
         g_free(uri); /* broken by command before it was looked at */
         return STAGE_STAY;
     }
+    if (__atomic_exchange_n(&source->has_command, false, __ATOMIC_ACQUIRE))
+        source->retry = (SourceRetry){.began_ns = clock_now_ns()};
+    context_forget_error(source->faultline);
     /* What was asked for is asked for again. */
     __atomic_store_n(&source->requests_tail,
                      __atomic_load_n(&source->requests_head, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
@@ -83,6 +89,8 @@ StageResult
 source_stage_reconnect(Source *source, GError **error)
 {
     StageResult result = source_connect_link(source, &source->link, error);
+    if (result == STAGE_STAY)
+        return source_retry_check(source, error);
     if (result != STAGE_AGAIN)
         return result;
     source->main.sender = transport_sender_new(source->migration.ring, source->link);
@@ -99,9 +107,8 @@ source_stage_reconnect(Source *source, GError **error)
 StageResult
 source_stage_prove(Source *source, GError **error)
 {
-    (void)error;
     if (!source_flag(&source->has_challenge))
-        return STAGE_STAY;
+        return source_retry_check(source, error);
     stream_put_answer(frame_queue_writer(&source->main), &source->answer);
     source->stage = source_stage_ask;
     return STAGE_AGAIN;
@@ -162,6 +169,7 @@ source_stage_resume(Source *source, GError **error)
         return result;
     if (!source_flag(&source->has_resumed))
         return STAGE_STAY;
+    source->retry.active_ns = clock_now_ns();
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
     transport_link_shorten_queue(source->link);
     source->cursor_block = 0;

@@ -280,6 +280,11 @@ take_message(Source *source, const StreamReturn *message)
         memcpy(source->token, message->secret, sizeof source->token);
         source->has_token = true;
         return NULL;
+    case STREAM_RETURN_ADDRESS:
+        if (source_flag(&source->has_pong))
+            return peer_error("return path: an address came after the hello was answered");
+        source_take_address(source, message->name);
+        return NULL;
     case STREAM_RETURN_CHALLENGE:
     case STREAM_RETURN_PROOF:
         return source_take_proof(source, STREAM_CHANNEL_MAIN, message);

@@ -30,6 +30,8 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     source->agreement = options_agreement(options);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
+    source->retries = options_has(options, CAPABILITY_AUTO_RECOVER) &&
+                      !options_has(options, CAPABILITY_RELEASE_RAM);
     if (source->has_return_path)
         source->heartbeat_ms = options_get(options, PARAMETER_HEARTBEAT_TIMEOUT);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
@@ -343,6 +345,7 @@ take_break(Source *source, GError **error)
         !context_is_connected(source->faultline))
         return false;
     close_links(source);
+    source->retry.is_held = true;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "migrate-pause broke the connection, as it was asked to");
     return true;

@@ -73,6 +73,19 @@ typedef struct SourceRequest {
 
 typedef enum { FATE_OPEN, FATE_CANCELLED, FATE_GIVEN } SourceFate;
 
+#define SOURCE_ADDRESSES_MAX 9u
+
+/* Coming again by itself; see retry.c. */
+typedef struct SourceRetry {
+    bool is_held;                        /* by command: until somebody says that it goes on */
+    bool is_over;                        /* the deadline has passed, and that was told */
+    bool is_trying;                      /* the connection under way was nobody's wish */
+    unsigned next;                       /* address */
+    uint64_t began_ns, next_ns, wait_ns; /* pause; next attempt; between two */
+    uint64_t until_ns;                   /* of the attempt under way */
+    uint64_t active_ns;                  /* since when there was no pause */
+} SourceRetry;
+
 typedef StageResult (*SourceStage)(Source *source, GError **error);
 
 struct Source {
@@ -84,6 +97,7 @@ struct Source {
     uint32_t offers;    /* features in our hello */
     uint32_t agreement; /* options_agreement() */
     uint64_t heartbeat_ms;
+    bool retries; /* auto-recover */
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
     UffdTracker *tracker; /* when the guest has no dirty log of its own */
@@ -121,6 +135,7 @@ struct Source {
     Heartbeat heartbeat;
     Pulse main_sent;
     uint64_t seen_ns; /* the clock, as a stage has seen it last */
+    SourceRetry retry;
 
     /* request thread */
     TransportReceiver *receiver, *urgent_receiver; /* main; urgent: NULL without the feature */
@@ -171,6 +186,9 @@ struct Source {
     bool has_challenge;            /* on main; set after `answer` */
     bool is_proved, is_urgent_proved;
     StreamAnswer answer;
+    /* Where to come again: written before has_pong is set. The first is where it went at first. */
+    char addresses[SOURCE_ADDRESSES_MAX][STREAM_NAME_MAX + 1];
+    unsigned count_addresses;
     uint32_t features; /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
@@ -185,6 +203,7 @@ struct Source {
     /* shared: set by the control thread */
     bool wants_postcopy, wants_switchover;
     bool wants_break; /* taken by the migration role */
+    bool has_command; /* to go on: ends a pause by command; taken by the migration role */
     char *wanted_uri; /* where to reconnect; taken by the migration role */
 
     /* shared: SourceFate, left OPEN once, by compare and exchange: control cancels or migration
@@ -302,6 +321,13 @@ bool source_claim(RamBlock *block, uint64_t page);
 
 /* What follows from the requests noted; after their answers have left. */
 void source_learn_requests(Source *source);
+/* Coming again (retry.c). take_address, request role: one that the destination has told. The others
+ * by the migration role. begin: a pause begins, or an attempt has failed. step, in stage paused:
+ * AGAIN: an attempt may begin. check: FAILED when the attempt under way takes too long. */
+void source_take_address(Source *source, const char *uri);
+void source_retry_begin(Source *source);
+StageResult source_retry_step(Source *source);
+StageResult source_retry_check(Source *source, GError **error);
 /* What token.h says of the source (proof.c): takes CHALLENGE or PROOF. Request role. */
 bool source_has_token(const Source *source);
 GError *source_take_proof(Source *source, StreamChannel channel, const StreamReturn *message);

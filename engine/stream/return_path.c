@@ -63,6 +63,12 @@ parse_bitmap(WireReader *reader, uint16_t length, StreamReturn *ret, GError **er
 }
 
 static StreamResult
+parse_address(WireReader *reader, uint16_t length, StreamReturn *ret, GError **error)
+{
+    return parse_name(reader, length, "decode return message ADDRESS: URI", ret, error);
+}
+
+static StreamResult
 parse_nothing(G_GNUC_UNUSED WireReader *reader, G_GNUC_UNUSED uint16_t length,
               G_GNUC_UNUSED StreamReturn *ret, G_GNUC_UNUSED GError **error)
 {
@@ -91,6 +97,7 @@ parse_secret(WireReader *reader, uint16_t length, StreamReturn *ret, G_GNUC_UNUS
 #define PARSE_TOKEN          parse_secret
 #define PARSE_CHALLENGE      parse_secret
 #define PARSE_PROOF          parse_secret
+#define PARSE_ADDRESS        parse_address
 
 /* number -> name, payload limits and reader; a row without name is an unknown message */
 static const struct {
@@ -103,7 +110,7 @@ static const struct {
     STREAM_RETURN_LIST(STREAM_RETURN_ROW)
 #undef STREAM_RETURN_ROW
 };
-static_assert(G_N_ELEMENTS(messages) == STREAM_RETURN_PROOF + 1, "no gap at the end");
+static_assert(G_N_ELEMENTS(messages) == STREAM_RETURN_ADDRESS + 1, "no gap at the end");
 
 StreamResult
 stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, size_t *ret_length,
@@ -227,6 +234,13 @@ stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32_t va
 {
     put_head(writer, type, sizeof(be32));
     stream_put_be32(writer, value);
+}
+
+void
+stream_put_return_address(StreamWriter *writer, const char *uri)
+{
+    put_head(writer, STREAM_RETURN_ADDRESS, 1 + strlen(uri));
+    stream_put_name(writer, uri);
 }
 
 void

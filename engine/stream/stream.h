@@ -265,7 +265,8 @@ void stream_put_globalstate(StreamWriter *writer,
     X(SWITCHOVER_ACK, 7, 0, 0)                                                                     \
     X(TOKEN, 64, 32, 32) /* ours, as the next two, by STREAM_FEATURE_TOKEN */                      \
     X(CHALLENGE, 65, 32, 32)                                                                       \
-    X(PROOF, 66, 32, 32)
+    X(PROOF, 66, 32, 32)                                                                           \
+    X(ADDRESS, 67, 2, 256) /* ours, by STREAM_FEATURE_TOKEN: where to come again */
 
 typedef enum {
 #define STREAM_RETURN_ENUM(name, number, least, greatest) STREAM_RETURN_##name = number,
@@ -278,7 +279,7 @@ typedef struct StreamReturn {
     uint32_t value;  /* SHUT, PONG, RESUME_ACK */
     uint64_t start;  /* REQ_PAGES*: bytes in the block, a multiple of a target page */
     uint32_t length; /* REQ_PAGES*: not 0, a multiple of a target page */
-    char name[STREAM_NAME_MAX + 1];      /* REQ_PAGES_ID, RECV_BITMAP */
+    char name[STREAM_NAME_MAX + 1];      /* REQ_PAGES_ID, RECV_BITMAP; ADDRESS: a URI */
     uint8_t secret[STREAM_SECRET_BYTES]; /* TOKEN, CHALLENGE, PROOF; else undefined */
 } StreamReturn;
 /* Not the uncounted bitmap behind RECV_BITMAP. */
@@ -298,6 +299,8 @@ void stream_put_bitmap_word(StreamWriter *writer, uint64_t word);
 void stream_put_bitmap_end(StreamWriter *writer);
 
 void stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32_t value);
+/* uri: stream_name_is_good(). */
+void stream_put_return_address(StreamWriter *writer, const char *uri);
 void stream_put_return_secret(StreamWriter *writer, StreamReturnType type, const uint8_t *secret);
 /* name NULL: REQ_PAGES, the block of the last REQ_PAGES_ID. */
 void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, uint32_t length);

@@ -90,6 +90,7 @@ typedef enum {
     X(CANCELLED, "cancelled")                                                                      \
     X(QUITS, "ended in a pause or recovery")                                                       \
     X(PAUSES, "pauses")                                                                            \
+    X(BY_ITSELF, "recoveries without a command")                                                   \
     X(RECOVERIES, "recoveries")                                                                    \
     X(THROTTLES, "steps of auto-converge")                                                         \
     X(WAITS, "accesses that waited for a page")                                                    \
@@ -129,6 +130,8 @@ typedef struct SimPlan {
     bool breaks_by_command;   /* a cut in postcopy is a migrate-pause */
     uint64_t wait_ns;         /* how long it waits for migrate-continue */
     uint64_t heartbeat_ms[SIM_SIDES];
+    bool auto_recover[SIM_SIDES];
+    uint64_t deadline_ms, retry_ms; /* of auto-recover */
     bool auto_converge, throttle_tailslow;
     uint64_t throttle_initial; /* percent */
     uint64_t postcopy_ns;      /* when the switch is wished */

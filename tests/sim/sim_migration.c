@@ -313,6 +313,9 @@ make_side(SimSide side)
     } else
         set_capability(side, "postcopy-blocktime", plan->blocktime);
     set_parameter(side, "heartbeat-timeout", plan->heartbeat_ms[side]);
+    set_capability(side, "auto-recover", plan->auto_recover[side]);
+    set_parameter(side, "recover-deadline", plan->deadline_ms);
+    set_parameter(side, "recover-retry", plan->retry_ms);
     set_parameter(side, "downtime-limit", plan->downtime_ms);
     set_parameter(side, "max-bandwidth", plan->bandwidth_bytes_per_s);
     set_parameter(side, "max-postcopy-bandwidth", plan->push_bytes_per_s);

@@ -9,7 +9,7 @@
 #include "tests/sim/sim.h"
 
 #define RINGS_MAX      16u
-#define LINKS_MAX      32u
+#define LINKS_MAX      128u
 #define LISTENERS_MAX  4u /* addresses */
 #define PIPE_BYTES     65536u
 #define RECEIVER_BYTES (2u * TRANSPORT_PEEK_MAX)

@@ -174,6 +174,13 @@ plan_heartbeat(SimPlan *plan, uint64_t seed)
         plan->byte_ps = UINT64_C(1) << (18 + (bits >> 37 & 1));
         plan->capacity_bytes = UINT64_C(64) << (bits >> 38 & 3);
     }
+    bool is_auto = bits >> 40 & 1;
+    for (unsigned side = 0; side < SIM_SIDES; side++)
+        plan->auto_recover[side] = is_auto || (bits >> (41 + side) & 3) == 0;
+    plan->deadline_ms = UINT64_C(16) << (bits >> 44) % 6;
+    plan->retry_ms = UINT64_C(16) << (bits >> 47 & 3);
+    if (is_auto && (bits >> 50 & 3)) /* nobody types a command */
+        plan->recoveries = 0;
     if (!has_word || (bits >> 8 & 3)) {
         if ((bits >> 10 & 7) == 0)
             plan->heartbeat_ms[bits >> 13 & 1] = 0;

@@ -39,6 +39,7 @@ new_side(ScriptShape shape)
     check(faultline_set_capability(guest->faultline, "urgent-requests", false, &error), error);
     check(faultline_set_capability(guest->faultline, "discard-words", false, &error), error);
     check(faultline_set_parameter(guest->faultline, "heartbeat-timeout", 0, &error), error);
+    check(faultline_set_capability(guest->faultline, "recovery-token", false, &error), error);
     return guest;
 }
 
