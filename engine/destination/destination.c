@@ -400,7 +400,7 @@ destination_stage_paused(Destination *destination, GError **error)
         destination->stage = destination_stage_leave;
         return STAGE_AGAIN;
     }
-    if (!has_waited_for_run(destination))
+    if (!destination_has_main(destination) && !has_waited_for_run(destination))
         return STAGE_STAY;
     destination->listen.wake_ns = 0;
     tell_pause(destination,

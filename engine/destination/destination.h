@@ -296,6 +296,7 @@ void destination_request_page(Destination *destination, RamBlock *block, uint64_
 bool destination_has_door(const Destination *destination);
 StageResult destination_step_door(Destination *destination, GError **error);
 bool destination_take_main(Destination *destination);
+bool destination_has_main(const Destination *destination); /* that can be taken */
 void destination_close_door(Destination *destination);
 /* The fault role gets the urgent link. */
 void destination_publish_urgent(Destination *destination);

@@ -240,6 +240,12 @@ destination_step_door(Destination *destination, GError **error)
 }
 
 bool
+destination_has_main(const Destination *destination)
+{
+    return proved_main((Destination *)destination) != NULL;
+}
+
+bool
 destination_take_main(Destination *destination)
 {
     Knock *knock = proved_main(destination);

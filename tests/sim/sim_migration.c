@@ -223,8 +223,35 @@ count_outcome(void)
         faultline_query_pauses(run.sides[side], &pauses);
         sim.outcomes[SIM_OUTCOME_PAUSES] += pauses.count;
     }
+    FaultlinePauses pauses;
+    faultline_query_pauses(run.sides[SIM_SOURCE], &pauses);
+    bool by_itself = pauses.count && !run.recoveries;
+    sim.outcomes[SIM_OUTCOME_BY_ITSELF] +=
+        by_itself && info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED;
     sim.outcomes[SIM_OUTCOME_REQUESTS] += info[SIM_DESTINATION].postcopy_requests;
     sim.outcomes[SIM_OUTCOME_NEIGHBOURS] += info[SIM_DESTINATION].neighbour_pages;
+}
+
+/* Two that recover by themselves, of which neither was hindered but by the network, stand in a
+ * pause only if that is over for the one: a guest that never ran there, or that has arrived whole.
+ */
+static void
+check_healed(void)
+{
+    bool is_auto = sim.plan.auto_recover[SIM_SOURCE] && sim.plan.auto_recover[SIM_DESTINATION] &&
+                   !sim.plan.release && sim.plan.heartbeat_ms[SIM_SOURCE] &&
+                   sim.plan.heartbeat_ms[SIM_DESTINATION] && sim.plan.quit_ns == NEVER;
+    bool was_hindered = sim.plan.breaks_by_command || run.recoveries;
+    for (unsigned i = 0; i < sim.plan.count_faults; i++) {
+        const SimFault *fault = &sim.plan.faults[i];
+        bool is_network = fault->point == SIM_POINT_CUT_BYTE ||
+                          fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_HANG;
+        was_hindered |= fault->fired && !is_network;
+    }
+    if (is_auto && !was_hindered && sim.plan.deadline_ms >= 256)
+        sim_check(info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED ||
+                      info[SIM_DESTINATION].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
+                  "it did not recover by itself: %s", describe_end());
 }
 
 /* Before the first beat has come a destination does not know that there will be any. */
@@ -251,6 +278,7 @@ sim_check_end(void)
               "stuck: %s", describe_end());
     sim_guest_check_end();
     check_completed();
+    check_healed();
     sim_check(sim_operator_has_given_up() ||
                   info[SIM_SOURCE].status != info[SIM_DESTINATION].status ||
                   info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
