@@ -44,6 +44,7 @@ typedef struct Progress {
     uint64_t pauses, paused_ns, longest_pause_ns; /* of postcopy; of those that are over */
     uint64_t pause_began_ns;                      /* of the one that is not; 0: there is none */
     uint64_t recover_attempts, recover_next_ns;   /* source; of this pause; 0: no attempt follows */
+    uint64_t recover_address;                     /* index of the next one */
     uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
 } Progress;
 

@@ -169,6 +169,18 @@ faultline_incoming_address(const Faultline *faultline)
     return faultline->destination ? g_strdup(faultline->destination->address) : NULL;
 }
 
+char **
+faultline_incoming_addresses(const Faultline *faultline)
+{
+    const Destination *destination = faultline->destination;
+    GPtrArray *addresses = g_ptr_array_new();
+
+    for (unsigned i = 0; destination && i < destination->count_addresses; i++)
+        g_ptr_array_add(addresses, g_strdup(destination->addresses[i]));
+    g_ptr_array_add(addresses, NULL);
+    return (char **)g_ptr_array_free(addresses, FALSE);
+}
+
 bool
 faultline_start_postcopy(Faultline *faultline, GError **error)
 {

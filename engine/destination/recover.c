@@ -27,7 +27,8 @@ bool
 destination_recover(Destination *destination, const char *uri, GError **error)
 {
     /* With a door it has never ceased to listen. */
-    if (destination_has_door(destination) && listens_at(destination, uri)) {
+    if (destination_has_door(destination) && !destination->is_held &&
+        listens_at(destination, uri)) {
         destination_set_flag(&destination->wants_recover);
         destination_notify(destination, &destination->listen);
         return true;
@@ -71,7 +72,7 @@ destination_pause(Destination *destination)
     drop_link(&destination->urgent_link);
     if (destination->is_held)
         destination_close_door(destination);
-    if (!destination_has_door(destination))
+    if (destination->is_held || !destination_has_door(destination))
         destination_close_listeners(destination);
     destination->in_recovery = destination->has_posted = false;
     destination->stage = destination_stage_paused;

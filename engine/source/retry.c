@@ -92,6 +92,7 @@ source_retry_begin(Source *source)
         retry->next_ns = now_ns + spread(retry->wait_ns);
         retry->next = source->count_addresses ? (retry->next + 1) % source->count_addresses : 0;
     }
+    progress_set(&source->faultline->progress.recover_address, retry->next);
     retry->is_trying = false;
     retry->active_ns = 0;
     progress_set(&source->faultline->progress.recover_next_ns,

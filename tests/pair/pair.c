@@ -10,6 +10,7 @@
 #include "tests/pair/move.h"
 #include "tests/pair/orchestrate.h"
 #include "tests/pair/progress.h"
+#include "tests/pair/heal.h"
 #include "tests/pair/trouble.h"
 
 #include <setjmp.h>
@@ -102,6 +103,13 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(link_cut_in_postcopy_pauses_both),
     TROUBLE(link_cut_in_postcopy_with_preempt_pauses_both),
     TROUBLE(destination_killed_in_postcopy_pauses_source),
+    TROUBLE(link_broken_in_postcopy_heals),
+    TROUBLE(link_broken_in_postcopy_with_preempt_heals),
+    TROUBLE(link_cut_for_good_heals_by_another_address),
+    TROUBLE(link_hanging_in_postcopy_heals),
+    TROUBLE(link_hanging_in_postcopy_with_preempt_heals),
+    TROUBLE(link_broken_again_and_again_heals_among_strangers),
+    TROUBLE(pause_by_command_waits_for_a_command),
     TROUBLE(auto_converge_ends_a_precopy_that_would_not_threads),
     TROUBLE(auto_converge_ends_a_precopy_that_would_not_kvm),
     TROUBLE(cancel_of_a_throttled_guest_lets_it_run_threads),

@@ -22,11 +22,20 @@ struct Relay {
     GArray *sockets;    /* under lock; closed in relay_free only, so that no number is used twice */
     GPtrArray *copiers; /* under lock: threads */
     bool cut;           /* under lock */
+    unsigned hung;      /* atomic: sockets of that many first connections hang */
 };
 
 typedef struct Direction {
+    Relay *relay;
+    unsigned number; /* of the connection */
     int from, to;
 } Direction;
+
+static bool
+hangs(const Direction *direction)
+{
+    return direction->number < __atomic_load_n(&direction->relay->hung, __ATOMIC_ACQUIRE);
+}
 
 static void *
 copy(void *opaque)
@@ -38,13 +47,16 @@ copy(void *opaque)
     while (good) {
         ssize_t count = recv(direction->from, buffer, 65536, 0);
         good = count > 0;
+        if (hangs(direction))
+            continue;
         for (ssize_t at = 0; good && at < count;) {
             ssize_t sent = send(direction->to, buffer + at, (size_t)(count - at), MSG_NOSIGNAL);
             good = sent > 0;
             at += sent;
         }
     }
-    shutdown(direction->to, SHUT_WR);
+    if (!hangs(direction))
+        shutdown(direction->to, SHUT_WR);
     shutdown(direction->from, SHUT_RD);
     g_free(direction);
     return NULL;
@@ -55,7 +67,8 @@ start_copier_locked(Relay *relay, int from, int to)
 {
     Direction *direction = g_new(Direction, 1);
 
-    *direction = (Direction){.from = from, .to = to};
+    *direction =
+        (Direction){.relay = relay, .number = relay->sockets->len / 2 - 1, .from = from, .to = to};
     g_ptr_array_add(relay->copiers, g_thread_new("relay-copy", copy, direction));
 }
 
@@ -119,6 +132,23 @@ relay_cut(Relay *relay)
 {
     g_mutex_lock(&relay->lock);
     relay->cut = true;
+    for (guint i = 0; i < relay->sockets->len; i++)
+        shutdown(g_array_index(relay->sockets, int, i), SHUT_RDWR);
+    g_mutex_unlock(&relay->lock);
+}
+
+void
+relay_hang(Relay *relay)
+{
+    g_mutex_lock(&relay->lock);
+    __atomic_store_n(&relay->hung, relay->sockets->len / 2, __ATOMIC_RELEASE);
+    g_mutex_unlock(&relay->lock);
+}
+
+void
+relay_break(Relay *relay)
+{
+    g_mutex_lock(&relay->lock);
     for (guint i = 0; i < relay->sockets->len; i++)
         shutdown(g_array_index(relay->sockets, int, i), SHUT_RDWR);
     g_mutex_unlock(&relay->lock);

@@ -139,7 +139,7 @@ static const BadField bad_fields[] = {
     BAD(discard, 26, "\x08", "range 0 of block ram0 is 0x1000 + 0x800"),
     BAD(discard, 42, "\0", "range 1 of block ram0 is 0x100000000 + 0x0"),
     BAD(discard, 28, "\xff\xff\xff\xff\xff\xff\xf0\0", "range 1 of block ram0 is 0xfffffffffffff000"),
-    BAD(ping, 1, "\0\x41", "number is 65"),
+    BAD(ping, 1, "\0\x42", "number is 66"),
     BAD(discard_words, 3, "\0\x13", "DISCARD_WORDS: length is 19, expected 20"),
     BAD(discard_words, 3, "\0\x24", "DISCARD_WORDS: length is 36, expected 13 for the head"),
     BAD(discard_words, 5, "\xff", "DISCARD_WORDS: length is 37, expected 264"),
