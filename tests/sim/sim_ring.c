@@ -25,36 +25,6 @@ transport_probe(GError **error G_GNUC_UNUSED)
     return true;
 }
 
-/* Alone with a hostile peer or client, a side may be given any URI, and takes one. */
-static bool
-uri_is_good(const char *uri, GError **error)
-{
-    if (g_str_equal(uri, SIM_URI))
-        return true;
-    sim_check(sim.on_bug, "the URI '%s' comes from nowhere", uri);
-    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_ADDRESS, "simulated: '%s'", uri);
-    return false;
-}
-
-bool
-sim_uri_fails(const char *uri, SimSide side, SimPoint point, GError **error)
-{
-    if (!uri_is_good(uri, error))
-        return true;
-    if (sim.side == side && !sim_inject(point))
-        return false;
-    sim_check(sim.side == side || sim.on_bug, "%s at the other side", sim_point_name(point));
-    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_HOST, "simulated: %s failed",
-                sim_point_name(point));
-    return true;
-}
-
-bool
-transport_check_uri(const char *uri, bool is_listen G_GNUC_UNUSED, GError **error)
-{
-    return uri_is_good(uri, error);
-}
-
 TransportRing *
 transport_ring_new(GError **error)
 {
