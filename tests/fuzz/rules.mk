@@ -32,7 +32,8 @@ $(BUILD)/tests/fuzz/fuzz_stream: $(BUILD)/tests/fuzz/fuzz_stream.o \
 	$(Q)$(CC) $(ALL_LDFLAGS) $(FUZZ_LDFLAGS) $^ $(LIBS) -o $@
 
 # Made anew only when the stream changes; what is in the corpus stays.
-FUZZ_WRAP := transport_send transport_connect_finish sim_uffd_touch faultline_start_postcopy sim_plan_make
+FUZZ_WRAP := transport_send transport_connect_finish sim_uffd_touch faultline_start_postcopy \
+             faultline_recover faultline_migrate_resume sim_plan_make
 $(BUILD)/tests/fuzz/seeds: $(BUILD)/tests/fuzz/seeds.o \
         $(call object,$(filter-out tests/sim/sim.c,$(SIM)) $(SIM_ENGINE))
 	$(call say,LD,$@)
