@@ -76,6 +76,7 @@ typedef struct PageChannel {
     FaultlineWalkTrace *walk; /* of the role that reads it */
     UffdRun *run;             /* single pages gathered, not yet visible; main only */
     RamBlock *run_block;
+    uint64_t run_page, run_count; /* which: they are not marked received yet */
     /* a host page of several target pages, being put together */
     uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
     RamBlock *staged_block;
