@@ -9,9 +9,10 @@
 #define BIT(owner) (1u << (owner))
 
 void
-faultline_set_record(Faultline *faultline, FaultlineRecordWrite write)
+faultline_set_record(Faultline *faultline, FaultlineRecordWrite write, void *opaque)
 {
     faultline->record.write = write;
+    faultline->record.opaque = opaque;
 }
 
 static void
@@ -38,7 +39,7 @@ write_locked(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status,
         .may_refuse = may_refuse,
     };
 
-    bool written = !record->write || record->write(faultline->opaque, &ownership, &failed);
+    bool written = !record->write || record->write(record->opaque, &ownership, &failed);
     pthread_mutex_lock(&record->lock);
     if (written)
         record->written |= BIT(owner);

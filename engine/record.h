@@ -18,6 +18,7 @@
 typedef struct Record {
     /* set before any thread starts */
     FaultlineRecordWrite write; /* NULL: none is kept */
+    void *opaque;
     Role role;
     Role *waiters[2]; /* woken when an order is done; NULL: none */
     bool incoming;
