@@ -50,8 +50,8 @@ obey_listen(Destination *destination, GError **error)
 }
 
 /* A source opens the second connection before it stops its guest, so that it is there by now. */
-static StageResult
-await_urgent(Destination *destination, GError **error)
+StageResult
+destination_await_urgent(Destination *destination, GError **error)
 {
     if (!destination_accept_urgent(destination, error))
         return STAGE_FAILED;
@@ -64,10 +64,11 @@ await_urgent(Destination *destination, GError **error)
     destination->listen.wake_ns = destination->deadline_ns;
     if (clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
-    g_propagate_error(error, destination_peer_error(
-                                 "load package: the source made no second connection for requested "
-                                 "pages; set capability postcopy-preempt to the same on both "
-                                 "sides"));
+    g_propagate_error(
+        error,
+        destination_peer_error("receive: the source made no second connection for requested pages; "
+                               " set capability postcopy-preempt to the same on both "
+                               "sides"));
     return STAGE_FAILED;
 }
 
@@ -92,7 +93,7 @@ destination_stage_blob(Destination *destination, GError **error)
         reader_consume(&destination->reader, take);
     }
     destination_order_taking(destination);
-    StageResult awaited = await_urgent(destination, error);
+    StageResult awaited = destination_await_urgent(destination, error);
     if (awaited != STAGE_AGAIN)
         return awaited;
     context_note(destination->faultline, FAULTLINE_MOMENT_ARRIVED);

@@ -29,6 +29,7 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
     source->offers = options_features(options);
+    source->agreement = options_agreement(options);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
     source->slows_vcpus = options_has(options, CAPABILITY_AUTO_CONVERGE);
@@ -81,6 +82,7 @@ source_free(Source *source)
     g_clear_error(&source->request_error);
     g_clear_error(&source->failure);
     g_free(source->sync_words);
+    g_free(source->wanted_uri);
     g_free(source->uri);
     g_free(source);
 }
@@ -149,7 +151,8 @@ static bool
 is_given_away(const Source *source)
 {
     return source->gave_away && !is_sent_back(source) &&
-           transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes;
+           (source->is_handed_over ||
+            transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes);
 }
 
 /* What the destination has said of itself, told as a status: the guest is no longer ours. */
@@ -192,7 +195,7 @@ close_links(Source *source)
         transport_link_shutdown(source->urgent_link);
 }
 
-static void
+static StageResult
 fail_kept(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
@@ -208,6 +211,8 @@ fail_kept(Source *source, GError *failure)
     keep_guest(source, FAULTLINE_STATUS_FAILED);
     record_write(faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_FAILED);
     context_move(faultline, FAULTLINE_STATUS_FAILED);
+    source->stage = NULL;
+    return STAGE_DONE;
 }
 
 /* Where the guest is that was given away to a destination which was then lost. */
@@ -225,7 +230,8 @@ place_given_away(const Source *source)
            "processes";
 }
 
-static void
+/* In postcopy it can go on; what was precopy cannot. */
+static StageResult
 fail_given_away(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
@@ -237,13 +243,18 @@ fail_given_away(Source *source, GError *failure)
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
+    source->is_handed_over = true;
+    source->stage = NULL;
     source_record_given(source);
     if (!in_postcopy)
         record_write(faultline, FAULTLINE_OWNER_GIVEN, FAULTLINE_STATUS_FAILED);
     else if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
         context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
-    context_move(faultline,
-                 in_postcopy ? FAULTLINE_STATUS_POSTCOPY_PAUSED : FAULTLINE_STATUS_FAILED);
+    if (in_postcopy)
+        source_pause(source);
+    else
+        context_move(faultline, FAULTLINE_STATUS_FAILED);
+    return in_postcopy ? STAGE_AGAIN : STAGE_DONE;
 }
 
 static void
@@ -303,9 +314,7 @@ stage_failing(Source *source, GError **error)
         return STAGE_STAY;
     prefer_shut(source);
     GError *failure = g_steal_pointer(&source->failure);
-    (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
-    source->stage = NULL;
-    return STAGE_DONE;
+    return (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
 }
 
 /* What the destination said last may still be on its way, for instance that the guest never ran
@@ -314,7 +323,7 @@ static StageResult
 stage_hearing(Source *source, GError **error)
 {
     (void)error;
-    bool may_speak = source->gave_away && source->has_return_path &&
+    bool may_speak = source->gave_away && source->has_return_path && source->link &&
                      !source_flag(&source->has_shut) && !source_flag(&source->request_ended);
     if (may_speak && clock_now_ns() < source->hear_until_ns) {
         source->migration.wake_ns = source->hear_until_ns;
@@ -330,7 +339,7 @@ static bool
 take_break(Source *source, GError **error)
 {
     if (!__atomic_exchange_n(&source->wants_break, false, __ATOMIC_ACQUIRE) || source->failure ||
-        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        !context_is_connected(source->faultline))
         return false;
     close_links(source);
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
@@ -342,7 +351,7 @@ take_break(Source *source, GError **error)
 static bool
 take_request_error(Source *source, GError **error)
 {
-    if (source->failure ||
+    if (source->failure || source_flag(&source->drops_links) ||
         (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
         return false;
     if (source_flag(&source->has_shut)) {

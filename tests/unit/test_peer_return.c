@@ -123,6 +123,9 @@ put_bitmap(StreamWriter *w)
     X(pong_all_ones, PRECOPY, FAULTLINE, PAGES, PONG(0xffffffff), GO_ON, "", COMPLETED) \
     X(pong_0, PRECOPY, FAULTLINE, PAGES, PONG(0), GO_ON, "", COMPLETED) \
     X(pong_all_features, PRECOPY, FAULTLINE, HELLO, PONG(0xfa18ffff), GO_ON, "", COMPLETED) \
+    X(pong_less_preempt, PREEMPT, FAULTLINE, HELLO, PONG(STREAM_AGREE_ANSWER | 1), GO_ON, "'postcopy-preempt' is on at the source and off at the destination", KEPT) \
+    X(pong_more_capabilities, POSTCOPY, FAULTLINE, HELLO, PONG(STREAM_AGREE_ANSWER | 0x4001), GO_ON, "capability '0x4000 (of a later version)' is off at the source", KEPT) \
+    X(pong_of_agreement_in_precopy, PRECOPY, FAULTLINE, HELLO, PONG(STREAM_AGREE_ANSWER | 0x4001), GO_ON, "", COMPLETED) \
     X(pong_unasked_in_postcopy, POSTCOPY, FAULTLINE, PACKAGE, PONG(STREAM_PING_COMMIT), GO_ON, "", COMPLETED) \
     X(close_at_connect, PRECOPY, FAULTLINE, CONNECTED, NOTHING, CLOSE, "", KEPT) \
     X(close_at_hello, PRECOPY, FAULTLINE, HELLO, NOTHING, CLOSE, "", KEPT) \
@@ -232,8 +235,8 @@ migrate_to_qemu_completes_without_commit(void **state)
     peer_sink_run(sink, PEER_WAIT_MS);
     check_outcome(sink, OUTCOME_COMPLETED, "");
     assert_int_equal(sink->count_commits, 0);
-    /* hello alone; in postcopy also those behind the discards and the package */
-    assert_int_equal(sink->count_pings, shape == SCRIPT_PRECOPY ? 1 : 3);
+    /* hello alone; in postcopy also what must agree, and behind the discards and the package */
+    assert_int_equal(sink->count_pings, shape == SCRIPT_PRECOPY ? 1 : 4);
     assert_true(sink->count_pages > 0);
     assert_int_equal(sink->reached, MOMENT_EOF);
 }
