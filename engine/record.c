@@ -165,20 +165,21 @@ record_await(Faultline *faultline, FaultlineOwner owner, GError **error)
     return result;
 }
 
-void
+bool
 record_write(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status)
 {
     Record *record = &faultline->record;
 
     if (!record->write)
-        return;
+        return true;
     pthread_mutex_lock(&record->write_lock);
     pthread_mutex_lock(&record->lock);
     record->owner = owner;
     record->is_ordered = false;
     pthread_mutex_unlock(&record->lock);
-    write_locked(faultline, owner, status, false, NULL);
+    bool written = write_locked(faultline, owner, status, false, NULL);
     pthread_mutex_unlock(&record->write_lock);
+    return written;
 }
 
 bool
