@@ -38,7 +38,9 @@ typedef struct Progress {
     uint64_t local_faults;
     uint64_t received_main_bytes, received_urgent_bytes; /* destination */
     uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
-    uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
+    uint64_t verdict;                    /* FaultlineVerdict */
+    uint64_t damaged_pages, asked_again; /* destination: atomic sums of two threads */
+    uint64_t neighbour_pages;            /* on the urgent channel, and nobody asked for them */
 } Progress;
 
 /* What had gone over the channels at a time. */

@@ -208,6 +208,11 @@ begin_ram(Destination *destination, const StreamElement *element, GError **error
 static bool
 check_section(const Destination *destination, const StreamElement *element, GError **error)
 {
+    if ((destination->features & STREAM_FEATURE_CHECKSUMS) && !destination->reader.is_sealed) {
+        g_propagate_error(error, destination_peer_error("load section: pages come unsealed, though "
+                                                        "page-checksums was agreed on"));
+        return false;
+    }
     if (destination->has_ram && element->section_id == destination->ram_section)
         return true;
     g_propagate_error(error, destination_peer_error("load section: section %u was never started",
