@@ -15,7 +15,8 @@
 #include <stdint.h>
 
 typedef enum {
-    FAULTLINE_VERDICT_UNCHECKED, /* no checksums: one side has them off, or is no faultline */
+    FAULTLINE_VERDICT_UNCHECKED, /* no checksums: one side has them off, or is no faultline; or the
+                                    connection broke when all pages had come, before the verdict */
     FAULTLINE_VERDICT_PENDING,   /* it is not over */
     FAULTLINE_VERDICT_PASSED,    /* every page is at the destination as it was sent last */
     FAULTLINE_VERDICT_FAILED,    /* some are not: the error says where */

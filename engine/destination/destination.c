@@ -260,6 +260,7 @@ destination_stage_leave(Destination *destination, GError **error)
 {
     (void)error;
     if (!destination_flag(&destination->is_ending)) {
+        destination_leave_unjudged(destination);
         destination_set_flag(&destination->is_ending);
         destination_notify(destination, &destination->package);
         destination_notify(destination, &destination->fault);

@@ -319,6 +319,8 @@ bool destination_obey_digest(Destination *destination, const StreamElement *elem
 /* At EOF, with checksums: all of memory was compared. Says the verdict; PEER error if it is bad
  * and the guest has not run. */
 bool destination_judge(Destination *destination, GError **error);
+/* The source is lost, and there will be no verdict. */
+void destination_leave_unjudged(Destination *destination);
 /* Posts the verdict, if there is one; false: the mailbox is full. */
 bool destination_tell_verdict(Destination *destination);
 /* In postcopy, with checksums: tells the source once that every page is here. */

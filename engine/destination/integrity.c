@@ -306,6 +306,15 @@ destination_judge(Destination *destination, GError **error)
     return false;
 }
 
+void
+destination_leave_unjudged(Destination *destination)
+{
+    uint64_t *verdict = &destination->faultline->progress.verdict;
+
+    if (progress_get(verdict) == FAULTLINE_VERDICT_PENDING)
+        progress_set(verdict, FAULTLINE_VERDICT_UNCHECKED);
+}
+
 bool
 destination_tell_verdict(Destination *destination)
 {
