@@ -226,7 +226,7 @@ static const BadField bad_fields[] = {
     BAD(bitmap, 16, "\x40", "padding bit 70 is 1"),
     BAD(bitmap, 23, "\x80", "padding bit 127 is 1"),
     BAD(bitmap, 31, "\xee", "end mark is 0x0123456789abcdee"),
-    BAD(sealed, 8, "\1", "features 0x1b are followed by 0x1ffffe4"),
+    BAD(sealed, 8, "\1", "features 0x1 are followed by 0xffffffe4"),
     BAD(digest, 4, "\x1b", "length is 27, expected 13 for the head"),
     BAD(digest, 5, "\0", "block name is empty"),
     BAD(resend, 11, "\1", "start is 0x123456001"),
