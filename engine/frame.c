@@ -112,6 +112,16 @@ frame_queue_copy(FrameQueue *queue, bool copies)
     queue->borrow = copies ? copy_page : borrow_page;
 }
 
+void
+frame_queue_reset(FrameQueue *queue)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
+        frame_reset(&queue->frames[i], queue->format);
+    queue->is_pending = false;
+    queue->named = NULL;
+    queue->count_sealed = 0;
+}
+
 static Frame *
 current(FrameQueue *queue)
 {

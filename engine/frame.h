@@ -91,6 +91,9 @@ void frame_queue_clear(FrameQueue *queue);
 void frame_queue_seal(FrameQueue *queue);
 /* Whether pages put from here on are copied. The first time allocates. Not while it holds pages. */
 void frame_queue_copy(FrameQueue *queue, bool copies);
+/* As after init, but for the counts, and sealed if it was: for another link. The sender has been
+ * freed before. */
+void frame_queue_reset(FrameQueue *queue);
 
 /* Headers are put here, behind all that was put before; room for STREAM_RECORD_MAX more bytes is
  * there if frame_queue_has_room().

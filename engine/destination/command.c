@@ -55,6 +55,10 @@ advise(Destination *destination, const StreamElement *element, GError **error)
         !stream_parse_advise(element, &received, error))
         return false;
     destination->has_page_sizes = !received.is_short;
+    if (destination->has_told &&
+        !options_check_agreement(destination->told,
+                                 options_agreement(&destination->faultline->options), error))
+        return false;
     if (received.is_short && destination->can_postcopy)
         problem = "RAM postcopy is enabled here but not at the source";
     else if (!received.is_short && !destination->can_postcopy)
@@ -79,6 +83,14 @@ advise(Destination *destination, const StreamElement *element, GError **error)
 
 /* ---- The others ------------------------------------------------------------------------------ */
 
+void
+destination_order_taking(Destination *destination)
+{
+    if (!destination->has_ordered)
+        record_order(destination->faultline, FAULTLINE_OWNER_TAKING);
+    destination->has_ordered = true;
+}
+
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
 {
@@ -92,8 +104,18 @@ destination_answer_ping(Destination *destination, uint32_t value)
         if (value & STREAM_FEATURE_CHECKSUMS)
             destination_begin_checks(destination);
         value |= STREAM_HELLO_ANSWER;
+    } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_AGREE) {
+        destination->told = value & STREAM_AGREE_BITS;
+        destination->has_told = true;
+        value = STREAM_AGREE_ANSWER | options_agreement(&destination->faultline->options);
     }
-    return destination_post(destination, STREAM_RETURN_PONG, value);
+    if (!destination_post(destination, STREAM_RETURN_PONG, value))
+        return false;
+    /* The source's number comes in four parts; of one that says more the last four hold. */
+    if ((value & STREAM_HELLO_MASK) == STREAM_PING_MIGRATION)
+        record_set_migration(destination->faultline,
+                             record_migration(destination->faultline) << 16 | (uint16_t)value);
+    return true;
 }
 
 static bool
@@ -148,8 +170,8 @@ check_ping(Destination *destination, const StreamElement *element, GError **erro
 static bool
 obey(Destination *destination, const StreamElement *element, GError **error)
 {
-    if (destination->in_postcopy && element->command != STREAM_COMMAND_PING &&
-        element->command != STREAM_COMMAND_DIGEST)
+    if (destination->in_postcopy && !destination->in_recovery &&
+        element->command != STREAM_COMMAND_PING && element->command != STREAM_COMMAND_DIGEST)
         return refuse(element, "came after the guest was handed over", error);
     switch (element->command) {
     case STREAM_COMMAND_OPEN_RETURN_PATH:
@@ -191,9 +213,16 @@ destination_take_command(Destination *destination, const StreamElement *element,
     if (element->command == STREAM_COMMAND_PING &&
         !destination_answer_ping(destination, stream_parse_be32(element)))
         return STAGE_STAY;
+    if (destination->in_recovery && element->command == STREAM_COMMAND_POSTCOPY_RESUME) {
+        if (!destination_post(destination, STREAM_RETURN_RESUME_ACK, 1))
+            return STAGE_STAY;
+        destination->stage = destination_stage_resume;
+    }
     if (element->command == STREAM_COMMAND_PACKAGED)
         destination->stage = destination_stage_blob;
     bool is_sealed = element->command == STREAM_COMMAND_SEALED;
+    if (element->command == STREAM_COMMAND_PING && stream_parse_be32(element) == STREAM_PING_COMMIT)
+        destination_order_taking(destination);
     reader_consume(&destination->reader, length);
     if (is_sealed)
         reader_seal(&destination->reader, destination_piece_limit(destination));

@@ -11,6 +11,8 @@
  */
 #include "engine/destination/destination.h"
 
+#include <string.h>
+
 #define NS_PER_S 1000000000ull
 
 /* ---- Comparing ------------------------------------------------------------------------------- */
@@ -221,6 +223,22 @@ destination_put_resends(Destination *destination)
     return is_done;
 }
 
+void
+destination_forget_damage(Destination *destination)
+{
+    pthread_mutex_lock(&destination->mailbox_lock);
+    memset(destination->damages, 0, sizeof destination->damages);
+    __atomic_store_n(&destination->damages_untold, 0, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(&destination->mailbox_lock);
+}
+
+void
+destination_judge_anew(Destination *destination)
+{
+    destination->has_told_whole = destination->has_told_verdict = false;
+    destination->judged_pages = destination->bad_extents = 0;
+}
+
 /* ---- The verdict ----------------------------------------------------------------------------- */
 
 static GError *
@@ -332,7 +350,7 @@ destination_tell_verdict(Destination *destination)
 void
 destination_tell_whole(Destination *destination)
 {
-    bool is_whole = destination->in_postcopy &&
+    bool is_whole = destination->in_postcopy && !destination_flag(&destination->is_paused) &&
                     (destination->features & STREAM_FEATURE_CHECKSUMS) &&
                     !__atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
     if (is_whole && !destination->has_told_whole)

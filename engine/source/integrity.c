@@ -20,8 +20,28 @@ source_piece_limit(const Source *source)
 
 /* ---- The beginning --------------------------------------------------------------------------- */
 
+/* AGAIN: the destination has read all that was sent so far, and told of all damage in it. */
 static StageResult
-await_answer(Source *source, GError **error)
+settle(Source *source, GError **error)
+{
+    if (!source->asks_settled) {
+        source->asks_settled = true;
+        source->settled_number = source->settled_number % 0xffffu + 1;
+        stream_put_ping(frame_queue_writer(&source->main),
+                        STREAM_PING_SETTLED | source->settled_number);
+    }
+    if (source_flush(source, error) == STAGE_FAILED)
+        return STAGE_FAILED;
+    if (__atomic_load_n(&source->settled_heard, __ATOMIC_ACQUIRE) != source->settled_number)
+        return STAGE_STAY;
+    source->asks_settled = false;
+    return STAGE_AGAIN;
+}
+
+/* What was damaged before anything was sealed may have left the destination waiting for bytes that
+ * never come. */
+static StageResult
+check_patience(Source *source, GError **error)
 {
     uint64_t now_ns = clock_now_ns();
 
@@ -31,34 +51,53 @@ await_answer(Source *source, GError **error)
     if (now_ns < source->agree_until_ns)
         return STAGE_STAY;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
-                "agree on checksums: the destination has not said within %u s whether it has them; "
-                "look at it, or switch page-checksums off",
+                "agree on checksums: the destination has not answered within %u s; look at it and "
+                "at the network, or switch page-checksums off",
                 (unsigned)(AGREE_NS / 1000000000u));
     return STAGE_FAILED;
+}
+
+static void
+begin_sealed(Source *source)
+{
+    frame_queue_seal(&source->main);
+    frame_queue_copy(&source->main, true);
+    source->releases_ram = false; /* a page may have to be sent again */
+    progress_set(&source->faultline->progress.verdict, FAULTLINE_VERDICT_PENDING);
+    source->stage = source_stage_agreed;
 }
 
 StageResult
 source_stage_agree(Source *source, GError **error)
 {
     StageResult result = source_flush(source, error);
-    if (result != STAGE_AGAIN)
+    if (result == STAGE_FAILED)
         return result;
-    if (!source_has_answer(source))
-        return await_answer(source, error);
-    if (source_has_checksums(source)) {
-        if (!source->has_said_sealed)
-            stream_put_sealed(frame_queue_writer(&source->main), source->features);
-        source->has_said_sealed = true;
-        result = source_flush(source, error);
-        if (result != STAGE_AGAIN)
-            return result;
-        frame_queue_seal(&source->main);
-        frame_queue_copy(&source->main, true);
-        source->releases_ram = false; /* a page may have to be sent again */
-        progress_set(&source->faultline->progress.verdict, FAULTLINE_VERDICT_PENDING);
+    if (result == STAGE_STAY || !source_has_answer(source))
+        return check_patience(source, error);
+    if (!source_has_checksums(source)) {
+        source->stage = source_stage_pass;
+        return STAGE_AGAIN;
     }
+    if (!source->has_said_sealed)
+        stream_put_sealed(frame_queue_writer(&source->main), source->features);
+    source->has_said_sealed = true;
+    result = source_flush(source, error);
+    if (result == STAGE_AGAIN)
+        begin_sealed(source);
+    return result == STAGE_STAY ? check_patience(source, error) : result;
+}
+
+StageResult
+source_stage_agreed(Source *source, GError **error)
+{
+    StageResult result = source_flush(source, error);
+    if (result == STAGE_AGAIN)
+        result = settle(source, error);
+    if (result == STAGE_STAY)
+        return check_patience(source, error);
     source->stage = source_stage_pass;
-    return STAGE_AGAIN;
+    return result;
 }
 
 /* ---- Damage ---------------------------------------------------------------------------------- */
@@ -134,18 +173,10 @@ StageResult
 source_stage_repair(Source *source, GError **error)
 {
     StageResult result = source_flush(source, error);
+    if (result == STAGE_AGAIN)
+        result = settle(source, error);
     if (result != STAGE_AGAIN)
         return result;
-    if (!source->asks_settled) {
-        source->asks_settled = true;
-        source->settled_number = source->settled_number % 0xffffu + 1;
-        stream_put_ping(frame_queue_writer(&source->main),
-                        STREAM_PING_SETTLED | source->settled_number);
-        return STAGE_AGAIN;
-    }
-    if (__atomic_load_n(&source->settled_heard, __ATOMIC_ACQUIRE) != source->settled_number)
-        return STAGE_STAY;
-    source->asks_settled = false;
     source->stage = source_count_dirty(source) ? source_stage_rest : source_stage_digest;
     source->cursor_block = 0;
     source->cursor_page = 0;

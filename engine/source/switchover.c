@@ -66,6 +66,14 @@ set_downtime(Source *source)
                  transport_sender_accepted_bytes(source->main.sender) - progress->precopy_bytes);
 }
 
+void
+source_record_given(Source *source)
+{
+    if (!source->has_recorded_given)
+        record_order(source->faultline, FAULTLINE_OWNER_GIVEN);
+    source->has_recorded_given = true;
+}
+
 /* ---- The end of precopy ---------------------------------------------------------------------- */
 
 static void
@@ -88,6 +96,7 @@ source_stage_rest(Source *source, GError **error)
     if (result != STAGE_AGAIN)
         return result;
 
+    source_name_migration(source);
     bool has_more = source_put_dirty(source);
     source_end_part(source);
     uint64_t count = source->main.count_zero + source->main.count_normal - progress->zero_pages -
@@ -178,6 +187,7 @@ source_stage_confirm(Source *source, GError **error)
     StageResult result = source_drain(source, error);
     if (result != STAGE_AGAIN)
         return result;
+    source_record_given(source);
     if (source->has_return_path)
         return STAGE_STAY;
     set_downtime(source);
@@ -244,9 +254,10 @@ source_stage_package(Source *source, GError **error)
 
     /* All of it was accepted. The log is of no use any more, and costs the host. */
     set_downtime(source);
+    source_record_given(source);
     source_stop_log(source);
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
-    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
     if (options_has(&source->faultline->options, CAPABILITY_LOW_LATENCY))
         source->latency_hold = cpu_latency_hold();
     thread_set_urgency(URGENCY_BULK, options_get(&source->faultline->options, PARAMETER_BULK_NICE));
