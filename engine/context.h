@@ -41,6 +41,8 @@ typedef struct Progress {
     uint64_t local_faults;
     uint64_t received_main_bytes, received_urgent_bytes; /* destination */
     uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
+    uint64_t verdict;                             /* FaultlineVerdict */
+    uint64_t damaged_pages, asked_again;          /* destination: atomic sums of two threads */
     uint64_t pauses, paused_ns, longest_pause_ns; /* of postcopy; of those that are over */
     uint64_t pause_began_ns;                      /* of the one that is not; 0: there is none */
     uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */

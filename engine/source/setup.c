@@ -66,6 +66,8 @@ source_stage_open(Source *source, GError **error)
     if (source->has_return_path) {
         stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
         stream_put_ping(writer, STREAM_HELLO | source->offers);
+        if (source->offers & STREAM_FEATURE_CHECKSUMS)
+            stream_put_ping(writer, STREAM_HELLO | source->offers);
     }
     if (source->can_postcopy && source->has_return_path)
         stream_put_ping(writer, STREAM_PING_AGREE | source->agreement);
@@ -80,7 +82,9 @@ source_stage_open(Source *source, GError **error)
         return STAGE_FAILED;
     progress_set(&source->faultline->progress.active_ns, clock_now_ns());
     context_move(source->faultline, FAULTLINE_STATUS_ACTIVE);
-    source->stage = source_stage_pass;
+    source->stage = source->has_return_path && (source->offers & STREAM_FEATURE_CHECKSUMS)
+                        ? source_stage_agree
+                        : source_stage_pass;
     return STAGE_AGAIN;
 }
 

@@ -56,6 +56,8 @@ source_new(Faultline *faultline, const char *uri, GError **error)
         RamBlock *block = &source->blocks->blocks[i];
         block->dirty = page_bitmap_new(block->count_pages);
     }
+    if (source->offers & STREAM_FEATURE_CHECKSUMS)
+        ram_blocks_open_checksums(source->blocks);
     bool is_good = !source->releases_ram || ram_blocks_open_memory(source->blocks, error);
     if (is_good && !faultline->guest.dirty_log_start) {
         source->tracker = uffd_tracker_new(error);
@@ -73,6 +75,7 @@ source_free(Source *source)
     ram_blocks_close_memory(source->blocks);
     for (unsigned i = 0; i < source->blocks->count; i++)
         g_clear_pointer(&source->blocks->blocks[i].dirty, page_bitmap_free);
+    ram_blocks_close_checksums(source->blocks);
     source_drop_request_links(source);
     frame_queue_clear(&source->main);
     frame_queue_clear(&source->urgent);

@@ -23,6 +23,7 @@
 #define SIM_VCPUS_MAX      3u
 #define SIM_FAULTS_DRAWN   3u
 #define SIM_FAULTS_MAX     (SIM_FAULTS_DRAWN + 2u)
+#define SIM_FLIPS_MAX      6u
 #define SIM_RECOVERIES_MAX 12u
 #define SIM_BLOCK_BYTES    (SIM_PAGES_MAX * SIM_PAGE)
 #define SIM_URI            "tcp:127.0.0.1:4444"
@@ -57,7 +58,9 @@ typedef enum { SIM_SOURCE, SIM_DESTINATION, SIM_SIDES } SimSide;
     X(FINISH, "finish")                                                                            \
     X(RECORD, "record")                                                                            \
     X(KILL_SOURCE, "kill source")                                                                  \
-    X(KILL_DESTINATION, "kill dest.")
+    X(KILL_DESTINATION, "kill dest.")                                                              \
+    X(FLIP_PAGE, "flip anywhere")                                                                  \
+    X(FLIP_HEADER, "flip in header")
 
 typedef enum {
 #define SIM_POINT_ENUM(name, text) SIM_POINT_##name,
@@ -97,7 +100,10 @@ typedef enum {
     X(THROTTLES, "steps of auto-converge")                                                         \
     X(WAITS, "accesses that waited for a page")                                                    \
     X(REQUESTS, "pages requested")                                                                 \
-    X(NEIGHBOURS, "pages unasked")
+    X(NEIGHBOURS, "pages unasked")                                                                 \
+    X(DAMAGED, "pages that came damaged")                                                          \
+    X(REPAIRED, "completed with some of them")                                                     \
+    X(VERDICTS, "verdicts over all memory")
 
 typedef enum {
 #define SIM_OUTCOME_ENUM(name, text) SIM_OUTCOME_##name,
@@ -114,6 +120,15 @@ typedef struct SimFault {
     unsigned way;       /* CUT_*: pipe of the link; which links */
     bool fired;
 } SimFault;
+
+/* A bit that changes on the wire. */
+typedef struct SimFlip {
+    SimPoint point; /* FLIP_* */
+    unsigned way;   /* as of a cut: the pipe */
+    uint64_t at;    /* FLIP_PAGE: byte; FLIP_HEADER: how many pieces shorter than a page before */
+    unsigned bit, byte; /* byte: of the header, modulo its length */
+    bool fired;
+} SimFlip;
 
 typedef struct SimBlockPlan {
     uint64_t page_bytes;  /* of the backing */
@@ -146,6 +161,9 @@ typedef struct SimPlan {
     unsigned spurious_percent; /* of scheduler steps that run a sleeping role */
     unsigned preempt_percent;  /* of calls in which the caller loses the processor for a while */
     uint64_t downtime_ms, bandwidth_bytes_per_s, push_bytes_per_s;
+    bool checksums[SIM_SIDES];
+    SimFlip flips[SIM_FLIPS_MAX];
+    unsigned count_flips;
     /* what is done about a pause */
     unsigned recoveries;       /* how often it is tried */
     uint64_t operator_ns;      /* greatest time that takes */

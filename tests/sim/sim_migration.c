@@ -201,6 +201,28 @@ check_completed(void)
                   "destination says completed, and has not the whole guest: %s", describe_end());
 }
 
+/* A migration with checksums does not end before all of memory was compared, but for a destination
+ * that has all pages when it loses the source: it cannot be told any more. */
+static void
+check_verdict(void)
+{
+    const SimPlan *plan = &sim.plan;
+    bool has_checksums =
+        plan->checksums[SIM_SOURCE] && plan->checksums[SIM_DESTINATION] && plan->return_path;
+
+    for (unsigned side = 0; side < SIM_SIDES; side++) {
+        bool is_lost = side == SIM_DESTINATION && sim_any_fault_fired() &&
+                       info[SIM_SOURCE].status != FAULTLINE_STATUS_COMPLETED;
+        bool must_pass =
+            has_checksums && info[side].status == FAULTLINE_STATUS_COMPLETED && !is_lost;
+        sim_check(!must_pass || info[side].integrity.verdict == FAULTLINE_VERDICT_PASSED,
+                  "completed with checksums, and the verdict is %s: %s",
+                  faultline_verdict_name(info[side].integrity.verdict), describe_end());
+        sim_check(info[side].integrity.verdict != FAULTLINE_VERDICT_FAILED,
+                  "the verdict is failed: %s", describe_end());
+    }
+}
+
 /* Nobody runs the guest: is there a reason? */
 static void
 check_nobody_runs(void)
@@ -210,7 +232,8 @@ check_nobody_runs(void)
     bool given_up = info[SIM_SOURCE].run_state == FAULTLINE_RUN_POSTMIGRATE;
     bool excused = sim.plan.start_paused || sim_fault_fired(SIM_POINT_RESUME) ||
                    sim_fault_fired(SIM_POINT_PAUSE);
-    bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME);
+    bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME) ||
+                   sim_fault_fired(SIM_POINT_FLIP_PAGE);
     /* A destination that fails says SHUT 1. It cannot when its fault role is gone or it closed the
      * links before, for a page that could not be placed; and a source
      * whose urgent channel breaks first has stopped to listen. */
@@ -252,6 +275,11 @@ count_outcome(void)
     }
     sim.outcomes[SIM_OUTCOME_REQUESTS] += info[SIM_DESTINATION].postcopy_requests;
     sim.outcomes[SIM_OUTCOME_NEIGHBOURS] += info[SIM_DESTINATION].neighbour_pages;
+    const FaultlineIntegrity *integrity = &info[SIM_DESTINATION].integrity;
+    sim.outcomes[SIM_OUTCOME_DAMAGED] += integrity->damaged_pages;
+    sim.outcomes[SIM_OUTCOME_REPAIRED] +=
+        integrity->damaged_pages && info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED;
+    sim.outcomes[SIM_OUTCOME_VERDICTS] += integrity->verdict == FAULTLINE_VERDICT_PASSED;
 }
 
 void
@@ -272,6 +300,7 @@ sim_check_end(void)
     sim_guest_check_end();
     sim_record_check_end();
     check_completed();
+    check_verdict();
     sim_check(sim_operator_has_given_up() ||
                   info[SIM_SOURCE].status != info[SIM_DESTINATION].status ||
                   info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
@@ -326,6 +355,7 @@ make_side(SimSide side)
     set_capability(side, "postcopy-preempt", plan->preempt);
     set_capability(side, "return-path", plan->return_path);
     set_capability(side, "page-runs", plan->runs[side]);
+    set_capability(side, "page-checksums", plan->checksums[side]);
     if (side == SIM_SOURCE)
         set_capability(side, "release-ram", plan->release);
     if (side == SIM_SOURCE) {

@@ -183,6 +183,41 @@ plan_records(SimPlan *plan, uint64_t seed)
     };
 }
 
+/* Another generator beside, for the same reason. */
+static uint64_t
+mix(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 32)) * 0xd6e8feb86659fd93u;
+    return z ^ (z >> 32);
+}
+
+/* Bits change only where both sides have checksums: elsewhere nobody could know. */
+static void
+plan_damage(SimPlan *plan, uint64_t seed)
+{
+    uint64_t state = seed * 0xaef17502108ef2d9u + 7;
+    unsigned chance = mix(&state) % 100;
+
+    plan->checksums[SIM_SOURCE] = chance < 50;
+    plan->checksums[SIM_DESTINATION] = chance < 45 || chance >= 95;
+    if (chance >= 45 || !plan->return_path || chance % 4 == 0)
+        return;
+    plan->count_flips = 1 + (unsigned)(mix(&state) % SIM_FLIPS_MAX);
+    for (unsigned i = 0; i < plan->count_flips; i++) {
+        bool is_header = mix(&state) % 100 < 30;
+        unsigned octave = (unsigned)(mix(&state) % (is_header ? 8 : 12));
+        uint64_t base = UINT64_C(1) << (is_header ? octave : octave + 8);
+        plan->flips[i] = (SimFlip){
+            .point = is_header ? SIM_POINT_FLIP_HEADER : SIM_POINT_FLIP_PAGE,
+            .way = mix(&state) % 100 < 60 ? 0 : (unsigned)(mix(&state) % 4),
+            .at = base + mix(&state) % base - is_header,
+            .bit = (unsigned)(mix(&state) % 8),
+            .byte = (unsigned)(mix(&state) % 4096),
+        };
+    }
+}
+
 void
 sim_plan_make(uint64_t seed)
 {
@@ -229,6 +264,7 @@ sim_plan_make(uint64_t seed)
     for (unsigned i = 0; i < plan->count_faults; i++)
         plan->faults[i] = plan_fault();
     plan_records(plan, seed);
+    plan_damage(plan, seed);
 }
 
 void
@@ -270,6 +306,9 @@ sim_fault_fired(SimPoint point)
     for (unsigned i = 0; i < sim.plan.count_faults; i++)
         if (sim.plan.faults[i].fired && sim.plan.faults[i].point == point)
             return true;
+    for (unsigned i = 0; i < sim.plan.count_flips; i++)
+        if (sim.plan.flips[i].fired && sim.plan.flips[i].point == point)
+            return true;
     return false;
 }
 
@@ -278,6 +317,9 @@ sim_any_fault_fired(void)
 {
     for (unsigned i = 0; i < sim.plan.count_faults; i++)
         if (sim.plan.faults[i].fired)
+            return true;
+    for (unsigned i = 0; i < sim.plan.count_flips; i++)
+        if (sim.plan.flips[i].fired)
             return true;
     return false;
 }
