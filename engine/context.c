@@ -73,6 +73,9 @@ faultline_free(Faultline *faultline)
     ram_blocks_clear(&faultline->blocks);
     g_queue_clear_full(&faultline->events, g_free);
     g_clear_error(&faultline->error);
+    g_free(faultline->refusal);
+    options_clear(&faultline->options);
+    security_clear(&faultline->security);
     wakeup_close(faultline->event_fd);
     pthread_mutex_destroy(&faultline->guest_lock);
     pthread_mutex_destroy(&faultline->lock);
@@ -128,6 +131,17 @@ context_keep_error(Faultline *faultline, GError *error)
         faultline->error = g_steal_pointer(&error);
     pthread_mutex_unlock(&faultline->lock);
     g_clear_error(&error);
+}
+
+void
+context_note_refusal(Faultline *faultline, char *text)
+{
+    pthread_mutex_lock(&faultline->lock);
+    g_free(faultline->refusal);
+    faultline->refusal = text;
+    faultline->refused_connections++;
+    context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_REFUSED});
+    pthread_mutex_unlock(&faultline->lock);
 }
 
 /* ---- The guest's run state ------------------------------------------------------------------- */

@@ -13,6 +13,7 @@
 #include "engine/block.h"
 #include "engine/options.h"
 #include "engine/role.h"
+#include "engine/security.h"
 
 #include <pthread.h>
 
@@ -56,7 +57,8 @@ struct Faultline {
     int event_fd;
 
     /* control thread */
-    Options options; /* its values are atomic */
+    Options options;   /* its values are atomic */
+    Security security; /* connecting and listening roles read it */
     Source *source;
     Destination *destination;
     RoleThreads *threads;
@@ -79,6 +81,8 @@ struct Faultline {
     pthread_cond_t changed; /* the status, for faultline_wait() */
     GQueue events;          /* FaultlineEvent */
     GError *error;          /* first failure of the current migration */
+    char *refusal;          /* of the last connection that was turned away */
+    uint64_t refused_connections;
 };
 
 static inline void
@@ -122,6 +126,9 @@ void context_event_locked(Faultline *faultline, FaultlineEvent event);
 
 /* Keeps the first error of a migration, for faultline_query(). Takes the error. Thread: any. */
 void context_keep_error(Faultline *faultline, GError *error);
+
+/* A connection was turned away; the migration is not over. Takes the text. Thread: any. */
+void context_note_refusal(Faultline *faultline, char *text);
 
 /* Source, at the switch-over: stops the guest if it runs, and keeps stop and cont away from it. On
  * an error the guest goes on as it was. */

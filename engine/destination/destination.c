@@ -110,7 +110,8 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     make_roles(destination);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
     destination->listener = transport_listen(uri, error);
-    if (!destination->listener || !open_memory(destination, error)) {
+    if (!destination->listener || !security_listen(faultline, destination->listener, error) ||
+        !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }

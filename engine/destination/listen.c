@@ -64,7 +64,13 @@ static StageResult
 accept_link(Destination *destination, TransportLink **ret_link, GError **error)
 {
     g_autoptr(GError) cause = NULL;
-    switch (transport_accept(destination->listener, destination->listen.ring, ret_link, &cause)) {
+    TransportResult result =
+        transport_accept(destination->listener, destination->listen.ring, ret_link, &cause);
+    char *refusal = transport_listener_take_refusal(destination->listener);
+
+    if (refusal)
+        context_note_refusal(destination->faultline, refusal);
+    switch (result) {
     case TRANSPORT_OK:
         return STAGE_AGAIN;
     case TRANSPORT_WAIT:
