@@ -15,7 +15,7 @@
 
 /* What GOption fills. */
 typedef struct Texts {
-    char *memory, *sizes, *dirty, *preempt, *backing, *transport, *only;
+    char *memory, *sizes, *dirty, *preempt, *backing, *transport, *only, *tls;
     char *source_cpus, *destination_cpus;
     gint64 dirty_by_size;
     gint repeats, limit;
@@ -33,7 +33,7 @@ preset_texts(Texts *texts)
     } presets[] = {
         {&texts->memory, "1G"},  {&texts->sizes, "1G,2G,4G,8G"}, {&texts->dirty, PRESET_DIRTY},
         {&texts->preempt, "on"}, {&texts->backing, "4k"},        {&texts->transport, "tcp"},
-        {&texts->only, "all"},
+        {&texts->only, "all"},   {&texts->tls, "off"},
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(presets); i++)
         if (!*presets[i].text)
@@ -57,6 +57,7 @@ parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, 
         {"preempt", 0, 0, G_OPTION_ARG_STRING, &texts->preempt, "urgent channel", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &texts->transport, "tcp, unix", "T"},
+        {"tls", 0, 0, G_OPTION_ARG_STRING, &texts->tls, "transfers by TLS, too: off, psk", "T"},
         {"netns", 0, 0, G_OPTION_ARG_NONE, &netns, "own network namespaces and a veth", NULL},
         {"source-cpus", 0, 0, G_OPTION_ARG_STRING, &texts->source_cpus, "first one", "LIST"},
         {"destination-cpus", 0, 0, G_OPTION_ARG_STRING, &texts->destination_cpus, "second one",
@@ -116,17 +117,20 @@ take_texts(BulkOptions *options, const Texts *texts, GError **error)
 {
     const char *const flags[] = {"off", "on"};
     const char *const transports[] = {"tcp", "unix"};
-    unsigned preempt, backing, transport, only;
+    const char *const tls_kinds[] = {"off", "psk"};
+    unsigned preempt, backing, transport, only, tls;
 
     if (!take_choice("--preempt", texts->preempt, flags, 2, &preempt, error) ||
         !take_choice("--backing", texts->backing, backing_names, BACKING_COUNT, &backing, error) ||
         !take_choice("--transport", texts->transport, transports, 2, &transport, error) ||
+        !take_choice("--tls", texts->tls, tls_kinds, 2, &tls, error) ||
         !take_choice("--only", texts->only, bulk_part_names, BULK_PART_COUNT, &only, error))
         return false;
     options->only = (BulkPart)only;
     options->preempt = preempt;
     options->backing = (Backing)backing;
     options->is_unix = transport;
+    options->uses_tls = tls;
     uint64_t unit = options->backing == BACKING_HUGETLB ? 2u << 20 : FAULTLINE_PAGE_BYTES;
     if (!bench_parse_bytes(texts->memory, &options->memory_bytes) || !options->memory_bytes ||
         options->memory_bytes % unit || texts->repeats < 1 || texts->limit < 1 ||
@@ -150,7 +154,7 @@ parse(BulkOptions *options, int *argc, char ***argv, GError **error)
     Texts texts = {.dirty_by_size = 100000, .repeats = 5, .limit = 300};
     char **all[] = {&texts.memory,  &texts.sizes,     &texts.dirty,       &texts.preempt,
                     &texts.backing, &texts.transport, &texts.source_cpus, &texts.destination_cpus,
-                    &texts.only};
+                    &texts.only,    &texts.tls};
     bool parsed = parse_command_line(options, &texts, argc, argv, error) &&
                   take_texts(options, &texts, error);
 

@@ -22,6 +22,24 @@ bulk_has(const Bulk *bulk, BulkPart part)
     return bulk->options->only == part || bulk->options->only == BULK_PART_ALL;
 }
 
+static bool
+is_precopy(TransferKind kind)
+{
+    return kind == TRANSFER_PRECOPY || kind == TRANSFER_PRECOPY_TLS;
+}
+
+static bool
+uses_tls(TransferKind kind)
+{
+    return kind == TRANSFER_PRECOPY_TLS || kind == TRANSFER_DRAIN_TLS;
+}
+
+bool
+bulk_has_transfer(const Bulk *bulk, TransferKind kind)
+{
+    return bulk_has(bulk, BULK_PART_TRANSFERS) && (bulk->options->uses_tls || !uses_tls(kind));
+}
+
 TransferKind
 transfer_floor(TransferKind kind)
 {
@@ -29,6 +47,7 @@ transfer_floor(TransferKind kind)
     case TRANSFER_PLAIN_FRESH:
     case TRANSFER_PRECOPY: /* the engine empties the destination's memory first */
     case TRANSFER_DRAIN_FRESH:
+    case TRANSFER_PRECOPY_TLS:
         return TRANSFER_PLAIN_FRESH;
     default:
         return TRANSFER_PLAIN_ALLOCATED;
@@ -147,8 +166,8 @@ static double
 transfer_seconds(const Board *board, TransferKind kind)
 {
     const SideBoard *source = &board->source, *destination = &board->destination;
-    int64_t us = kind == TRANSFER_PRECOPY ? source->stop_us - source->active_us
-                                          : destination->ended_us - source->postcopy_us;
+    int64_t us = is_precopy(kind) ? source->stop_us - source->active_us
+                                  : destination->ended_us - source->postcopy_us;
     return (double)MAX(us, 1) * 1e-6;
 }
 
@@ -157,7 +176,6 @@ take_transfer(Bulk *bulk, TransferKind kind)
 {
     const SideBoard *source = &bulk->board->source, *destination = &bulk->board->destination;
     Transfer *transfer = &bulk->transfers[kind];
-    bool is_precopy = kind == TRANSFER_PRECOPY;
     double gib = (double)bulk->options->memory_bytes / GIB;
     const SideBoard *sides[2] = {source, destination};
     Samples *cpu[2] = {&transfer->source_cpu, &transfer->destination_cpu};
@@ -166,8 +184,8 @@ take_transfer(Bulk *bulk, TransferKind kind)
     bulk_add_value(&transfer->gib_per_s, gib / transfer_seconds(bulk->board, kind));
     for (unsigned i = 0; i < 2; i++) {
         const SideBoard *side = sides[i];
-        double used = is_precopy ? side->cpu_switch_s - side->cpu_begin_s
-                                 : side->cpu_end_s - side->cpu_switch_s;
+        double used = is_precopy(kind) ? side->cpu_switch_s - side->cpu_begin_s
+                                       : side->cpu_end_s - side->cpu_switch_s;
         double more = (double)side->anonymous_during_bytes - (double)side->anonymous_before_bytes;
         bulk_add_value(cpu[i], used / gib);
         bulk_add_value(overhead[i], more / MIB / gib);
@@ -181,8 +199,9 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
         return run_plain(bulk, kind, error);
     FaultlineBlock block = part_of(&bulk->block, bulk->options->memory_bytes);
     MovePlan plan = bulk_plan_move(bulk, &block);
-    plan.is_postcopy = kind != TRANSFER_PRECOPY;
-    plan.is_warm = kind == TRANSFER_DRAIN_ALLOCATED;
+    plan.is_postcopy = !is_precopy(kind);
+    plan.is_warm = kind == TRANSFER_DRAIN_ALLOCATED || kind == TRANSFER_DRAIN_TLS;
+    plan.uses_tls = uses_tls(kind);
     plan.dirty.count_pages = plan.is_postcopy ? UINT64_MAX : 0;
     if (!move_run(&plan, bulk->board, error))
         return false;
@@ -193,7 +212,9 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
 bool
 bulk_run_repeat(Bulk *bulk, GError **error)
 {
-    for (unsigned i = 0; i < TRANSFER_COUNT && bulk_has(bulk, BULK_PART_TRANSFERS); i++) {
+    for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         report_progress("%s", transfer_names[i]);
         if (!run_transfer(bulk, (TransferKind)i, error))
             return false;

@@ -31,6 +31,7 @@ typedef struct BulkOptions {
     GArray *dirty;          /* of uint64_t, pages: for the downtime by dirty pages */
     uint64_t dirty_by_size; /* pages that are dirty at each size */
     bool preempt, is_unix, uses_netns;
+    bool uses_tls;  /* the transfers by TLS, too */
     bool is_filled; /* what is switched over has content everywhere; else it is all zeros */
     Backing backing;
     unsigned count_repeats, limit_s;
@@ -44,7 +45,9 @@ typedef struct BulkOptions {
     X(PLAIN_FRESH, "plain socket, into fresh memory")                                              \
     X(PRECOPY, "precopy")                                                                          \
     X(DRAIN_ALLOCATED, "postcopy drain, into allocated memory")                                    \
-    X(DRAIN_FRESH, "postcopy drain, into fresh memory")
+    X(DRAIN_FRESH, "postcopy drain, into fresh memory")                                            \
+    X(PRECOPY_TLS, "precopy, TLS")                                                                 \
+    X(DRAIN_TLS, "postcopy drain, into allocated memory, TLS")
 
 typedef enum {
 #define TRANSFER_ENUM(name, text) TRANSFER_##name,
@@ -104,6 +107,8 @@ void bulk_init(Bulk *bulk, const BulkOptions *options);
 void bulk_clear(Bulk *bulk);
 
 bool bulk_has(const Bulk *bulk, BulkPart part);
+/* Whether the options ask for it. */
+bool bulk_has_transfer(const Bulk *bulk, TransferKind kind);
 
 /* All cases once. */
 bool bulk_run_repeat(Bulk *bulk, GError **error);

@@ -51,6 +51,8 @@ print_transfers(Bulk *bulk)
            "| | GiB/s | of plain | source CPU s/GiB | destination CPU s/GiB | of plain, allocated "
            "| private MiB/GiB, source | destination |\n|---|---|---|---|---|---|---|---|\n");
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         Transfer *one = &bulk->transfers[i];
         g_autofree char *speed = bulk_text(&one->gib_per_s);
         g_autofree char *source = bulk_text(&one->source_cpu);
@@ -126,6 +128,8 @@ write_transfers(JsonBuilder *json, Bulk *bulk)
     json_builder_set_member_name(json, "transfers");
     json_builder_begin_array(json);
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         Transfer *one = &bulk->transfers[i];
         json_builder_begin_object(json);
         report_text(json, "name", transfer_names[i]);
@@ -150,6 +154,8 @@ write_columns(Bulk *bulk, GError **error)
     g_autofree char *path = report_path(bulk->options->json_path, ".throughput.dat");
 
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         Quantiles least, greatest;
         samples_range(&bulk->transfers[i].gib_per_s, &least, &greatest);
         g_string_append_printf(text, "\"%s\" %.4f %.4f %.4f\n", transfer_names[i],

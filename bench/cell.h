@@ -27,6 +27,7 @@ typedef struct Cell {
     uint64_t push_bytes_per_s;
     unsigned count_threads;
     PatternKind pattern;
+    bool uses_tls;
 
     uint64_t host_pages; /* target pages a page that is touched */
     bool has_urgent;

@@ -9,7 +9,8 @@
 
 typedef struct LatencyOptions {
     uint64_t memory_bytes, count_faults;
-    GArray *pushes, *threads, *patterns; /* of uint64_t: configurations are all combinations */
+    GArray *pushes, *threads, *patterns,
+        *tls; /* of uint64_t: configurations are all combinations */
     uint64_t stride;
     char *trace, *json_path;
     bool is_kvm; /* the guest; else threads */

@@ -15,8 +15,9 @@ static char *
 cell_name(const Cell *cell)
 {
     g_autofree char *push = push_text(cell->push_bytes_per_s);
-    return g_strdup_printf("push %s, %u thread%s, %s", push, cell->count_threads,
-                           cell->count_threads == 1 ? "" : "s", pattern_names[cell->pattern]);
+    return g_strdup_printf("push %s, %u thread%s, %s%s", push, cell->count_threads,
+                           cell->count_threads == 1 ? "" : "s", pattern_names[cell->pattern],
+                           cell->uses_tls ? ", TLS" : "");
 }
 
 static double
@@ -283,6 +284,7 @@ write_cell(JsonBuilder *json, Cell *cell, FloorFigures *floor)
     report_text(json, "push", push);
     report_count(json, "threads", cell->count_threads);
     report_text(json, "pattern", pattern_names[cell->pattern]);
+    report_text(json, "tls", cell->uses_tls ? "psk" : "off");
     report_samples(json, "touch-to-resume-us", &cell->latency_us);
     write_ratios(json, "ratio-to-floor", cell, floor, false);
     write_ratios(json, "ratio-to-io-uring-floor", cell, floor, true);

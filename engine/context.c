@@ -75,6 +75,9 @@ faultline_free(Faultline *faultline)
     record_clear(&faultline->record);
     g_queue_clear_full(&faultline->events, g_free);
     g_clear_error(&faultline->error);
+    g_free(faultline->refusal);
+    options_clear(&faultline->options);
+    security_clear(&faultline->security);
     wakeup_close(faultline->event_fd);
     pthread_mutex_destroy(&faultline->guest_lock);
     pthread_mutex_destroy(&faultline->lock);
@@ -137,6 +140,17 @@ context_forget_error(Faultline *faultline)
 {
     pthread_mutex_lock(&faultline->lock);
     g_clear_error(&faultline->error);
+    pthread_mutex_unlock(&faultline->lock);
+}
+
+void
+context_note_refusal(Faultline *faultline, char *text)
+{
+    pthread_mutex_lock(&faultline->lock);
+    g_free(faultline->refusal);
+    faultline->refusal = text;
+    faultline->refused_connections++;
+    context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_REFUSED});
     pthread_mutex_unlock(&faultline->lock);
 }
 

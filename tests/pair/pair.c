@@ -49,6 +49,8 @@ static const MoveCase moves[] = {
 
     {.when = MOVE_POSTCOPY_AFTER_ONE},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .preempt = true, .tls = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true, .tls = true, .transport = "unix"},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true, .preempt = true, .transport = "unix"},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .cpus = 4, .preempt = true, .transport = "unix"},

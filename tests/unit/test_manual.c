@@ -119,9 +119,10 @@ tables_are_the_librarys(void **state)
         bool is_boolean = row->type == FAULTLINE_TYPE_BOOLEAN;
         g_autofree char *item =
             g_strdup_printf("\n.It Cm %s\n%s.\nPreset: %s", row->name, row->help,
-                            !is_boolean   ? number
-                            : row->preset ? "on; on or off"
-                                          : "off; on or off");
+                            row->type == FAULTLINE_TYPE_TEXT ? "empty; a text"
+                            : !is_boolean                    ? number
+                            : row->preset                    ? "on; on or off"
+                                                             : "off; on or off");
         if (!strstr(text, item))
             fail_msg("no parameter %s", row->name);
     }
