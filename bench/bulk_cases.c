@@ -23,9 +23,24 @@ bulk_has(const Bulk *bulk, BulkPart part)
 }
 
 TransferKind
+transfer_unchecked(TransferKind kind)
+{
+    if (kind == TRANSFER_PRECOPY_CHECKED)
+        return TRANSFER_PRECOPY;
+    return kind == TRANSFER_DRAIN_CHECKED ? TRANSFER_DRAIN_ALLOCATED : kind;
+}
+
+bool
+bulk_has_transfer(const Bulk *bulk, TransferKind kind)
+{
+    return bulk_has(bulk, BULK_PART_TRANSFERS) &&
+           (bulk->options->with_checksums || transfer_unchecked(kind) == kind);
+}
+
+TransferKind
 transfer_floor(TransferKind kind)
 {
-    switch (kind) {
+    switch (transfer_unchecked(kind)) {
     case TRANSFER_PLAIN_FRESH:
     case TRANSFER_PRECOPY: /* the engine empties the destination's memory first */
     case TRANSFER_DRAIN_FRESH:
@@ -147,8 +162,9 @@ static double
 transfer_seconds(const Board *board, TransferKind kind)
 {
     const SideBoard *source = &board->source, *destination = &board->destination;
-    int64_t us = kind == TRANSFER_PRECOPY ? source->stop_us - source->active_us
-                                          : destination->ended_us - source->postcopy_us;
+    int64_t us = transfer_unchecked(kind) == TRANSFER_PRECOPY
+                     ? source->stop_us - source->active_us
+                     : destination->ended_us - source->postcopy_us;
     return (double)MAX(us, 1) * 1e-6;
 }
 
@@ -157,7 +173,7 @@ take_transfer(Bulk *bulk, TransferKind kind)
 {
     const SideBoard *source = &bulk->board->source, *destination = &bulk->board->destination;
     Transfer *transfer = &bulk->transfers[kind];
-    bool is_precopy = kind == TRANSFER_PRECOPY;
+    bool is_precopy = transfer_unchecked(kind) == TRANSFER_PRECOPY;
     double gib = (double)bulk->options->memory_bytes / GIB;
     const SideBoard *sides[2] = {source, destination};
     Samples *cpu[2] = {&transfer->source_cpu, &transfer->destination_cpu};
@@ -181,8 +197,10 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
         return run_plain(bulk, kind, error);
     FaultlineBlock block = part_of(&bulk->block, bulk->options->memory_bytes);
     MovePlan plan = bulk_plan_move(bulk, &block);
-    plan.is_postcopy = kind != TRANSFER_PRECOPY;
-    plan.is_warm = kind == TRANSFER_DRAIN_ALLOCATED;
+    plan.is_postcopy = transfer_unchecked(kind) != TRANSFER_PRECOPY;
+    plan.is_warm = transfer_unchecked(kind) == TRANSFER_DRAIN_ALLOCATED;
+    if (transfer_unchecked(kind) != kind)
+        plan.settings[plan.count_settings++] = (MoveSetting){"page-checksums", 1};
     plan.dirty.count_pages = plan.is_postcopy ? UINT64_MAX : 0;
     if (!move_run(&plan, bulk->board, error))
         return false;
@@ -193,7 +211,9 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
 bool
 bulk_run_repeat(Bulk *bulk, GError **error)
 {
-    for (unsigned i = 0; i < TRANSFER_COUNT && bulk_has(bulk, BULK_PART_TRANSFERS); i++) {
+    for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         report_progress("%s", transfer_names[i]);
         if (!run_transfer(bulk, (TransferKind)i, error))
             return false;

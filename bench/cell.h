@@ -27,6 +27,7 @@ typedef struct Cell {
     uint64_t push_bytes_per_s;
     unsigned count_threads;
     PatternKind pattern;
+    bool has_checksums; /* the same without is the cell before */
 
     uint64_t host_pages; /* target pages a page that is touched */
     bool has_urgent;

@@ -63,6 +63,8 @@ plan_move(const LatencyRun *run, const Cell *cell, const FaultlineBlock *block, 
         .count_settings = options->count_settings,
     };
     memcpy(plan.settings, options->settings, sizeof plan.settings);
+    if (cell->has_checksums)
+        plan.settings[plan.count_settings++] = (MoveSetting){"page-checksums", 1};
     return plan;
 }
 
@@ -130,10 +132,14 @@ make_cells(LatencyRun *run)
     const GArray *pushes = options->pushes, *threads = options->threads;
     const GArray *patterns = options->patterns;
 
-    run->cells = g_new0(Cell, pushes->len * threads->len * patterns->len);
-    for (guint i = 0; i < pushes->len * threads->len * patterns->len; i++) {
-        Cell *cell = &run->cells[run->count_cells++];
-        guint rest = i / pushes->len;
+    guint ways = options->with_checksums ? 2 : 1;
+    guint count = ways * pushes->len * threads->len * patterns->len;
+
+    run->cells = g_new0(Cell, count);
+    while (run->count_cells < count) {
+        guint i = run->count_cells / ways, rest = i / pushes->len;
+        Cell *cell = &run->cells[run->count_cells];
+        cell->has_checksums = run->count_cells++ % ways != 0;
         cell_init(cell);
         cell->has_urgent = options->preempt;
         cell->host_pages = options->backing == BACKING_HUGETLB ? 512 : 1;

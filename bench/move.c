@@ -206,6 +206,8 @@ take_events(Side *side, GError **error)
             if (!side->is_source)
                 note_switch(side);
             break;
+        case FAULTLINE_EVENT_VERDICT:
+            break;
         }
     }
     return true;
