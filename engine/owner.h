@@ -85,8 +85,8 @@ typedef struct FaultlineOwnership {
 typedef bool (*FaultlineRecordWrite)(void *opaque, const FaultlineOwnership *ownership,
                                      GError **error);
 
-/* From the next migration on; NULL: none is kept (the preset). opaque as given to faultline_new().
- * Call it while no migration is under way. */
-void faultline_set_record(Faultline *faultline, FaultlineRecordWrite write);
+/* From the next migration on; NULL: none is kept (the preset). opaque: handed to it, must outlive
+ * the Faultline. Call it while no migration is under way. */
+void faultline_set_record(Faultline *faultline, FaultlineRecordWrite write, void *opaque);
 
 #endif

@@ -81,6 +81,7 @@ struct PageChannel {
     FaultlineWalkTrace *walk; /* of the role that reads it */
     UffdRun *run;             /* single pages gathered, not yet visible; main only */
     RamBlock *run_block;
+    uint64_t run_page, run_count; /* which: they are not marked received yet */
     /* a host page of several target pages, being put together */
     uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
     RamBlock *staged_block;
@@ -240,6 +241,7 @@ struct Destination {
     /* shared, atomic, for pause and recovery */
     bool is_paused;         /* listen: faults are kept */
     bool drops_links;       /* set by listen, cleared by fault */
+    bool has_told_loaded;   /* package: a PONG says that the devices are loaded */
     bool has_hidden;        /* a page that is here could not be shown to who waits for it */
     unsigned bitmaps_asked; /* listen: how many of the next are set */
     unsigned bitmap_order[RAM_BLOCKS_MAX];

@@ -420,10 +420,6 @@ work(Destination *destination, GError **error)
     expect_page(destination);
     if (!*error)
         has_worked |= read_urgent(destination, error);
-    if (destination_flag(&destination->drops_links)) {
-        destination_forget_links(destination);
-        has_worked = true;
-    }
     return has_worked;
 }
 
@@ -452,6 +448,10 @@ destination_fault_step(void *self)
     bool has_worked = work(destination, &error);
     if (error)
         fail(destination, error);
+    if (destination_flag(&destination->drops_links)) {
+        destination_forget_links(destination);
+        return STEP_AGAIN;
+    }
     if (destination->count_asked)
         destination->fault.spin_ns =
             spin_for_answer(destination->answer_mean_ns, destination->spin_limit_ns);

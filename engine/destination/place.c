@@ -95,6 +95,27 @@ refuse_again(const PageChannel *channel, const RamBlock *block, uint64_t page, G
     return false;
 }
 
+/* One of them was gathered, so that it is here without a mark; *ret_page: which. */
+static bool
+is_gathered(const PageChannel *channel, const RamBlock *block, uint64_t page, uint64_t count,
+            uint64_t *ret_page)
+{
+    *ret_page = MAX(page, channel->run_page);
+    return uffd_run_memory(channel->run) && channel->run_block == block &&
+           *ret_page < page + count && *ret_page < channel->run_page + channel->run_count;
+}
+
+/* None of them was here before. */
+static bool
+check_new(const PageChannel *channel, const RamBlock *block, uint64_t page, uint64_t count,
+          GError **error)
+{
+    uint64_t again = page_bitmap_next_set(block->received, page, page + count);
+    if (again == page + count && !is_gathered(channel, block, page, count, &again))
+        return true;
+    return refuse_again(channel, block, again, error);
+}
+
 /* Shows pages just marked to those who asked for them; *ret_count: how many these are. */
 static bool
 serve_waiting(Destination *destination, const PageChannel *channel, RamBlock *block, uint64_t page,
@@ -161,10 +182,16 @@ gather_page(Destination *destination, PageChannel *channel, RamBlock *block, uin
 {
     uint64_t offset = 0, length = 0;
     RamBlock *before = channel->run_block;
+    bool was_empty = !uffd_run_memory(channel->run);
 
     UffdResult result = uffd_run_add(channel->run, block->memory, page * FAULTLINE_PAGE_BYTES,
                                      bytes, &offset, &length);
     channel->run_block = block;
+    if (was_empty || length) {
+        channel->run_page = page;
+        channel->run_count = 0;
+    }
+    channel->run_count++;
     if (!check_result(result, before ? before : block, page, error))
         return false;
     if (length && !mark_received(destination, channel, before, offset / FAULTLINE_PAGE_BYTES,
@@ -301,15 +328,6 @@ count_pages(Destination *destination, const PageChannel *channel, bool is_zero, 
                      count);
     else
         progress_add(is_zero ? &progress->zero_pages : &progress->normal_pages, count);
-}
-
-/* None of them was here before. */
-static bool
-check_new(const PageChannel *channel, const RamBlock *block, uint64_t page, uint64_t count,
-          GError **error)
-{
-    uint64_t again = page_bitmap_next_set(block->received, page, page + count);
-    return again == page + count || refuse_again(channel, block, again, error);
 }
 
 /* A run's header: all of its pages are checked before a byte of them is written anywhere. */

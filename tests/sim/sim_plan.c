@@ -94,7 +94,7 @@ octaves(unsigned low, unsigned high)
 static SimFault
 plan_fault(void)
 {
-    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_FLIP_PAGE)};
+    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_RECORD)};
     static const SimPoint late[] = {SIM_POINT_CUT_BYTE, SIM_POINT_CUT_TIME, SIM_POINT_CANCEL,
                                     SIM_POINT_LOAD,     SIM_POINT_PLACE,    SIM_POINT_REGISTER,
                                     SIM_POINT_DISCARD,  SIM_POINT_ZAP,      SIM_POINT_WATCH};
@@ -158,6 +158,29 @@ plan_commands(SimPlan *plan, uint64_t seed)
     plan->again_percent = bits >> 32 & 1 ? 0 : 50;
     plan->break_percent = (bits >> 33 & 3) == 0 ? 40 : 0;
     plan->quit_ns = (bits >> 35 & 15) == 0 ? UINT64_C(1) << (bits >> 39) % 26 : UINT64_MAX;
+}
+
+/* Beside the generator too. */
+static void
+plan_records(SimPlan *plan, uint64_t seed)
+{
+    uint64_t bits = (seed + 3) * 0xbf58476d1ce4e5b9u;
+    bits ^= bits >> 31;
+    bits *= 0x94d049bb133111ebu;
+    bits ^= bits >> 30;
+    plan->records[SIM_SOURCE] = (bits & 3) != 0;
+    plan->records[SIM_DESTINATION] = (bits >> 2 & 3) != 0;
+    if ((bits >> 4 & 3) == 0)
+        plan->faults[plan->count_faults++] =
+            (SimFault){.point = SIM_POINT_RECORD, .countdown = (unsigned)(bits >> 6 & 7)};
+    if ((bits >> 9 & 3) != 0)
+        return;
+    SimPoint point = bits >> 11 & 1 ? SIM_POINT_KILL_SOURCE : SIM_POINT_KILL_DESTINATION;
+    plan->faults[plan->count_faults++] = (SimFault){
+        .point = point,
+        .phase = (SimPhase)((bits >> 12 & 0xff) % SIM_PHASE_COUNT),
+        .at = (UINT64_C(1) << (bits >> 20 & 0xff) % 21) + (bits >> 28 & 0xfff),
+    };
 }
 
 /* Another generator beside, for the same reason. */
@@ -237,9 +260,10 @@ sim_plan_make(uint64_t seed)
     plan->push_bytes_per_s = sim_chance(60) ? 0 : octaves(24, 30);
     for (unsigned side = 0; side < SIM_SIDES; side++)
         plan->runs[side] = !sim_chance(15);
-    plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX);
+    plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_DRAWN);
     for (unsigned i = 0; i < plan->count_faults; i++)
         plan->faults[i] = plan_fault();
+    plan_records(plan, seed);
     plan_damage(plan, seed);
 }
 
