@@ -17,7 +17,7 @@ came_before(int64_t event, int64_t moment_us)
 /* A process that is killed takes events with it that nobody has read: what its peer did afterwards
  * tells of them. */
 static Phase
-find_phase(Migration *migration, int64_t struck_us)
+find_phase(Migration *migration, const Blow *blow, int64_t struck_us)
 {
     Side *source = &migration->source, *destination = &migration->destination;
 
@@ -29,13 +29,15 @@ find_phase(Migration *migration, int64_t struck_us)
     if (!struck_us || (came_before(event_us(source, "MIGRATION:completed"), struck_us) &&
                        came_before(event_us(destination, "MIGRATION:completed"), struck_us)))
         return PHASE_UNHIT;
+    if (blow->moment == MOMENT_RECOVERY)
+        return PHASE_RECOVERY;
     if (migration->plan->is_postcopy &&
         came_before(event_us(destination, "MIGRATION:postcopy-active"), struck_us) &&
         (came_before(resumed, struck_us) || migration->plan->arrives_stopped))
         return PHASE_POSTCOPY;
     if (came_before(event_us(source, "STOP"), struck_us))
         return PHASE_SWITCHOVER;
-    if (migration->plan->fault == FAULT_KILL_SOURCE && ran_there)
+    if (blow->fault == FAULT_KILL_SOURCE && ran_there)
         return PHASE_SWITCHOVER;
     return came_before(event_us(source, "MIGRATION:active"), struck_us) ? PHASE_PRECOPY
                                                                         : PHASE_SETUP;
@@ -65,8 +67,7 @@ static Outcome
 find_outcome(Migration *migration)
 {
     Side *source = &migration->source, *destination = &migration->destination;
-    bool killed_destination = migration->plan->fault == FAULT_KILL_DESTINATION &&
-                              relay_struck_us(migration->relay) && !destination->pid;
+    bool killed_destination = migration_was_killed(migration, destination);
 
     if (runs(source))
         return runs(destination) || has_status(source, "completed") ||
@@ -74,13 +75,13 @@ find_outcome(Migration *migration)
                    ? OUTCOME_WRONG
                    : OUTCOME_STAYED;
     if (is_whole_there(migration, destination))
-        return has_status(source, "completed") ? OUTCOME_MOVED : OUTCOME_UNCONFIRMED;
+        return migration->recoveries             ? OUTCOME_RECOVERED
+               : has_status(source, "completed") ? OUTCOME_MOVED
+                                                 : OUTCOME_UNCONFIRMED;
     if (!source->pid)
         return has_status(destination, "postcopy-paused") ? OUTCOME_STALLED
                : !destination->pid                        ? OUTCOME_GONE
                                                           : OUTCOME_WRONG;
-    if (has_status(source, "postcopy-paused") && has_status(destination, "postcopy-paused"))
-        return OUTCOME_PAUSED;
     if (killed_destination)
         return has_status(source, "completed") ? OUTCOME_GONE : OUTCOME_HELD;
     if (!destination->pid && !has_status(source, "completed"))
@@ -91,16 +92,18 @@ find_outcome(Migration *migration)
 void
 migration_judge(Migration *migration)
 {
-    int64_t struck_us = relay_struck_us(migration->relay);
-
-    migration->phase = find_phase(migration, struck_us);
-    migration->outcome = find_outcome(migration);
+    int64_t to_story_us = g_get_monotonic_time() - g_get_real_time() - migration->began_us;
     g_autofree char *passed = relay_describe(migration->relay);
-    if (struck_us)
-        migration_note(
-            migration, "struck at %.3f s",
-            (double)(struck_us - g_get_real_time() + g_get_monotonic_time() - migration->began_us) /
-                1e6);
-    migration_note(migration, "%s in phase %s: %s; %s", fault_name(migration->plan->fault),
-                   phase_name(migration->phase), outcome_name(migration->outcome), passed);
+
+    migration->outcome = find_outcome(migration);
+    for (unsigned i = 0; i < migration->plan->count_blows; i++) {
+        const Blow *blow = &migration->plan->blows[i];
+        int64_t struck_us = migration->struck_us[i];
+
+        migration->phases[i] = find_phase(migration, blow, struck_us);
+        migration_note(migration, "%s at %.3f s, in phase %s", fault_name(blow->fault),
+                       struck_us ? (double)(struck_us + to_story_us) / 1e6 : 0,
+                       phase_name(migration->phases[i]));
+    }
+    migration_note(migration, "%s; last link: %s", outcome_name(migration->outcome), passed);
 }
