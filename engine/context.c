@@ -130,6 +130,14 @@ context_keep_error(Faultline *faultline, GError *error)
     g_clear_error(&error);
 }
 
+void
+context_forget_error(Faultline *faultline)
+{
+    pthread_mutex_lock(&faultline->lock);
+    g_clear_error(&faultline->error);
+    pthread_mutex_unlock(&faultline->lock);
+}
+
 /* ---- The guest's run state ------------------------------------------------------------------- */
 
 void
@@ -275,4 +283,10 @@ faultline_vcpu_thread(const Faultline *faultline, unsigned index)
     if (!faultline->guest.vcpu_thread || index >= FAULTLINE_VCPUS_MAX)
         return 0;
     return faultline->guest.vcpu_thread(faultline->opaque, index);
+}
+
+const FaultlineBlock *
+faultline_block(const Faultline *faultline, unsigned index)
+{
+    return index < faultline->blocks.count ? &faultline->blocks.blocks[index].is : NULL;
 }

@@ -98,8 +98,11 @@ typedef enum {
     X(CANCELLED, "cancelled")                                                                      \
     X(ACTIVE, "active")                                                                            \
     X(DEVICE, "device")                                                                            \
+    X(POSTCOPY_DEVICE, "postcopy-device")                                                          \
     X(POSTCOPY_ACTIVE, "postcopy-active")                                                          \
     X(POSTCOPY_PAUSED, "postcopy-paused")                                                          \
+    X(POSTCOPY_RECOVER_SETUP, "postcopy-recover-setup")                                            \
+    X(POSTCOPY_RECOVER, "postcopy-recover")                                                        \
     X(COMPLETED, "completed")                                                                      \
     X(FAILED, "failed")                                                                            \
     X(PRE_SWITCHOVER, "pre-switchover")
@@ -428,6 +431,9 @@ bool faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError
 /* Thread: control. */
 void faultline_query_dirty_rate(const Faultline *faultline, FaultlineDirtyRate *ret_rate);
 
+/* Block `index` as faultline_new() was given it; NULL: there is none such. Thread: any. */
+const FaultlineBlock *faultline_block(const Faultline *faultline, unsigned index);
+
 /* Thread id (gettid) of vCPU `index`, as the guest tells it; 0: there is none such. Thread: any. */
 pid_t faultline_vcpu_thread(const Faultline *faultline, unsigned index);
 
@@ -478,9 +484,10 @@ void faultline_session_accept_fds(FaultlineSession *session, int (*take_fd)(void
  * client cannot take more); close and free it. */
 bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t length_bytes);
 
-/* One HMP command line -> its output (g_free). */
+/* One HMP command line, which is refused if it is not UTF-8 -> its output (g_free). */
 char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
 
+#include "recovery.h"
 #include "tracing.h"
 
 #pragma GCC visibility pop

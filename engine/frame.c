@@ -37,6 +37,15 @@ frame_queue_clear(FrameQueue *queue)
         g_clear_pointer(&queue->frames[i].writer.bytes, g_free);
 }
 
+void
+frame_queue_reset(FrameQueue *queue)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
+        frame_reset(&queue->frames[i]);
+    queue->is_pending = false;
+    queue->named = NULL;
+}
+
 static Frame *
 current(FrameQueue *queue)
 {

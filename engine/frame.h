@@ -66,6 +66,9 @@ void frame_queue_init(FrameQueue *queue);
 /* The sender has been freed before. */
 void frame_queue_clear(FrameQueue *queue);
 
+/* As after init, but for the counts: for another link. The sender has been freed before. */
+void frame_queue_reset(FrameQueue *queue);
+
 /* Headers are put here, behind all that was put before; room for STREAM_RECORD_MAX more bytes is
  * there if frame_queue_has_room().
  */

@@ -79,8 +79,8 @@ start(Faultline *faultline, Role *const *roles, unsigned count, GError **error)
     return error_translate(error);
 }
 
-static bool
-check_connections(const Faultline *faultline, const char *uri, GError **error)
+bool
+migration_check_connections(const Faultline *faultline, const char *uri, GError **error)
 {
     if (!options_has(&faultline->options, CAPABILITY_POSTCOPY_PREEMPT) ||
         !g_str_has_prefix(uri, "fd:"))
@@ -110,7 +110,7 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
         return false;
     if (!transport_check_uri(uri, false, error))
         return error_translate(error);
-    if (!check_connections(faultline, uri, error))
+    if (!migration_check_connections(faultline, uri, error))
         return false;
     forget_last(faultline);
     faultline->source = source_new(faultline, uri, error);
@@ -168,9 +168,7 @@ faultline_start_postcopy(Faultline *faultline, GError **error)
 bool
 faultline_cancel(Faultline *faultline, GError **error)
 {
-    FaultlineStatus status = context_status(faultline);
-
-    if (status == FAULTLINE_STATUS_POSTCOPY_ACTIVE || status == FAULTLINE_STATUS_POSTCOPY_PAUSED)
+    if (context_is_connected(faultline) || context_status(faultline) == FAULTLINE_STATUS_POSTCOPY_PAUSED)
         return refuse("migrate_cancel",
                       "postcopy migration in progress, cannot cancel: the guest runs at the "
                       "destination and needs the pages kept at the source",
@@ -217,9 +215,10 @@ faultline_continue(Faultline *faultline, FaultlineStatus expected, GError **erro
 bool
 faultline_pause(Faultline *faultline, GError **error)
 {
-    if (context_status(faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+    if (!context_is_connected(faultline))
         return refuse("migrate-pause",
-                      "it only works in postcopy-active; before the switch use migrate_cancel",
+                      "it only works in postcopy-active and while one recovers; before the switch "
+                      "use migrate_cancel",
                       error);
     if (faultline->source) {
         source_set_flag(&faultline->source->wants_break);

@@ -10,12 +10,30 @@
 
 static const FaultlineCapabilityRow capabilities[] = {
 #define CAPABILITY_ROW(name, text, preset, both, help, side)                                       \
-    {text, preset, both, help, FAULTLINE_SIDE_##side},
+    {text, preset, (both) != 0, help, FAULTLINE_SIDE_##side},
     CAPABILITY_LIST(CAPABILITY_ROW)
 #undef CAPABILITY_ROW
         {NULL, false, false, NULL, FAULTLINE_SIDE_EACH},
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(capabilities) == CAPABILITY_COUNT + 1);
+
+static const uint16_t agreement_bits[CAPABILITY_COUNT] = {
+#define CAPABILITY_BIT(name, text, preset, both, help, side) both,
+    CAPABILITY_LIST(CAPABILITY_BIT)
+#undef CAPABILITY_BIT
+};
+
+/* No two capabilities are told by the same bit. */
+#define PLUS_BIT(name, text, preset, both, help, side) +(both)
+#define OR_BIT(name, text, preset, both, help, side)   | (both)
+G_STATIC_ASSERT((0 CAPABILITY_LIST(PLUS_BIT)) == (0 CAPABILITY_LIST(OR_BIT)));
+#undef PLUS_BIT
+#undef OR_BIT
+
+/* A bit has no room for a value: a parameter that must be equal needs a message of its own. */
+#define OR_BOTH(name, text, preset, least, greatest, unit, help, type, side, both) || (both)
+G_STATIC_ASSERT(!(false PARAMETER_LIST(OR_BOTH)));
+#undef OR_BOTH
 
 static const FaultlineParameterRow parameters[] = {
 #define PARAMETER_ROW(name, text, preset, least, greatest, unit, help, type, side, both)           \
@@ -63,6 +81,47 @@ options_features(const Options *options)
     if (!options_has(options, CAPABILITY_DISCARD_WORDS))
         features &= ~STREAM_FEATURE_DISCARD_WORDS;
     return features;
+}
+
+uint32_t
+options_agreement(const Options *options)
+{
+    uint32_t agreement = 0;
+    for (unsigned i = 0; i < CAPABILITY_COUNT; i++)
+        if (options_has(options, (Capability)i))
+            agreement |= agreement_bits[i];
+    return agreement;
+}
+
+static void
+name_difference(GString *names, const char *name, bool is_on_at_source)
+{
+    g_string_append_printf(names, "%scapability '%s' is %s at the source and %s at the destination",
+                           names->len ? ", " : "", name, is_on_at_source ? "on" : "off",
+                           is_on_at_source ? "off" : "on");
+}
+
+bool
+options_check_agreement(uint32_t source, uint32_t destination, GError **error)
+{
+    uint32_t differing = source ^ destination;
+    g_autoptr(GString) names = g_string_new(NULL);
+
+    for (unsigned i = 0; i < CAPABILITY_COUNT; i++)
+        if (differing & agreement_bits[i]) {
+            name_difference(names, capabilities[i].name, source & agreement_bits[i]);
+            differing &= ~(uint32_t)agreement_bits[i];
+        }
+    if (differing) {
+        g_autofree char *unknown = g_strdup_printf("0x%x (of a later version)", differing);
+        name_difference(names, unknown, source & differing);
+    }
+    if (!names->len)
+        return true;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_PEER,
+                "advise postcopy: %s; set it to the same on both sides and migrate again",
+                names->str);
+    return false;
 }
 
 const FaultlineCapabilityRow *

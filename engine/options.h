@@ -9,36 +9,38 @@
 
 #include "engine/faultline.h"
 
-/* X(name, QMP name, preset, must be equal on both sides, help, side that looks at it) */
+/* X(name, QMP name, preset, must be equal on both sides, help, side that looks at it). Equal: 0 if
+ * it need not be, else the bit of its own, the same in all versions, by which a source tells it
+ * (STREAM_PING_AGREE). */
 #define CAPABILITY_LIST(X)                                                                         \
-    X(EVENTS, "events", false, false, "send MIGRATION and MIGRATION_PASS events", EACH)            \
-    X(POSTCOPY_RAM, "postcopy-ram", false, true, "allow the switch to postcopy", EACH)             \
-    X(POSTCOPY_PREEMPT, "postcopy-preempt", false, true,                                           \
+    X(EVENTS, "events", false, 0, "send MIGRATION and MIGRATION_PASS events", EACH)                \
+    X(POSTCOPY_RAM, "postcopy-ram", false, 0x1, "allow the switch to postcopy", EACH)              \
+    X(POSTCOPY_PREEMPT, "postcopy-preempt", false, 0x2,                                            \
       "requested pages on a connection of their own", EACH)                                        \
-    X(POSTCOPY_BLOCKTIME, "postcopy-blocktime", false, false,                                      \
+    X(POSTCOPY_BLOCKTIME, "postcopy-blocktime", false, 0,                                          \
       "destination: account how long faults block vCPUs", DESTINATION)                             \
-    X(PAUSE_BEFORE_SWITCHOVER, "pause-before-switchover", false, false,                            \
+    X(PAUSE_BEFORE_SWITCHOVER, "pause-before-switchover", false, 0,                                \
       "source: with the guest stopped, wait in pre-switchover for migrate-continue", SOURCE)       \
-    X(RELEASE_RAM, "release-ram", false, false,                                                    \
+    X(RELEASE_RAM, "release-ram", false, 0,                                                        \
       "source: free pages as they are sent in postcopy (no recovery then)", SOURCE)                \
-    X(LOW_LATENCY, "low-latency", true, false,                                                     \
+    X(LOW_LATENCY, "low-latency", true, 0,                                                         \
       "hold /dev/cpu_dma_latency at 0 during postcopy, where that is permitted", EACH)             \
-    X(PAGE_RUNS, "page-runs", true, false,                                                         \
+    X(PAGE_RUNS, "page-runs", true, 0,                                                             \
       "pages one behind the other under one header, if the peer is a faultline that has it on",    \
       EACH)                                                                                        \
-    X(URGENT_REQUESTS, "urgent-requests", true, false,                                             \
+    X(URGENT_REQUESTS, "urgent-requests", true, 0,                                                 \
       "with postcopy-preempt: requests on the urgent channel too, if the peer is a faultline "     \
       "that has it on",                                                                            \
       EACH)                                                                                        \
-    X(DISCARD_WORDS, "discard-words", true, false,                                                 \
+    X(DISCARD_WORDS, "discard-words", true, 0,                                                     \
       "scattered dirty pages are told as a bitmap, if the peer is a faultline that has it on",     \
       EACH)                                                                                        \
-    X(WARM_MEMORY, "warm-memory", false, false,                                                    \
+    X(WARM_MEMORY, "warm-memory", false, 0,                                                        \
       "destination: take huge pages for all of the guest early, while the host has some to spare", \
       DESTINATION)                                                                                 \
-    X(AUTO_CONVERGE, "auto-converge", false, false,                                                \
+    X(AUTO_CONVERGE, "auto-converge", false, 0,                                                    \
       "source: hold vCPUs for a rising part of their time while passes do not converge", SOURCE)   \
-    X(RETURN_PATH, "return-path", true, false,                                                     \
+    X(RETURN_PATH, "return-path", true, 0,                                                         \
       "source: the destination confirms; without it a failure there loses the guest", SOURCE)
 
 typedef enum {
@@ -103,6 +105,12 @@ void options_init(Options *options);
 
 /* STREAM_FEATURE_*: those that are not switched off, for the hello and its answer. */
 uint32_t options_features(const Options *options);
+
+/* Bits of the capabilities that must be equal on both sides and are on. */
+uint32_t options_agreement(const Options *options);
+
+/* PEER: names each capability that is on at one side only, what to do and where the guest is. */
+bool options_check_agreement(uint32_t source, uint32_t destination, GError **error);
 
 static inline bool
 options_has(const Options *options, Capability capability)

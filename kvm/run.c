@@ -89,7 +89,8 @@ log_figures(Run *run)
     if (!log_wants(LOG_DEBUG))
         return;
     faultline_query(run->faultline, &info);
-    if (info.status != FAULTLINE_STATUS_ACTIVE && info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+    if (info.status != FAULTLINE_STATUS_ACTIVE && info.status != FAULTLINE_STATUS_POSTCOPY_DEVICE &&
+        info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
         return;
     log_say(LOG_DEBUG,
             "%s: remaining %" PRIu64 " KiB; main %.1f MB/s, urgent %.1f MB/s; pass %" PRIu64
@@ -296,7 +297,8 @@ end_lost_guest(Run *run)
     faultline_query(run->faultline, &info);
     uint64_t pages =
         info.incoming ? info.missing_pages : info.ram_remaining_bytes / FAULTLINE_PAGE_BYTES;
-    if (pages == 0 || (info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE &&
+    if (pages == 0 || (info.status != FAULTLINE_STATUS_POSTCOPY_DEVICE &&
+                       info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE &&
                        info.status != FAULTLINE_STATUS_POSTCOPY_PAUSED))
         return;
     log_say(LOG_ERROR,

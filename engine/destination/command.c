@@ -55,6 +55,10 @@ advise(Destination *destination, const StreamElement *element, GError **error)
         !stream_parse_advise(element, &received, error))
         return false;
     destination->has_page_sizes = !received.is_short;
+    if (destination->has_told &&
+        !options_check_agreement(destination->told,
+                                 options_agreement(&destination->faultline->options), error))
+        return false;
     if (received.is_short && destination->can_postcopy)
         problem = "RAM postcopy is enabled here but not at the source";
     else if (!received.is_short && !destination->can_postcopy)
@@ -90,6 +94,10 @@ destination_answer_ping(Destination *destination, uint32_t value)
             destination_set_flag(&destination->urgent.takes_runs);
         }
         value |= STREAM_HELLO_ANSWER;
+    } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_AGREE) {
+        destination->told = value & STREAM_AGREE_BITS;
+        destination->has_told = true;
+        value = STREAM_AGREE_ANSWER | options_agreement(&destination->faultline->options);
     }
     return destination_post(destination, STREAM_RETURN_PONG, value);
 }
@@ -131,7 +139,8 @@ refuse(const StreamElement *element, const char *why, GError **error)
 static bool
 obey(Destination *destination, const StreamElement *element, GError **error)
 {
-    if (destination->in_postcopy && element->command != STREAM_COMMAND_PING)
+    if (destination->in_postcopy && !destination->in_recovery &&
+        element->command != STREAM_COMMAND_PING)
         return refuse(element, "came after the guest was handed over", error);
     switch (element->command) {
     case STREAM_COMMAND_OPEN_RETURN_PATH:
@@ -170,6 +179,11 @@ destination_take_command(Destination *destination, const StreamElement *element,
     if (element->command == STREAM_COMMAND_PING &&
         !destination_answer_ping(destination, stream_parse_be32(element)))
         return STAGE_STAY;
+    if (destination->in_recovery && element->command == STREAM_COMMAND_POSTCOPY_RESUME) {
+        if (!destination_post(destination, STREAM_RETURN_RESUME_ACK, 1))
+            return STAGE_STAY;
+        destination->stage = destination_stage_resume;
+    }
     if (element->command == STREAM_COMMAND_PACKAGED)
         destination->stage = destination_stage_blob;
     reader_consume(&destination->reader, length);

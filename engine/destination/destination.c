@@ -109,19 +109,23 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
-    destination->listener = transport_listen(uri, error);
-    if (!destination->listener || !open_memory(destination, error)) {
+    TransportListener *listener = transport_listen(uri, error);
+    if (listener)
+        destination->listeners[destination->count_listeners++] = listener;
+    if (!listener || !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }
-    destination->address = g_strdup(transport_listener_address(destination->listener));
+    destination->address = g_strdup(transport_listener_address(listener));
+    destination->heard_address = g_strdup(destination->address);
     return destination;
 }
 
 void
 destination_free(Destination *destination)
 {
-    g_clear_pointer(&destination->listener, transport_listener_free);
+    destination_close_listeners(destination);
+    g_clear_pointer(&destination->offered, transport_listener_free);
     destination_drop_fault_links(destination);
     ram_blocks_close_memory(destination->blocks);
     g_clear_pointer(&destination->uffd, uffd_free);
@@ -143,6 +147,7 @@ destination_free(Destination *destination)
     g_clear_error(&destination->fault_error);
     pthread_mutex_destroy(&destination->mailbox_lock);
     g_free(destination->address);
+    g_free(destination->heard_address);
     g_free(destination);
 }
 
@@ -167,7 +172,8 @@ count_missing(const Destination *destination)
 static bool
 tell_end(Destination *destination, uint32_t value)
 {
-    if (!destination->has_return_path || destination_flag(&destination->fault_failed))
+    if (!destination->has_return_path || destination_flag(&destination->fault_failed) ||
+        !destination->link)
         return true;
     if (!destination->has_posted)
         destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, value);
@@ -297,8 +303,9 @@ tell_failure(Destination *destination, const char *where_the_guest_is)
 {
     GError *failure = g_steal_pointer(&destination->failure);
     error_translate(&failure);
-    g_autofree char *text = g_strdup_printf("receive migration on %s: %s. %s", destination->address,
-                                            failure->message, where_the_guest_is);
+    g_autofree char *text =
+        g_strdup_printf("receive migration on %s: %s. %s", destination->heard_address,
+                        failure->message, where_the_guest_is);
     context_keep_error(destination->faultline,
                        g_error_new_literal(FAULTLINE_ERROR, failure->code, text));
     g_error_free(failure);
@@ -331,21 +338,21 @@ tell_pause(Destination *destination, const char *where_the_guest_is)
     if (!destination->failure)
         return;
     tell_failure(destination, where_the_guest_is);
-    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+    if (context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
 }
 
-/* Loading the device state takes a moment; if it waits for a page that is not here, for ever. */
-static void
-await_run(Destination *destination)
+/* Loading the device state takes a moment; if it waits for a page that is not here, for ever.
+ * false: the moment is not over. */
+static bool
+has_waited_for_run(Destination *destination)
 {
+    if (!destination->failure || destination_flag(&destination->has_run))
+        return true;
     if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
-    if (clock_now_ns() < destination->deadline_ns)
-        return;
-    destination->listen.wake_ns = 0;
-    tell_pause(destination, "The guest is here, but does not run yet: loading its devices waits "
-                            "for pages, which the source keeps; keep both processes");
+    return clock_now_ns() >= destination->deadline_ns;
 }
 
 /* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
@@ -353,23 +360,25 @@ await_run(Destination *destination)
 StageResult
 destination_stage_paused(Destination *destination, GError **error)
 {
-    if (!destination_flag(&destination->is_paused)) {
-        destination_set_flag(&destination->is_paused);
-        close_links(destination);
-        destination_notify(destination, &destination->fault);
-    }
-    (void)error;
-    if (!destination_flag(&destination->has_run)) {
-        await_run(destination);
+    bool has_run = destination_flag(&destination->has_run);
+
+    if (destination_flag(&destination->drops_links))
         return STAGE_STAY;
-    }
-    if (!count_missing(destination)) {
+    if (has_run && !count_missing(destination)) {
         destination->stage = destination_stage_leave;
         return STAGE_AGAIN;
     }
-    tell_pause(destination, "The guest runs here on the pages that have come and waits for the "
-                            "others, which the source keeps; keep both processes");
-    return STAGE_STAY;
+    if (!has_waited_for_run(destination))
+        return STAGE_STAY;
+    destination->listen.wake_ns = 0;
+    tell_pause(destination,
+               has_run ? "The guest runs here on the pages that have come and waits for the "
+                         "others, which the source keeps; keep both processes, and let it go on "
+                         "with migrate-recover here and 'migrate' with 'resume' there"
+                       : "The guest is here, but does not run yet: loading its devices waits "
+                         "for pages, which the source keeps; keep both processes, and let it go "
+                         "on with migrate-recover here and 'migrate' with 'resume' there");
+    return destination_await_source(destination, error);
 }
 
 /* Chooses where a failure leads. */
@@ -395,8 +404,12 @@ take_failure(Destination *destination, GError *failure)
     g_clear_error(&destination->failure);
     destination->failure = failure;
     destination->deadline_ns = 0;
+    if (is_loaded_here) {
+        destination_pause(destination);
+        return;
+    }
     destination_leave_run(destination);
-    destination->stage = is_loaded_here ? destination_stage_paused : destination_stage_failing;
+    destination->stage = destination_stage_failing;
 }
 
 /* Somebody wants the connection to be broken in postcopy. */
@@ -404,7 +417,8 @@ static bool
 take_break(Destination *destination, GError **error)
 {
     if (!__atomic_exchange_n(&destination->wants_break, false, __ATOMIC_ACQUIRE) ||
-        context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        !context_is_connected(destination->faultline) ||
+        destination->stage == destination_stage_paused)
         return false;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "migrate-pause broke the connection, as it was asked to");
@@ -457,7 +471,8 @@ destination_listen_step(void *self)
                  count_missing(destination) * FAULTLINE_PAGE_BYTES);
     if (destination->receiver)
         progress_set(&destination->faultline->progress.received_main_bytes,
-                     transport_receiver_count_bytes(destination->receiver));
+                     destination->earlier_bytes +
+                         transport_receiver_count_bytes(destination->receiver));
     switch (result) {
     case STAGE_STAY:
         return STEP_WAIT;
@@ -480,7 +495,7 @@ destination_listen_close(void *self)
     Destination *destination = self;
     cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
-    g_clear_pointer(&destination->listener, transport_listener_free);
+    destination_close_listeners(destination);
     g_clear_pointer(&destination->link, transport_link_unref);
     g_clear_pointer(&destination->urgent_link, transport_link_unref);
 }

@@ -16,13 +16,21 @@
  *   drain        precopy: reads the description behind EOF
  *   arrived      postcopy: EOF was read; waits for pages on the urgent channel and for `package`
  *   leave        the guest is whole: the other roles end, memory is unregistered
- *   paused       the link was lost after LISTEN; the guest runs on what is here
+ *   paused       the links were lost after LISTEN; the guest runs on what is here. Waits for
+ *                somebody who wants to go on, and then for a source; see recover.c
+ *   resume       RESUME was acknowledged; waits for the urgent channel, then element again
  *   failing      tells the source that the guest never ran here
  *
  * `package` takes memory for the pages that will come (warm) until the guest does. Then it loads
  * the device state and starts the guest, then maps what precopy brought (the mapper), at last
  * unregisters and collapses. `fault` reads page faults, requests pages, receives them on the urgent
  * channel, and sends everything that goes to the source: others put messages into its mailbox.
+ *
+ * Links come and go together, for listen and fault. `drops_links` is set by listen and cleared by
+ * fault when it holds nothing of a link any more; only then is another source accepted. From a
+ * pause to the end of its recovery `is_paused` is set: faults are read, marked requested and kept,
+ * and when it is cleared asked again. In a recovery nothing is legal on the main channel but
+ * RECV_BITMAP for each block and RESUME.
  *
  * What they share: received, precopied and requested bitmaps, the count of missing pages, and the
  * atomics below. A page is marked received after its bytes were stored; a fault is marked requested
@@ -87,7 +95,8 @@ typedef struct ReturnMessage {
     StreamReturnType type;
     uint32_t value;
 } ReturnMessage;
-#define MAILBOX_MAX 64u
+#define MAILBOX_MAX   64u
+#define LISTENERS_MAX 8u
 
 /* A page that somebody waited for became visible by the listen role: for the account. */
 typedef struct PlacedPage {
@@ -100,14 +109,17 @@ struct Destination {
     /* set before any thread starts */
     Faultline *faultline;
     RamBlocks *blocks;
-    char *address; /* URI where it listens */
     bool can_postcopy, has_preempt, accounts, warms;
     uint64_t spin_limit_ns, bulk_nice;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
 
+    char *address; /* control thread: URI where it listens, or listened last */
+
     /* listen thread */
-    TransportListener *listener;
+    TransportListener *listeners[LISTENERS_MAX];
+    unsigned count_listeners;
+    char *heard_address; /* of the last one */
     DestinationStage stage;
     TransportLink *link, *urgent_link;
     TransportReceiver *receiver;
@@ -115,7 +127,11 @@ struct Destination {
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
     bool in_postcopy;                   /* records are placed, not stored */
+    bool in_recovery;                   /* from a new main link to RESUME */
+    uint64_t earlier_bytes;             /* received on main links before */
     uint32_t features;                  /* agreed; not changed after is_listening */
+    bool has_told;                      /* by a faultline: */
+    uint32_t told;                      /* its options_agreement() */
     bool can_run;                       /* globalstate: the guest ran at the source */
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
@@ -147,11 +163,18 @@ struct Destination {
     FaultlineWalkTrace *walk; /* NULL: not traced */
     const RamBlock *asked;    /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
-    bool has_faults;      /* the userfaultfd may be readable; set by the ring, and after placing */
-    bool is_rereading;    /* it was set after placing */
-    Spin reread;          /* whether that finds anything */
-    FaultAccount account; /* its figures are atomic */
-    RamBlock *expected;   /* of the page last asked for, until it was told to uffd; else NULL */
+    bool has_faults;       /* the userfaultfd may be readable; set by the ring, and after placing */
+    bool is_rereading;     /* it was set after placing */
+    Spin reread;           /* whether that finds anything */
+    FaultAccount account;  /* its figures are atomic */
+    unsigned bitmaps_sent; /* of this recovery */
+    bool is_in_bitmap;     /* a bitmap's head was put, not yet its end */
+    uint64_t bitmap_word;  /* next word of it */
+    bool asks_again, shows_again; /* since the pause; from here on: */
+    unsigned again_block;
+    uint64_t again_page;
+    uint64_t earlier_urgent_bytes; /* received on urgent links before */
+    RamBlock *expected; /* of the page last asked for, until it was told to uffd; else NULL */
     uint64_t expected_page;
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
@@ -176,13 +199,20 @@ struct Destination {
     bool package_ready;                            /* listen: package_reader may be used */
     bool is_ending;                                /* listen: all is here; unregister */
     bool has_left;                                 /* listen: over, in whatever way */
-    bool is_paused;                                /* listen: links are gone, faults are kept */
     bool has_run;                                  /* package: RUN was obeyed */
     bool fault_is_quiet;                           /* fault: places no more, after is_ending */
     bool is_unregistered;                          /* package */
     bool shut_sent;                                /* fault: the last message has left */
     bool package_failed, fault_failed;
     GError *package_error, *fault_error; /* set before the flags */
+
+    /* shared, atomic, for pause and recovery */
+    bool is_paused;         /* listen: faults are kept */
+    bool drops_links;       /* set by listen, cleared by fault */
+    bool has_hidden;        /* a page that is here could not be shown to who waits for it */
+    unsigned bitmaps_asked; /* listen: how many of the next are set */
+    unsigned bitmap_order[RAM_BLOCKS_MAX];
+    TransportListener *offered; /* control: the next one; taken by listen */
 
     bool is_stopping; /* control thread */
     bool wants_break; /* control thread; taken by listen */
@@ -192,6 +222,8 @@ struct Destination {
 Destination *destination_new(Faultline *faultline, const char *uri, GError **error);
 void destination_free(Destination *destination);
 void destination_stop(Destination *destination);
+/* In postcopy-paused: listens there instead. Thread: control. Errors: ADDRESS, HOST. */
+bool destination_recover(Destination *destination, const char *uri, GError **error);
 
 /* ---- Between the files of this folder -------------------------------------------------------- */
 
@@ -218,9 +250,38 @@ StageResult destination_stage_arrived(Destination *destination, GError **error);
 StageResult destination_stage_leave(Destination *destination, GError **error);
 StageResult destination_stage_paused(Destination *destination, GError **error);
 StageResult destination_stage_failing(Destination *destination, GError **error);
+StageResult destination_stage_resume(Destination *destination, GError **error);
+
+/* Listen role: lets go of the links and waits in stage paused. */
+void destination_pause(Destination *destination);
+/* An offered listener, and then a source: AGAIN: one is there, and its recovery begins. */
+StageResult destination_await_source(Destination *destination, GError **error);
+/* Whether an element is legal in a recovery; notes a bitmap that was asked for. */
+bool destination_obey_recovery(Destination *destination, const StreamElement *element,
+                               GError **error);
+/* Fault role: lets go of the links, as `drops_links` asks; forgets what came on them. */
+void destination_forget_links(Destination *destination);
+/* Puts bitmaps that were asked for, as far as the frame has room; true: there is more of them. */
+bool destination_put_bitmaps(Destination *destination);
+/* The next piece of one can be put at once. */
+bool destination_can_put_bitmaps(const Destination *destination);
+/* Asks again for what was asked for and has not come; true: there is more of it. */
+bool destination_ask_again(Destination *destination, uint64_t now_ns, GError **error);
+/* Asks for a host page; the requests have room. Fault role. */
+void destination_request_page(Destination *destination, RamBlock *block, uint64_t page,
+                              uint64_t now_ns);
 
 /* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
 bool destination_accept_urgent(Destination *destination, GError **error);
+
+/* Waits for it, for some seconds. */
+StageResult destination_await_urgent(Destination *destination, GError **error);
+/* A connection from anybody who was heard; nobody listens, or nobody came: STAY. */
+StageResult destination_accept_link(Destination *destination, TransportLink **ret_link,
+                                    GError **error);
+/* A main link was accepted. */
+void destination_begin_link(Destination *destination);
+void destination_close_listeners(Destination *destination);
 
 /* Decodes from the main channel, answered as a stage: AGAIN for OK. That the peer closes is a LINK
  * error. */
@@ -304,6 +365,22 @@ static inline void
 destination_set_flag(bool *flag)
 {
     __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+static inline void
+destination_clear_flag(bool *flag)
+{
+    __atomic_store_n(flag, false, __ATOMIC_RELEASE);
+}
+
+/* Nobody reads the channel any more, and what it brought in part will come again. Thread: the
+ * channel's. */
+static inline void
+page_channel_forget(PageChannel *channel)
+{
+    channel->block = NULL;
+    channel->coming = (ComingRun){0};
+    channel->staged_block = NULL;
 }
 
 #endif

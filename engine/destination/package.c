@@ -30,7 +30,7 @@ obey_listen(Destination *destination, GError **error)
     }
     if (!destination_move(destination, POSTCOPY_LISTENING, "POSTCOPY_LISTEN", error))
         return false;
-    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
     if (!destination_register(destination, error))
         return false;
     reader_consume(&reader, length);
@@ -50,8 +50,8 @@ obey_listen(Destination *destination, GError **error)
 }
 
 /* A source opens the second connection before it stops its guest, so that it is there by now. */
-static StageResult
-await_urgent(Destination *destination, GError **error)
+StageResult
+destination_await_urgent(Destination *destination, GError **error)
 {
     if (!destination_accept_urgent(destination, error))
         return STAGE_FAILED;
@@ -64,10 +64,11 @@ await_urgent(Destination *destination, GError **error)
     destination->listen.wake_ns = destination->deadline_ns;
     if (clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
-    g_propagate_error(error, destination_peer_error(
-                                 "load package: the source made no second connection for requested "
-                                 "pages; set capability postcopy-preempt to the same on both "
-                                 "sides"));
+    g_propagate_error(
+        error,
+        destination_peer_error("receive: the source made no second connection for requested pages; "
+                               " set capability postcopy-preempt to the same on both "
+                               "sides"));
     return STAGE_FAILED;
 }
 
@@ -91,7 +92,7 @@ destination_stage_blob(Destination *destination, GError **error)
         g_byte_array_append(blob, bytes, (guint)take);
         reader_consume(&destination->reader, take);
     }
-    StageResult awaited = await_urgent(destination, error);
+    StageResult awaited = destination_await_urgent(destination, error);
     if (awaited != STAGE_AGAIN)
         return awaited;
     context_note(destination->faultline, FAULTLINE_MOMENT_ARRIVED);
@@ -166,6 +167,8 @@ run_guest(Destination *destination, GError **error)
     if (!destination_move(destination, POSTCOPY_RUNNING, "POSTCOPY_RUN", error))
         return false;
     context_note(faultline, FAULTLINE_MOMENT_LOADED);
+    context_move_from(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE,
+                      FAULTLINE_STATUS_POSTCOPY_ACTIVE);
     if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return false;

@@ -116,8 +116,10 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
 
     uint64_t count_new = page_bitmap_set_range(block->received, page, count);
     uint64_t count_requested;
-    if (!serve_waiting(destination, channel, block, page, page + count, &count_requested, error))
-        return false;
+    bool is_served =
+        serve_waiting(destination, channel, block, page, page + count, &count_requested, error);
+    if (!is_served)
+        destination_set_flag(&destination->has_hidden);
     if (channel == &destination->urgent) {
         progress_add(&progress->requested_pages, count_requested);
         progress_add(&progress->neighbour_pages, count - count_requested);
@@ -130,7 +132,7 @@ mark_received(Destination *destination, const PageChannel *channel, RamBlock *bl
         destination_notify(destination, &destination->listen);
     }
     /* Both channels brought it at once, so that neither saw the other's mark before it wrote. */
-    return count_new == count || refuse_again(channel, block, page, error);
+    return is_served && (count_new == count || refuse_again(channel, block, page, error));
 }
 
 /* ---- Placing --------------------------------------------------------------------------------- */

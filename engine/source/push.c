@@ -142,8 +142,8 @@ account(Source *source)
                  count - progress->precopy_pages - progress->requested_main_pages);
     progress_set(&progress->zero_pages, source->main.count_zero);
     progress_set(&progress->normal_pages, source->main.count_normal);
-    progress_set(&progress->postcopy_bytes, transport_sender_accepted_bytes(source->main.sender) -
-                                                progress->precopy_bytes - progress->downtime_bytes);
+    progress_set(&progress->postcopy_bytes,
+                 source_sent_bytes(source) - progress->precopy_bytes - progress->downtime_bytes);
     progress_set(&progress->remaining_bytes, source_count_dirty(source) * FAULTLINE_PAGE_BYTES);
 }
 

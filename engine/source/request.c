@@ -22,11 +22,17 @@ tell_failure(Source *source, GError *error)
     source_notify(source);
 }
 
+/* Nothing more can be heard on these links; there may be others one day. error: NULL: it was all.
+ */
 static StepResult
-fail(Source *source, GError *error)
+fall_silent(Source *source, GError *error)
 {
-    tell_failure(source, error);
-    return STEP_DONE;
+    if (error)
+        tell_failure(source, error);
+    source->is_deaf = true;
+    source_set_flag(&source->request_ended);
+    source_notify(source);
+    return STEP_WAIT;
 }
 
 /* No page can be answered any more, but what the destination says last is still to be heard. */
@@ -195,6 +201,16 @@ take_request(Source *source, const StreamReturn *message)
 
 /* ---- Messages -------------------------------------------------------------------------------- */
 
+/* The destination refuses as well; but by then its word may be all that is known here. */
+static GError *
+take_agreement(const Source *source, uint32_t value)
+{
+    GError *error = NULL;
+    if (source->can_postcopy)
+        options_check_agreement(source->agreement, value & STREAM_AGREE_BITS, &error);
+    return error;
+}
+
 static void
 take_pong(Source *source, uint32_t value)
 {
@@ -221,6 +237,8 @@ take_message(Source *source, const StreamReturn *message)
 {
     switch (message->type) {
     case STREAM_RETURN_PONG:
+        if ((message->value & STREAM_HELLO_MASK) == STREAM_AGREE_ANSWER)
+            return take_agreement(source, message->value);
         take_pong(source, message->value);
         return NULL;
     case STREAM_RETURN_SHUT:
@@ -231,14 +249,18 @@ take_message(Source *source, const StreamReturn *message)
     case STREAM_RETURN_REQ_PAGES:
     case STREAM_RETURN_REQ_PAGES_ID:
         return take_request(source, message);
-    case STREAM_RETURN_SWITCHOVER_ACK:
-        return NULL;
     case STREAM_RETURN_RECV_BITMAP:
+        return source_begin_bitmap(source, message->name);
     case STREAM_RETURN_RESUME_ACK:
+        if (!source_flag(&source->expects_resume) || source_flag(&source->has_resumed))
+            return peer_error("recover: RESUME was acknowledged, and nobody asked for that");
+        source_set_flag(&source->has_resumed);
+        source_notify(source);
+        return NULL;
+    case STREAM_RETURN_SWITCHOVER_ACK:
         break;
     }
-    return peer_error("return path: message %u belongs to a recovery, and none is under way",
-                      message->type);
+    return NULL;
 }
 
 static StreamResult
@@ -310,6 +332,8 @@ take_main_message(Source *source, GError **error)
     StreamReturn message;
     size_t length;
 
+    if (source->is_in_bitmap)
+        return source_read_bitmap(source, error);
     ReadResult result = reader_decode(&source->reader, decode_return, &message, &length, error);
     if (result == READ_END)
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
@@ -363,8 +387,10 @@ source_request_step(void *self)
 
     if (source_flag(&source->is_stopping))
         return STEP_DONE;
+    if (source_flag(&source->drops_links))
+        source_forget_links(source);
     attach_links(source);
-    if (!source->receiver)
+    if (!source->receiver || source->is_deaf)
         return STEP_WAIT;
     ReadResult read = take_messages(source, &lost, &error);
     FlushResult flush = lost ? FLUSH_FAILED : send_frame(source, &lost);
@@ -377,7 +403,7 @@ source_request_step(void *self)
     if (lost)
         lose_urgent(source, lost);
     if (read != READ_OK && read != READ_WAIT)
-        return error ? fail(source, error) : STEP_DONE;
+        return fall_silent(source, error);
     if (lost || (has_more && flush == FLUSH_TAKEN))
         return STEP_AGAIN;
     if (source->has_answered)

@@ -5,9 +5,8 @@
  */
 #include "engine/source/source.h"
 
-/* Drives s->connector. AGAIN: *ret_link is there. */
-static StageResult
-connect_link(Source *source, TransportLink **ret_link, GError **error)
+StageResult
+source_connect_link(Source *source, TransportLink **ret_link, GError **error)
 {
     g_autoptr(GError) cause = NULL;
 
@@ -26,9 +25,8 @@ connect_link(Source *source, TransportLink **ret_link, GError **error)
     return STAGE_FAILED;
 }
 
-/* Gives the request role a link of its own to hold. */
-static void
-publish_link(Source *source, TransportLink **slot, TransportLink *link)
+void
+source_publish_link(Source *source, TransportLink **slot, TransportLink *link)
 {
     __atomic_store_n(slot, transport_link_ref(link), __ATOMIC_RELEASE);
     transport_ring_notify(source->request.ring);
@@ -37,11 +35,11 @@ publish_link(Source *source, TransportLink **slot, TransportLink *link)
 StageResult
 source_stage_connect(Source *source, GError **error)
 {
-    StageResult result = connect_link(source, &source->link, error);
+    StageResult result = source_connect_link(source, &source->link, error);
     if (result != STAGE_AGAIN)
         return result;
     source->main.sender = transport_sender_new(source->migration.ring, source->link);
-    publish_link(source, &source->request_link, source->link);
+    source_publish_link(source, &source->request_link, source->link);
     source->stage = source_stage_open;
     return STAGE_AGAIN;
 }
@@ -69,6 +67,8 @@ source_stage_open(Source *source, GError **error)
         stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
         stream_put_ping(writer, STREAM_HELLO | source->offers);
     }
+    if (source->can_postcopy && source->has_return_path)
+        stream_put_ping(writer, STREAM_PING_AGREE | source->agreement);
     if (source->can_postcopy)
         stream_put_advise(writer, source->blocks->page_sizes);
     stream_put_start(writer, STREAM_START, SOURCE_RAM_SECTION, "ram", 0, STREAM_RAM_VERSION);
@@ -92,10 +92,10 @@ source_stage_urgent(Source *source, GError **error)
     if (!source_has_answer(source))
         return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     if (source->has_preempt) {
-        StageResult result = connect_link(source, &source->urgent_link, error);
+        StageResult result = source_connect_link(source, &source->urgent_link, error);
         if (result != STAGE_AGAIN)
             return result;
-        publish_link(source, &source->request_urgent_link, source->urgent_link);
+        source_publish_link(source, &source->request_urgent_link, source->urgent_link);
     }
     source->stage = source_stage_settle;
     return STAGE_AGAIN;

@@ -8,7 +8,7 @@
  * where, between faultlines, they come in as well.
  *
  *   connect    main channel connects; request may read the return path from here on
- *   open       header, configuration, hello, ADVISE, ram START; dirty log on
+ *   open       header, configuration, hello, AGREE, ADVISE, ram START; dirty log on
  *   pass       sends what is dirty; over and over, see precopy.c
  *   hello      nothing is left to be sent, but the destination has not answered yet
  *   urgent     postcopy: the destination's answer; with preempt the second connection
@@ -23,10 +23,23 @@
  *                                                 finish     ram END, EOF
  *   confirm    waits for the destination's SHUT
  *
+ * A failure after the guest was given away in postcopy is a pause; see recover.c:
+ *   hearing    the destination's last word, which may be that the guest never ran there
+ *   failing    nothing is in flight any more: on which side the guest is
+ *   paused     links are let go of by both roles; waits for somebody who wants to go on
+ *   reconnect  main channel connects; without header
+ *   bitmaps    RECV_BITMAP for each block; request makes dirty what the destination has not
+ *   reconnect_urgent  with preempt
+ *   resume     RESUME until its acknowledgement; then push, as if nothing had been
+ *
  * Ownership. `gave_away` is set immediately before the bytes that let the destination run the guest
  * are handed to the transport. While it is false, every failure ends with the guest running here.
  * After that a failure is judged once nothing is in flight: the guest is ours again only if not all
  * of those bytes were accepted, or if a faultline destination said that it never ran.
+ *
+ * Links come and go together, for both roles. `drops_links` is set by migration and cleared by
+ * request when it holds nothing of a link any more, and has forgotten what came on it; only then
+ * are the next links published. In between the dirty bitmaps are nobody's.
  *
  * What the roles share: the dirty bitmaps (who clears a host page's first bit sends that page), the
  * queue of requests when there is no urgent channel, and the atomics below.
@@ -64,7 +77,8 @@ struct Source {
     RamBlocks *blocks;
     char *uri;
     bool has_return_path, can_postcopy, has_preempt, releases_ram, slows_vcpus;
-    uint32_t offers; /* features in our hello */
+    uint32_t offers;    /* features in our hello */
+    uint32_t agreement; /* options_agreement() */
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
     UffdTracker *tracker; /* when the guest has no dirty log of its own */
@@ -80,6 +94,8 @@ struct Source {
     bool has_guest, was_running; /* the guest was stopped by us, and whether it ran before */
     bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
+    bool is_handed_over;         /* all of the bytes that give it away were accepted */
+    uint64_t earlier_bytes;      /* accepted on the main channels of earlier links */
     unsigned cursor_block;       /* where pass or pusher goes on */
     uint64_t cursor_page;
     uint64_t end_page; /* pusher: has claimed up to here; 0: nothing */
@@ -100,6 +116,11 @@ struct Source {
     Reader reader, urgent_reader;
     FrameQueue urgent;
     bool is_mute;                     /* the urgent channel is lost */
+    bool is_deaf;                     /* the return path has ended, or was refused */
+    unsigned bitmap_block;            /* recovery: whose bitmap comes next, or is coming */
+    bool is_in_bitmap;                /* its message was read */
+    bool has_bitmap_size;             /* and its size */
+    uint64_t bitmap_word;             /* next word of it */
     bool has_answered;                /* in postcopy: the next request is likely to come soon */
     RamBlock *asked;                  /* block of the last REQ_PAGES_ID */
     RamBlock *asking;                 /* request under way: host pages [asking_page, asking_end) */
@@ -119,10 +140,14 @@ struct Source {
     TransportLink *request_urgent_link; /* the urgent link */
     bool is_stopping;                   /* roles end */
     bool answers_requests;              /* dirty bitmaps are final */
+    bool expects_bitmaps;               /* RECV_BITMAP was sent for all blocks */
+    bool expects_resume;                /* RESUME was sent */
+    bool drops_links;                   /* cleared by the request role */
 
     /* shared: set with release by the request role, read with acquire by the migration role */
     bool has_pong, has_settled, has_commit, has_loaded, has_shut, request_failed, request_ended;
-    uint32_t features; /* agreed with a faultline peer */
+    bool has_bitmaps, has_resumed; /* of this recovery */
+    uint32_t features;             /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
     uint64_t
@@ -136,6 +161,7 @@ struct Source {
     /* shared: set by the control thread */
     bool wants_postcopy, wants_switchover;
     bool wants_break; /* taken by the migration role */
+    char *wanted_uri; /* where to reconnect; taken by the migration role */
 
     /* shared: SourceFate, left OPEN once, by compare and exchange: control cancels or migration
      * gives the guest away, so that a cancel that was agreed to holds */
@@ -154,6 +180,10 @@ bool source_cancel(Source *source);
 
 /* Wakes the migration role. Thread: any. */
 void source_notify(Source *source);
+
+/* The phase was moved to POSTCOPY_RECOVER_SETUP by the caller: reconnects. Thread: control, or the
+ * migration role itself. */
+void source_resume(Source *source, const char *uri);
 
 /* ---- Between the files of this folder -------------------------------------------------------- */
 
@@ -185,6 +215,30 @@ StageResult source_stage_package(Source *source, GError **error);
 StageResult source_stage_push(Source *source, GError **error);
 StageResult source_stage_finish(Source *source, GError **error);
 StageResult source_stage_confirm(Source *source, GError **error);
+
+/* Stages of a recovery. */
+StageResult source_stage_paused(Source *source, GError **error);
+StageResult source_stage_reconnect(Source *source, GError **error);
+StageResult source_stage_bitmaps(Source *source, GError **error);
+StageResult source_stage_reconnect_urgent(Source *source, GError **error);
+StageResult source_stage_resume(Source *source, GError **error);
+
+/* Nothing is in flight: lets go of the links and pauses. Migration role. */
+void source_pause(Source *source);
+/* Lets go of the links, as `drops_links` asks; forgets what came on them. Request role. */
+void source_forget_links(Source *source);
+/* A RECV_BITMAP was read; PEER error for one that nobody asked for, or out of turn. Request role.
+ */
+GError *source_begin_bitmap(Source *source, const char *name);
+/* The bitmap behind it, as far as it has come: OK: all of it. Request role. */
+ReadResult source_read_bitmap(Source *source, GError **error);
+/* Bytes accepted on the main channel, over all links. */
+uint64_t source_sent_bytes(const Source *source);
+
+/* Drives s->connector. AGAIN: *ret_link is there. */
+StageResult source_connect_link(Source *source, TransportLink **ret_link, GError **error);
+/* Gives the request role a link of its own to hold. */
+void source_publish_link(Source *source, TransportLink **slot, TransportLink *link);
 
 /* The flush of the main channel, in the terms of a stage: AGAIN: taken (drained). */
 StageResult source_flush(Source *source, GError **error);
@@ -248,6 +302,12 @@ static inline void
 source_set_flag(bool *flag)
 {
     __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+static inline void
+source_clear_flag(bool *flag)
+{
+    __atomic_store_n(flag, false, __ATOMIC_RELEASE);
 }
 
 #endif

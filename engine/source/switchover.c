@@ -226,7 +226,7 @@ source_stage_package(Source *source, GError **error)
     set_downtime(source);
     source_stop_log(source);
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
-    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
     if (options_has(&source->faultline->options, CAPABILITY_LOW_LATENCY))
         source->latency_hold = cpu_latency_hold();
     thread_set_urgency(URGENCY_BULK, options_get(&source->faultline->options, PARAMETER_BULK_NICE));

@@ -272,6 +272,14 @@ StreamResult stream_decode_return(const uint8_t *bytes, size_t available, Stream
  * OK only when all of it is there (so only for blocks whose bitmap fits into STREAM_ITEM_MAX). */
 StreamResult stream_decode_bitmap(const uint8_t *bytes, size_t available, uint64_t count_pages,
                                   const uint8_t **ret_bits, size_t *ret_length, GError **error);
+/* The same in pieces, for a bitmap of any size: head, 8 bytes a word, end mark. */
+#define STREAM_BITMAP_MARK_BYTES 8u /* of the size before and the mark behind the words */
+bool stream_check_bitmap_size(const uint8_t *bytes, uint64_t count_pages, GError **error);
+bool stream_check_bitmap_end(const uint8_t *bytes, GError **error);
+uint64_t stream_bitmap_word(const uint8_t *bytes); /* bit 0: the first of 64 pages */
+void stream_put_bitmap_head(StreamWriter *writer, const char *name, uint64_t count_pages);
+void stream_put_bitmap_word(StreamWriter *writer, uint64_t word);
+void stream_put_bitmap_end(StreamWriter *writer);
 
 void stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32_t value);
 /* name NULL: REQ_PAGES, the block of the last REQ_PAGES_ID. */
@@ -284,6 +292,13 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
 #define STREAM_HELLO        0xfa170000u
 #define STREAM_HELLO_ANSWER 0xfa180000u
 #define STREAM_HELLO_MASK   0xffff0000u
+
+/* Before ADVISE a source says in the same way which of the capabilities that must be equal it has
+ * on (engine/options.h has their bits), and a faultline answers with its own, so that each of the
+ * two can name what differs before a page is taken. */
+#define STREAM_PING_AGREE   0xfa1d0000u
+#define STREAM_AGREE_ANSWER 0xfa1e0000u
+#define STREAM_AGREE_BITS   0x0000ffffu
 #define STREAM_FEATURE_COMMIT                                                                      \
     0x0001u /* precopy ends with a PING that the peer answers once the                             \
                device state is loaded, before the EOF that gives the guest                         \

@@ -17,13 +17,14 @@
 #include "transport/transport.h"
 #include "uffd/uffd.h"
 
-#define SIM_PAGE        FAULTLINE_PAGE_BYTES
-#define SIM_BLOCKS_MAX  3u
-#define SIM_PAGES_MAX   64u /* target pages of a block */
-#define SIM_VCPUS_MAX   3u
-#define SIM_FAULTS_MAX  3u
-#define SIM_BLOCK_BYTES (SIM_PAGES_MAX * SIM_PAGE)
-#define SIM_URI         "tcp:127.0.0.1:4444"
+#define SIM_PAGE           FAULTLINE_PAGE_BYTES
+#define SIM_BLOCKS_MAX     3u
+#define SIM_PAGES_MAX      64u /* target pages of a block */
+#define SIM_VCPUS_MAX      3u
+#define SIM_FAULTS_MAX     3u
+#define SIM_RECOVERIES_MAX 12u
+#define SIM_BLOCK_BYTES    (SIM_PAGES_MAX * SIM_PAGE)
+#define SIM_URI            "tcp:127.0.0.1:4444"
 
 typedef enum { SIM_SOURCE, SIM_DESTINATION, SIM_SIDES } SimSide;
 
@@ -67,7 +68,9 @@ typedef enum {
     X(PRECOPY, "precopy")                                                                          \
     X(SWITCH, "switch-over")                                                                       \
     X(POSTCOPY, "postcopy")                                                                        \
-    X(OVER, "after")
+    X(OVER, "after")                                                                               \
+    X(PAUSED, "paused")                                                                            \
+    X(RECOVER, "recovery")
 
 typedef enum {
 #define SIM_PHASE_ENUM(name, text) SIM_PHASE_##name,
@@ -84,6 +87,9 @@ typedef enum {
     X(PAUSED, "paused in postcopy")                                                                \
     X(FAILED, "failed")                                                                            \
     X(CANCELLED, "cancelled")                                                                      \
+    X(QUITS, "ended in a pause or recovery")                                                       \
+    X(PAUSES, "pauses")                                                                            \
+    X(RECOVERIES, "recoveries")                                                                    \
     X(THROTTLES, "steps of auto-converge")                                                         \
     X(WAITS, "accesses that waited for a page")                                                    \
     X(REQUESTS, "pages requested")                                                                 \
@@ -135,6 +141,13 @@ typedef struct SimPlan {
     unsigned spurious_percent; /* of scheduler steps that run a sleeping role */
     unsigned preempt_percent;  /* of calls in which the caller loses the processor for a while */
     uint64_t downtime_ms, bandwidth_bytes_per_s, push_bytes_per_s;
+    /* what is done about a pause */
+    unsigned recoveries;       /* how often it is tried */
+    uint64_t operator_ns;      /* greatest time that takes */
+    unsigned careless_percent; /* of attempts before the other side is ready */
+    unsigned again_percent;    /* of new links that are cut */
+    unsigned break_percent;    /* of attempts that end by migrate-pause */
+    uint64_t quit_ns;          /* after the first pause: the control threads end all; NEVER */
     SimFault faults[SIM_FAULTS_MAX];
     unsigned count_faults;
 } SimPlan;
@@ -148,6 +161,7 @@ typedef struct Sim {
     SimPlan plan;
     uint64_t (*coverage)[SIM_POINT_COUNT]; /* [SIM_PHASE_COUNT] */
     uint64_t *outcomes;                    /* [SIM_OUTCOME_COUNT] */
+    void (*on_bug)(void);                  /* set where one side is alone (tests/fuzz); else NULL */
 } Sim;
 extern Sim sim;
 
@@ -187,6 +201,8 @@ void sim_transport_check_freed(void);
 uint64_t sim_network_next_ns(void);
 /* One random action of those that are due. */
 void sim_network_step(void);
+/* A few URIs. */
+const char *sim_address(unsigned number);
 /* Breaks one link (0 main, 1 urgent), or all with UINT_MAX. */
 void sim_network_cut(unsigned link);
 /* The destination has accepted the main link. */
@@ -247,6 +263,17 @@ bool sim_guest_loaded(void);
 bool sim_guest_whole(void);
 /* Checks what must hold at the end; says where the guest is. */
 void sim_guest_check_end(void);
+
+/* ---- sim_operator.c: who does something about a pause */
+
+/* A side is; the source of a given-up migration stays so, and is none. */
+bool sim_is_paused(void);
+bool sim_is_recovering(void);
+/* When somebody does something next. */
+uint64_t sim_operator_next_ns(void);
+void sim_operator_step(void);
+/* Nobody will do anything any more. */
+bool sim_operator_has_given_up(void);
 
 /* ---- sim_schedule.c */
 

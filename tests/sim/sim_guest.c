@@ -39,6 +39,8 @@ sim_guest_blocks(SimSide side)
 SimPhase
 sim_guest_phase(void)
 {
+    if (sim_is_recovering() || sim_is_paused())
+        return sim_is_paused() ? SIM_PHASE_PAUSED : SIM_PHASE_RECOVER;
     if (guest.ever_ran[SIM_DESTINATION])
         return sim_guest_whole() ? SIM_PHASE_OVER : SIM_PHASE_POSTCOPY;
     if (sim.phase_ns[SIM_PHASE_PRECOPY] == UINT64_MAX)

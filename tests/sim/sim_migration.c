@@ -106,7 +106,8 @@ sim_control_next_ns(void)
                  !source_flag(&run.sides[SIM_SOURCE]->source->wants_switchover);
     if (waits)
         run.continue_ns = sim.now_ns + sim.plan.wait_ns;
-    return MIN(MIN(run.wish_ns, run.continue_ns), fault ? fault_ns(fault) : NEVER);
+    uint64_t next_ns = MIN(MIN(run.wish_ns, run.continue_ns), fault ? fault_ns(fault) : NEVER);
+    return MIN(next_ns, sim_operator_next_ns());
 }
 
 void
@@ -117,8 +118,10 @@ sim_control_step(void)
         do_fault(fault);
     else if (run.continue_ns <= sim.now_ns)
         wish_switchover();
-    else
+    else if (run.wish_ns <= sim.now_ns)
         wish_postcopy();
+    else
+        sim_operator_step();
 }
 
 /* ---- What must hold at the end -----------------------------------------------------------------
@@ -208,6 +211,11 @@ count_outcome(void)
         outcome = SIM_OUTCOME_FAILED;
     }
     sim.outcomes[outcome]++;
+    for (unsigned side = 0; side < SIM_SIDES; side++) {
+        FaultlinePauses pauses;
+        faultline_query_pauses(run.sides[side], &pauses);
+        sim.outcomes[SIM_OUTCOME_PAUSES] += pauses.count;
+    }
     sim.outcomes[SIM_OUTCOME_REQUESTS] += info[SIM_DESTINATION].postcopy_requests;
     sim.outcomes[SIM_OUTCOME_NEIGHBOURS] += info[SIM_DESTINATION].neighbour_pages;
 }
@@ -227,6 +235,13 @@ sim_check_end(void)
               "stuck: %s", describe_end());
     sim_guest_check_end();
     check_completed();
+    sim_check(sim_operator_has_given_up() ||
+                  info[SIM_SOURCE].status != info[SIM_DESTINATION].status ||
+                  info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
+              "paused, and nobody does anything: %s", describe_end());
+    sim_check(sim_operator_has_given_up() || sim.plan.recoveries < SIM_RECOVERIES_MAX ||
+                  info[SIM_DESTINATION].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
+              "the destination stays paused: %s", describe_end());
     if (!sim_guest_running(SIM_SOURCE) && !sim_guest_running(SIM_DESTINATION))
         check_nobody_runs();
     sim_check(!run.cancelled || !sim_guest_ever_ran(SIM_DESTINATION),
@@ -342,7 +357,7 @@ sim_run(uint64_t seed)
     sim_transport_reset();
     sim_uffd_reset();
     sim_guest_reset();
-    run.continue_ns = NEVER;
+    run.continue_ns = run.operator_ns = run.break_ns = NEVER;
     run.wish_ns = sim.plan.want_postcopy ? sim.now_ns + sim.plan.postcopy_ns : NEVER;
     make_side(SIM_SOURCE);
     make_side(SIM_DESTINATION);

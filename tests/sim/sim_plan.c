@@ -152,6 +152,12 @@ plan_commands(SimPlan *plan, uint64_t seed)
     plan->auto_converge = (bits >> 11 & 3) == 0;
     plan->throttle_initial = 1 + (bits >> 13) % 99;
     plan->throttle_tailslow = bits >> 20 & 1;
+    plan->recoveries = (bits >> 21 & 7) == 0 ? 0 : (bits >> 24 & 7) == 0 ? 1 : SIM_RECOVERIES_MAX;
+    plan->operator_ns = UINT64_C(1) << (10 + (bits >> 27) % 16);
+    plan->careless_percent = bits >> 31 & 1 ? 0 : 30;
+    plan->again_percent = bits >> 32 & 1 ? 0 : 50;
+    plan->break_percent = (bits >> 33 & 3) == 0 ? 40 : 0;
+    plan->quit_ns = (bits >> 35 & 15) == 0 ? UINT64_C(1) << (bits >> 39) % 26 : UINT64_MAX;
 }
 
 void
@@ -280,6 +286,10 @@ sim_fail(const char *format, ...)
     va_end(arguments);
     sim_trace("BUG: %s", text);
     fflush(stdout);
+    if (sim.on_bug) {
+        dprintf(STDERR_FILENO, "sim: %s\n", text);
+        sim.on_bug();
+    }
     dprintf(STDERR_FILENO,
             "seed %lu failed at %.3f us, phase %s: %s\nreplay: build/tests/sim/sim --seed %lu "
             "--trace\n",

@@ -235,7 +235,7 @@ static const Mismatch mismatches[] = {
      {.name = "other", .pages = 512, .count_vcpus = 1},
      true,
      false,
-     "RAM postcopy is enabled at the source but not here"},
+     "capability 'postcopy-ram' is on at the source and off at the destination"},
     {"one vCPU more",
      {.name = "one", .pages = 512, .count_vcpus = 2},
      {.name = "other", .pages = 512, .count_vcpus = 1},
@@ -298,12 +298,17 @@ preempt_on_one_side_only(bool at_source)
         faultline_set_parameter(move.from->faultline, "max-postcopy-bandwidth", 8 << 20, NULL));
     assert_true(faultline_cont(move.from->faultline, NULL));
     toy_move_start(&move);
-    assert_true(faultline_start_postcopy(move.from->faultline, NULL));
     toy_expect_end(move.from, FAULTLINE_STATUS_FAILED);
     toy_expect_end(move.to, FAULTLINE_STATUS_FAILED);
     expect_text("preempt", toy_error(move.from), "goes on at the source, whole");
-    if (!at_source)
-        expect_text("preempt", toy_error(move.to), "set capability postcopy-preempt to the same");
+    const char *says = at_source
+                           ? "'postcopy-preempt' is on at the source and off at the destination"
+                           : "'postcopy-preempt' is off at the source and on at the destination";
+    expect_text("preempt", toy_error(move.from), says);
+    expect_text("preempt", toy_error(move.to), says);
+    expect_text("preempt", toy_error(move.to), "set it to the same on both sides");
+    expect_text("preempt", toy_error(move.to), "look for it at the source");
+    assert_int_equal(toy_allocated_bytes(move.to), 0); /* no page was taken */
     toy_move_expect_kept(&move, true);
     toy_move_end(&move);
 }

@@ -51,19 +51,30 @@ check_walk(bool is_good, const char *what, const GError *error)
         fail_msg("%s: %s", what, error ? error->message : "no error set");
 }
 
-/* A faultline's answer to the hello is its own; the walk knows a QEMU's, which is the ping. */
-static uint8_t *
-answer_as_qemu(const GByteArray *back, bool with_runs)
+static void
+put_instead(uint8_t *answers, size_t length, uint32_t own, uint32_t other)
 {
-    const uint8_t own[] = {0, 2, 0, 4, 0xfa, 0x18, 0, with_runs ? 3 : 1};
-    uint8_t *answers = g_memdup2(back->data, back->len);
-    uint8_t *at = memmem(answers, back->len, own, sizeof own);
-    StreamWriter hello = {at, 0, sizeof own};
+    uint8_t expected[8];
+    StreamWriter writer = {expected, 0, sizeof expected};
 
-    assert_non_null(at);
-    stream_put_return_value(&hello, STREAM_RETURN_PONG,
-                            STREAM_HELLO | STREAM_FEATURE_COMMIT |
-                                (with_runs ? STREAM_FEATURE_RUNS : 0));
+    stream_put_return_value(&writer, STREAM_RETURN_PONG, own);
+    writer = (StreamWriter){memmem(answers, length, expected, sizeof expected), 0, sizeof expected};
+    assert_non_null(writer.bytes);
+    stream_put_return_value(&writer, STREAM_RETURN_PONG, other);
+}
+
+/* A faultline's answers to hello and agreement are its own; the walk knows a QEMU's, which are the
+ * pings. */
+static uint8_t *
+answer_as_qemu(const GByteArray *back, ScriptShape shape, bool with_runs)
+{
+    uint8_t *answers = g_memdup2(back->data, back->len);
+    uint32_t features = STREAM_FEATURE_COMMIT | (with_runs ? STREAM_FEATURE_RUNS : 0);
+    uint32_t agreed = shape == SCRIPT_PREEMPT ? 3 : 1;
+
+    put_instead(answers, back->len, STREAM_HELLO_ANSWER | features, STREAM_HELLO | features);
+    if (shape != SCRIPT_PRECOPY)
+        put_instead(answers, back->len, STREAM_AGREE_ANSWER | agreed, STREAM_PING_AGREE | agreed);
     return answers;
 }
 
@@ -84,7 +95,7 @@ walk_recording(const PeerRecording *recording, ScriptShape shape, bool with_runs
         assert_true(walk->count_urgent > 0);
         assert_int_equal(recording->destinations[1]->received->len, 0);
     }
-    g_autofree uint8_t *answers = answer_as_qemu(back, with_runs);
+    g_autofree uint8_t *answers = answer_as_qemu(back, shape, with_runs);
     check_walk(walk_return(walk, answers, back->len, &error), "return path", error);
     assert_true(walk_is_whole(walk));
     assert_true(walk->has_shut && walk->was_running);

@@ -119,16 +119,20 @@ take_ping(PeerSink *sink, uint32_t value)
 
     sink->count_pings++;
     sink->count_commits += value == STREAM_PING_COMMIT;
+    bool is_agree = (value & STREAM_HELLO_MASK) == STREAM_PING_AGREE;
     SinkMoment moment = is_hello                         ? MOMENT_HELLO
                         : value == STREAM_PING_COMMIT    ? MOMENT_COMMIT
                         : value == STREAM_PING_SETTLED   ? MOMENT_PAGES
                         : value == STREAM_PING_DISCARDED ? MOMENT_DISCARDED
                                                          : MOMENT_RUNNING;
-    reach(sink, moment);
+    if (!is_agree)
+        reach(sink, moment);
     if (is_silent)
         return;
     if (is_hello && !sink->is_qemu)
         value = STREAM_HELLO_ANSWER | (value & STREAM_FEATURES);
+    if (is_agree && !sink->is_qemu)
+        value = STREAM_AGREE_ANSWER | (value & STREAM_AGREE_BITS);
     answer_value(sink, STREAM_RETURN_PONG, value);
 }
 

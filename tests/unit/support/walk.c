@@ -308,7 +308,9 @@ walk_ping(Walk *walk, uint32_t value, GError **error)
     if (!walk->has_return_path || walk->count_pings == WALK_PINGS_MAX)
         return walk_fail(error, "PING 0x%x without a return path, or too many", value);
     walk->pings[walk->count_pings++] = value;
-    if ((value & ~STREAM_FEATURES) == STREAM_HELLO && walk->phase == WALK_NONE)
+    if (((value & ~STREAM_FEATURES) == STREAM_HELLO ||
+         (value & STREAM_HELLO_MASK) == STREAM_PING_AGREE) &&
+        walk->phase == WALK_NONE)
         return true;
     for (unsigned i = 0; i < G_N_ELEMENTS(legal); i++)
         if (legal[i].value == value && legal[i].phase == walk->phase)
