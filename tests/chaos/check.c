@@ -196,7 +196,8 @@ check_kept(Migration *migration, GError **error)
 {
     Side *source = &migration->source;
 
-    if (side_do(source, "cont", NULL, NULL) || side_do(source, "migrate_cancel", NULL, NULL))
+    if (side_do(source, "cont", NULL, NULL) || (g_str_equal(source->status, "postcopy-paused") &&
+                                                side_do(source, "migrate_cancel", NULL, NULL)))
         return migration_refuse(error, "the source took the guest back, which is away");
     return check_one_owner(NULL, source, true, error);
 }

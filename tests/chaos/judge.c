@@ -15,7 +15,8 @@ came_before(int64_t event, int64_t moment_us)
 }
 
 /* A process that is killed takes events with it that nobody has read: what its peer did afterwards
- * tells of them. */
+ * tells of them. And what the source had not noticed by the time it stopped the guest befell the
+ * switch-over. */
 static Phase
 find_phase(Migration *migration, const Blow *blow, int64_t struck_us)
 {
@@ -24,6 +25,8 @@ find_phase(Migration *migration, const Blow *blow, int64_t struck_us)
     qmp_events(source->qmp);
     qmp_events(destination->qmp);
     int64_t resumed = event_us(destination, "RESUME");
+    bool hurts = blow->fault != FAULT_DELAY && blow->fault != FAULT_SPLIT &&
+                 blow->fault != FAULT_STOP_SOURCE && blow->fault != FAULT_STOP_DESTINATION;
     bool ran_there = resumed || event_us(destination, "MIGRATION:completed");
 
     if (!struck_us || (came_before(event_us(source, "MIGRATION:completed"), struck_us) &&
@@ -35,7 +38,7 @@ find_phase(Migration *migration, const Blow *blow, int64_t struck_us)
         came_before(event_us(destination, "MIGRATION:postcopy-active"), struck_us) &&
         (came_before(resumed, struck_us) || migration->plan->arrives_stopped))
         return PHASE_POSTCOPY;
-    if (came_before(event_us(source, "STOP"), struck_us))
+    if (event_us(source, "STOP") && (came_before(event_us(source, "STOP"), struck_us) || hurts))
         return PHASE_SWITCHOVER;
     if (blow->fault == FAULT_KILL_SOURCE && ran_there)
         return PHASE_SWITCHOVER;
@@ -82,9 +85,12 @@ find_outcome(Migration *migration)
         return has_status(destination, "postcopy-paused") ? OUTCOME_STALLED
                : !destination->pid                        ? OUTCOME_GONE
                                                           : OUTCOME_WRONG;
-    if (killed_destination)
-        return has_status(source, "completed") ? OUTCOME_GONE : OUTCOME_HELD;
-    if (!destination->pid && !has_status(source, "completed"))
+    qmp_events(destination->qmp);
+    if (has_status(source, "completed"))
+        return killed_destination ? OUTCOME_GONE : OUTCOME_WRONG;
+    if (killed_destination && event_us(destination, "RESUME"))
+        return OUTCOME_HELD;
+    if (!destination->pid)
         return OUTCOME_UNDECIDED;
     return OUTCOME_WRONG;
 }

@@ -58,7 +58,7 @@ static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
         {
             [PHASE_SETUP] = MAY(STAYED),
             [PHASE_PRECOPY] = MAY(STAYED),
-            [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(HELD) | MAY(GONE),
+            [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(HELD) | MAY(GONE) | MAY(UNDECIDED),
             [PHASE_POSTCOPY] = MAY(HELD) | MAY(GONE),
             [PHASE_RECOVERY] = MAY(HELD) | MAY(GONE),
         },
