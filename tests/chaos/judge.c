@@ -95,6 +95,13 @@ find_outcome(Migration *migration)
     return OUTCOME_WRONG;
 }
 
+static void
+note_error(Migration *migration, const Side *side)
+{
+    if (side->error_text)
+        migration_note(migration, "%s: %s", side->role, side->error_text);
+}
+
 void
 migration_judge(Migration *migration)
 {
@@ -111,5 +118,7 @@ migration_judge(Migration *migration)
                        struck_us ? (double)(struck_us + to_story_us) / 1e6 : 0,
                        phase_name(migration->phases[i]));
     }
+    note_error(migration, &migration->source);
+    note_error(migration, &migration->destination);
     migration_note(migration, "%s; last link: %s", outcome_name(migration->outcome), passed);
 }
