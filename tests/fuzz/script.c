@@ -3,6 +3,7 @@
  * Reads the input as a script (side.h) and plays it, a piece whenever nothing else is due.
  */
 #include "tests/fuzz/side.h"
+#include "engine/context.h"
 
 #include <string.h>
 
@@ -150,6 +151,24 @@ command(char letter)
     sim_check(ok == !error, "'%c': %d, and %s error", letter, ok, error ? "an" : "no");
 }
 
+/* The operator's part of a recovery, and the peer's. */
+static void
+recover(bool breaks)
+{
+    g_autoptr(GError) error = NULL;
+
+    peer_start_over();
+    if (side.nested)
+        return;
+    if (breaks)
+        faultline_pause(side.faultline, NULL);
+    bool ok = side.side == SIM_SOURCE ? faultline_migrate_resume(side.faultline, SIM_URI, &error)
+                                      : faultline_recover(side.faultline, SIM_URI, &error);
+    sim_check(ok == !error, "recover: %d, and %s error", ok, error ? "an" : "no");
+    script.channel = 'm';
+    script.due_ns = sim.now_ns + WAIT_NS;
+}
+
 /* Behind a mark. */
 static void
 obey(char letter)
@@ -177,6 +196,10 @@ obey(char letter)
     case 'x':
     case 'X':
         peer_close(letter == 'X');
+        break;
+    case 'r':
+    case 'R':
+        recover(letter == 'R');
         break;
     case 'k':
         sim_network_cut(UINT_MAX);
@@ -258,4 +281,18 @@ sim_check_end(void)
         sim.over = true;
     else
         script_advance();
+}
+
+bool
+sim_is_paused(void)
+{
+    return context_status(side.faultline) == FAULTLINE_STATUS_POSTCOPY_PAUSED;
+}
+
+bool
+sim_is_recovering(void)
+{
+    FaultlineStatus status = context_status(side.faultline);
+    return status == FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP ||
+           status == FAULTLINE_STATUS_POSTCOPY_RECOVER;
 }

@@ -16,7 +16,7 @@
 
 #define SEED_BYTES_MAX 8192u
 #define PREFIX_BYTES   3000u
-#define RUNS           400u
+#define RUNS           1000u
 
 typedef struct Log {
     GByteArray *bytes;
@@ -24,8 +24,8 @@ typedef struct Log {
     bool is_due; /* the other side has spoken since */
 } Log;
 
-static Log logs[SIM_SIDES]; /* what each side hears, and what is done to it */
-static unsigned count_waits;
+static Log logs[SIM_SIDES];              /* what each side hears, and what is done to it */
+static unsigned count_waits, first_link; /* of this connection */
 
 static void
 put(Log *log, const void *bytes, size_t length)
@@ -69,6 +69,10 @@ TransportResult __wrap_transport_connect_finish(TransportConnector *connector,
                                                 TransportLink **ret_link, GError **error);
 bool __real_faultline_start_postcopy(Faultline *faultline, GError **error);
 bool __wrap_faultline_start_postcopy(Faultline *faultline, GError **error);
+bool __real_faultline_recover(Faultline *faultline, const char *uri, GError **error);
+bool __wrap_faultline_recover(Faultline *faultline, const char *uri, GError **error);
+bool __real_faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error);
+bool __wrap_faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error);
 void __real_sim_plan_make(uint64_t seed);
 void __wrap_sim_plan_make(uint64_t seed);
 
@@ -98,7 +102,7 @@ __wrap_transport_send(TransportSender *sender, const struct iovec *iov, unsigned
 
     if (result != TRANSPORT_OK)
         return result;
-    go_to(log, sender->link->number ? 'u' : 'm');
+    go_to(log, sender->link->number != first_link ? 'u' : 'm');
     for (unsigned i = 0; i < count_iov; i++)
         put_piece(log, &iov[i]);
     logs[!to].is_due = true;
@@ -111,7 +115,7 @@ __wrap_transport_connect_finish(TransportConnector *connector, TransportLink **r
 {
     TransportResult result = __real_transport_connect_finish(connector, ret_link, error);
     if (result == TRANSPORT_OK)
-        go_to(&logs[SIM_DESTINATION], (*ret_link)->number ? 'u' : 'm');
+        go_to(&logs[SIM_DESTINATION], (*ret_link)->number != first_link ? 'u' : 'm');
     return result;
 }
 
@@ -139,6 +143,29 @@ __wrap_faultline_start_postcopy(Faultline *faultline, GError **error)
     return __real_faultline_start_postcopy(faultline, error);
 }
 
+static void
+put_recovery(Log *log)
+{
+    put_mark(log, 'R');
+    log->channel = 'm';
+    log->is_due = false;
+}
+
+bool
+__wrap_faultline_recover(Faultline *faultline, const char *uri, GError **error)
+{
+    put_recovery(&logs[SIM_DESTINATION]);
+    return __real_faultline_recover(faultline, uri, error);
+}
+
+bool
+__wrap_faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error)
+{
+    put_recovery(&logs[SIM_SOURCE]);
+    first_link = net.count_connections;
+    return __real_faultline_migrate_resume(faultline, uri, error);
+}
+
 /* ---- Our own -----------------------------------------------------------------------------------
  */
 
@@ -152,7 +179,13 @@ __wrap_sim_plan_make(uint64_t seed)
     made->blocks[1] = (SimBlockPlan){seed & 1 ? 4 * SIM_PAGE : SIM_PAGE, 16, false};
     made->count_blocks = 2;
     made->count_vcpus = 1;
-    made->count_faults = 0;
+    made->count_faults = seed & 2 ? 1 : 0;
+    made->faults[0] = (SimFault){
+        .point = SIM_POINT_CUT_TIME, .phase = SIM_PHASE_POSTCOPY, .at = 500 + sim_below(200000)};
+    made->recoveries = 1;
+    made->release = false;
+    made->careless_percent = made->again_percent = made->break_percent = 0;
+    made->quit_ns = UINT64_MAX;
     made->start_paused = made->tracker = made->waits_before_switch = false;
     made->spurious_percent = made->preempt_percent = 0;
     made->idle_ns = 200000;
@@ -185,7 +218,10 @@ kind_of(uint8_t options)
 {
     unsigned agreed = options & (SIDE_OPTION_PRECOPY | SIDE_OPTION_PREEMPT | SIDE_OPTION_NO_RUNS |
                                  SIDE_OPTION_NO_RETURN);
-    unsigned stage = sim.outcomes[SIM_OUTCOME_POSTCOPY] == 0 ? 0 : count_waits == 0 ? 1 : 2;
+    unsigned stage = sim.outcomes[SIM_OUTCOME_POSTCOPY] == 0 ? 0
+                     : sim.outcomes[SIM_OUTCOME_RECOVERIES]  ? 3
+                     : count_waits == 0                      ? 1
+                                                             : 2;
     return agreed + 256 * stage;
 }
 
@@ -194,14 +230,14 @@ static void
 write_own(const char *folder, SimSide to, const char *harness)
 {
     static uint64_t coverage[SIM_PHASE_COUNT][SIM_POINT_COUNT], outcomes[SIM_OUTCOME_COUNT];
-    GByteArray *best[3 * 256] = {NULL};
+    GByteArray *best[4 * 256] = {NULL};
 
     sim.coverage = coverage;
     sim.outcomes = outcomes;
     for (uint64_t seed = 1; seed <= RUNS; seed++) {
         memset(logs, 0, sizeof logs);
         memset(outcomes, 0, sizeof outcomes);
-        count_waits = 0;
+        count_waits = first_link = 0;
         logs[to].bytes = g_byte_array_new();
         logs[to].channel = 'm';
         sim_run(seed);
@@ -215,7 +251,7 @@ write_own(const char *folder, SimSide to, const char *harness)
         g_clear_pointer(&logs[to].bytes, g_byte_array_unref);
     }
     for (unsigned kind = 0; kind < G_N_ELEMENTS(best); kind++) {
-        static const char *const stages[] = {"precopy", "postcopy", "requests"};
+        static const char *const stages[] = {"precopy", "postcopy", "requests", "recovery"};
         g_autofree char *name = g_strdup_printf("own-%s-%02x", stages[kind / 256], kind % 256);
         if (best[kind] && best[kind]->len <= SEED_BYTES_MAX)
             write_seed(folder, harness, name, best[kind]);
