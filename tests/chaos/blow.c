@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* See migration.h: when the blow whose turn it is falls, and what it does to a process. Links are
  * the relay's. */
-#include "tests/chaos/migration.h"
+#include "tests/chaos/records.h"
 
 #include <signal.h>
 
 static Side *
 victim(Migration *migration, Fault fault)
 {
-    return fault == FAULT_KILL_SOURCE || fault == FAULT_STOP_SOURCE ? &migration->source
-                                                                    : &migration->destination;
+    return fault == FAULT_KILL_SOURCE || fault == FAULT_STOP_SOURCE || fault == FAULT_FILL_SOURCE
+               ? &migration->source
+               : &migration->destination;
 }
 
 /* A process that was stopped. */
@@ -30,7 +31,7 @@ let_go_on(void *opaque)
 
 /* On the relay's thread. */
 static void
-signal_victim(void *opaque)
+strike_victim(void *opaque)
 {
     Migration *migration = opaque;
     const Blow *blow = migration->blow;
@@ -38,6 +39,10 @@ signal_victim(void *opaque)
 
     if (blow->fault == FAULT_KILL_SOURCE || blow->fault == FAULT_KILL_DESTINATION) {
         side_signal(side, SIGKILL);
+        return;
+    }
+    if (blow->fault == FAULT_FILL_SOURCE || blow->fault == FAULT_FILL_DESTINATION) {
+        records_fill(migration, side);
         return;
     }
     Stopped *stopped = g_new(Stopped, 1);
@@ -96,7 +101,7 @@ migration_arm_if_moment(Migration *migration)
     if (!is_moment(migration, blow))
         return;
     RelayStrike strike = blow->strike;
-    strike.call = signal_victim;
+    strike.call = strike_victim;
     strike.opaque = migration;
     migration->is_armed = true;
     relay_pace(migration->relay, blow->pace_bytes);

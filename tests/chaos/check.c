@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See migration.h: whether what both sides say is true. */
 #include "tests/chaos/memory.h"
-#include "tests/chaos/migration.h"
+#include "tests/chaos/records.h"
 
 #include <glib/gstdio.h>
 
@@ -151,9 +151,10 @@ check_moves_on(Migration *migration, GError **error)
 {
     Side *source = &migration->source, *destination = &migration->destination;
     g_autofree char *directory = g_build_filename(migration->directory, "again", NULL);
-    g_autoptr(GPtrArray) arguments = migration_arguments(migration->plan, "tcp:127.0.0.1:0");
+    g_autoptr(GPtrArray) arguments = migration_arguments(migration, "tcp:127.0.0.1:0");
 
     side_clear(destination);
+    records_make_room(migration);
     g_mkdir(directory, 0700);
     side_init(destination, "destination", directory);
     if (!side_start(destination, arguments, error))
@@ -276,5 +277,5 @@ migration_check(Migration *migration, GError **error)
     }
     return check_ended(migration, &migration->source, error) &&
            check_ended(migration, &migration->destination, error) &&
-           checks[migration->outcome](migration, error);
+           records_check(migration, error) && checks[migration->outcome](migration, error);
 }

@@ -26,6 +26,7 @@ find_phase(Migration *migration, const Blow *blow, int64_t struck_us)
     qmp_events(destination->qmp);
     int64_t resumed = event_us(destination, "RESUME");
     bool hurts = blow->fault != FAULT_DELAY && blow->fault != FAULT_SPLIT &&
+                 blow->fault != FAULT_FILL_SOURCE && blow->fault != FAULT_FILL_DESTINATION &&
                  blow->fault != FAULT_STOP_SOURCE && blow->fault != FAULT_STOP_DESTINATION;
     bool ran_there = resumed || event_us(destination, "MIGRATION:completed");
 
@@ -88,7 +89,7 @@ find_outcome(Migration *migration)
     qmp_events(destination->qmp);
     if (has_status(source, "completed"))
         return killed_destination ? OUTCOME_GONE : OUTCOME_WRONG;
-    if (killed_destination && event_us(destination, "RESUME"))
+    if (killed_destination && event_us(destination, "MIGRATION:postcopy-active"))
         return OUTCOME_HELD;
     if (!destination->pid)
         return OUTCOME_UNDECIDED;

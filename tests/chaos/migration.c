@@ -2,6 +2,7 @@
 /* See migration.h: starting both sides, and driving the migration to where it rests. */
 #include "tests/chaos/migration.h"
 #include "tests/chaos/memory.h"
+#include "tests/chaos/records.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -90,8 +91,10 @@ add_source(GPtrArray *arguments, const Plan *plan)
 }
 
 GPtrArray *
-migration_arguments(const Plan *plan, const char *incoming)
+migration_arguments(const Migration *migration, const char *incoming)
 {
+    const Plan *plan = migration->plan;
+    const Side *side = incoming ? &migration->destination : &migration->source;
     GPtrArray *arguments = g_ptr_array_new_with_free_func(g_free);
 
     add(arguments, "--guest=%s", plan->is_kvm ? "kvm" : "threads");
@@ -106,6 +109,11 @@ migration_arguments(const Plan *plan, const char *incoming)
     add(arguments, "--capability=page-runs=%s", plan->no_runs ? "off" : "on");
     add(arguments, "--capability=discard-words=%s", plan->no_words ? "off" : "on");
     add(arguments, "--capability=urgent-requests=%s", plan->no_urgent_requests ? "off" : "on");
+    if (plan->has_records) {
+        g_autofree char *directory = records_directory(migration, side);
+        add(arguments, "--name=guest");
+        add(arguments, "--state-dir=%s", directory);
+    }
     if (incoming)
         add(arguments, "--incoming=%s", incoming);
     if (incoming && plan->arrives_stopped)
@@ -134,10 +142,10 @@ start(Migration *migration, GError **error)
     const Plan *plan = migration->plan;
     g_autofree char *wish = plan->is_unix ? g_strdup_printf("unix:%s/link", migration->directory)
                                           : g_strdup("tcp:127.0.0.1:0");
-    g_autoptr(GPtrArray) of_source = migration_arguments(plan, NULL);
-    g_autoptr(GPtrArray) of_destination = migration_arguments(plan, wish);
+    g_autoptr(GPtrArray) of_source = migration_arguments(migration, NULL);
+    g_autoptr(GPtrArray) of_destination = migration_arguments(migration, wish);
 
-    if (!side_start(&migration->source, of_source, error) ||
+    if (!records_prepare(migration, error) || !side_start(&migration->source, of_source, error) ||
         !side_start(&migration->destination, of_destination, error))
         return false;
     g_autofree char *uri = side_listening_at(&migration->destination, error);

@@ -54,7 +54,7 @@ void migration_clear(Migration *migration);
 void migration_note(Migration *migration, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* Arguments of `faultline run`: incoming is a URI to listen at, or NULL for a source. */
-GPtrArray *migration_arguments(const Plan *plan, const char *incoming);
+GPtrArray *migration_arguments(const Migration *migration, const char *incoming);
 
 /* Fails an operation; format as printf. */
 bool migration_refuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);

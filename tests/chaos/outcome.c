@@ -36,6 +36,13 @@ G_STATIC_ASSERT(G_N_ELEMENTS(outcome_names) == OUTCOME_COUNT);
         [PHASE_POSTCOPY] = MAY(MOVED), [PHASE_RECOVERY] = MAY(RECOVERED),                          \
     }
 
+#define DISK_FULL                                                                                  \
+    {                                                                                              \
+        [PHASE_SETUP] = MAY(STAYED), [PHASE_PRECOPY] = MAY(STAYED),                                \
+        [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(MOVED), [PHASE_POSTCOPY] = MAY(MOVED),              \
+        [PHASE_RECOVERY] = MAY(RECOVERED),                                                         \
+    }
+
 static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
     [FAULT_CLOSE] = LINK_LOST,
     [FAULT_RESET] = LINK_LOST,
@@ -46,6 +53,10 @@ static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
     [FAULT_SPLIT] = LINK_SLOW,
     [FAULT_STOP_SOURCE] = LINK_SLOW,
     [FAULT_STOP_DESTINATION] = LINK_SLOW,
+    /* A side that cannot write its record does not let the guest change hands; afterwards it only
+     * warns. */
+    [FAULT_FILL_SOURCE] = DISK_FULL,
+    [FAULT_FILL_DESTINATION] = DISK_FULL,
     [FAULT_KILL_SOURCE] =
         {
             [PHASE_SETUP] = MAY(GONE),

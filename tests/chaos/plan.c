@@ -24,6 +24,7 @@ static const unsigned fault_weights[] = {
     [FAULT_SPLIT] = 3,       [FAULT_FLIP] = 4,
     [FAULT_KILL_SOURCE] = 4, [FAULT_KILL_DESTINATION] = 4,
     [FAULT_STOP_SOURCE] = 2, [FAULT_STOP_DESTINATION] = 2,
+    [FAULT_FILL_SOURCE] = 2, [FAULT_FILL_DESTINATION] = 2,
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(fault_weights) == FAULT_COUNT);
 
@@ -34,6 +35,7 @@ static const RelayAct acts[] = {
     [FAULT_SPLIT] = RELAY_SPLIT,      [FAULT_FLIP] = RELAY_FLIP,
     [FAULT_KILL_SOURCE] = RELAY_CALL, [FAULT_KILL_DESTINATION] = RELAY_CALL,
     [FAULT_STOP_SOURCE] = RELAY_CALL, [FAULT_STOP_DESTINATION] = RELAY_CALL,
+    [FAULT_FILL_SOURCE] = RELAY_CALL, [FAULT_FILL_DESTINATION] = RELAY_CALL,
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(acts) == FAULT_COUNT);
 
@@ -73,6 +75,12 @@ draw_scale(GRand *random, uint64_t limit)
     return MIN((uint64_t)(g_rand_double(random) * (double)top), limit);
 }
 
+static bool
+is_fill(Fault fault)
+{
+    return fault == FAULT_FILL_SOURCE || fault == FAULT_FILL_DESTINATION;
+}
+
 static Fault
 draw_fault(GRand *random, const PlanLimits *limits)
 {
@@ -86,7 +94,9 @@ draw_fault(GRand *random, const PlanLimits *limits)
         at -= fault_weights[fault++];
     if (limits->only >= 0)
         return (Fault)limits->only;
-    return fault == FAULT_FLIP && !limits->with_flips ? FAULT_TRUNCATE : (Fault)fault;
+    bool cannot = (fault == FAULT_FLIP && !limits->with_flips) ||
+                  (is_fill((Fault)fault) && !limits->with_fills);
+    return cannot ? FAULT_TRUNCATE : (Fault)fault;
 }
 
 static void
@@ -170,6 +180,9 @@ plan_draw(Plan *ret_plan, uint64_t seed, const PlanLimits *limits)
     ret_plan->count_blows = 1 + draw_of(random, 35);
     for (unsigned i = 0; i < BLOWS_MAX; i++)
         draw_blow(&ret_plan->blows[i], random, ret_plan, limits);
+    ret_plan->can_fill = limits->with_fills;
+    ret_plan->has_records = draw_of(random, 70) || is_fill(ret_plan->blows[0].fault) ||
+                            is_fill(ret_plan->blows[1].fault);
     if (ret_plan->blows[0].fault == FAULT_NONE)
         ret_plan->count_blows = 0;
 }
@@ -202,6 +215,7 @@ plan_describe(const Plan *plan)
         plan->no_runs ? ", no runs" : "", plan->no_words ? ", no words" : "",
         plan->no_urgent_requests ? ", no urgent requests" : "",
         plan->arrives_stopped ? ", arrives stopped" : "", plan->push_mib_per_s);
+    g_string_append(text, plan->has_records ? ", records" : "");
     for (unsigned i = 0; i < plan->count_blows; i++)
         describe_blow(&plan->blows[i], text);
     return g_string_free(text, FALSE);

@@ -20,7 +20,9 @@
     X(KILL_SOURCE, "kill source") /* SIGKILL */                                                    \
     X(KILL_DESTINATION, "kill destination")                                                        \
     X(STOP_SOURCE, "stop source") /* SIGSTOP, and SIGCONT after a while */                         \
-    X(STOP_DESTINATION, "stop destination")
+    X(STOP_DESTINATION, "stop destination")                                                        \
+    X(FILL_SOURCE, "fill source's disk") /* where it keeps its record */                           \
+    X(FILL_DESTINATION, "fill destination's disk")
 
 typedef enum {
 #define FAULT_ENUM(name, text) FAULT_##name,
@@ -58,8 +60,10 @@ typedef struct Plan {
     bool no_runs, no_words, no_urgent_requests; /* capabilities that are switched off */
     unsigned passes;                            /* before postcopy is wished for; 0: at once */
     unsigned max_mib_per_s, push_mib_per_s;     /* 0: no limit */
-    bool arrives_stopped;  /* the guest is started only after all memory was compared */
-    unsigned queue_bytes;  /* of the relay */
+    bool arrives_stopped; /* the guest is started only after all memory was compared */
+    unsigned queue_bytes; /* of the relay */
+    bool has_records;     /* --state-dir, on file systems that can be filled if can_fill */
+    bool can_fill;
     Blow blows[BLOWS_MAX]; /* the second, if any, in the first recovery */
     unsigned count_blows;
     bool recovers_elsewhere; /* on an address and a transport of another kind */
@@ -67,7 +71,7 @@ typedef struct Plan {
 
 /* What may be drawn. */
 typedef struct PlanLimits {
-    bool with_kvm, with_threads, with_flips;
+    bool with_kvm, with_threads, with_flips, with_fills;
     int only; /* a Fault; -1: any */
 } PlanLimits;
 
