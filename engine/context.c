@@ -58,6 +58,7 @@ faultline_new(const FaultlineGuest *guest, void *opaque, const FaultlineBlock *b
     pthread_mutex_init(&faultline->guest_lock, NULL);
     pthread_mutex_init(&faultline->lock, NULL);
     pthread_cond_init(&faultline->changed, NULL);
+    record_init(&faultline->record);
     g_queue_init(&faultline->events);
     options_init(&faultline->options);
     return faultline;
@@ -71,6 +72,7 @@ faultline_free(Faultline *faultline)
     migration_end(faultline);
     dirty_rate_give_up(faultline);
     ram_blocks_clear(&faultline->blocks);
+    record_clear(&faultline->record);
     g_queue_clear_full(&faultline->events, g_free);
     g_clear_error(&faultline->error);
     wakeup_close(faultline->event_fd);

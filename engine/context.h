@@ -13,6 +13,7 @@
 
 #include "engine/block.h"
 #include "engine/options.h"
+#include "engine/record.h"
 #include "engine/role.h"
 
 #include <pthread.h>
@@ -40,6 +41,8 @@ typedef struct Progress {
     uint64_t local_faults;
     uint64_t received_main_bytes, received_urgent_bytes; /* destination */
     uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
+    uint64_t verdict;                             /* FaultlineVerdict */
+    uint64_t damaged_pages, asked_again;          /* destination: atomic sums of two threads */
     uint64_t pauses, paused_ns, longest_pause_ns; /* of postcopy; of those that are over */
     uint64_t pause_began_ns;                      /* of the one that is not; 0: there is none */
     uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
@@ -72,6 +75,8 @@ struct Faultline {
     unsigned run_state; /* FaultlineRunState */
     bool autostart;
     Progress progress;
+
+    Record record; /* says itself who may touch what */
 
     /* Held over pause and resume, so that a monitor's stop and a switch-over come one after the
      * other; taken by control, migration, package and listen thread; before lock. */

@@ -66,9 +66,12 @@ check_idle(Faultline *faultline, const char *verb, GError **error)
     return false;
 }
 
+/* With the role that writes down who owns the guest, if somebody does. */
 static bool
-start(Faultline *faultline, Role *const *roles, unsigned count, GError **error)
+start(Faultline *faultline, Role **roles, unsigned count, GError **error)
 {
+    if (faultline->record.write)
+        roles[count++] = &faultline->record.role;
     progress_set(&faultline->progress.started_ns, clock_now_ns());
     context_move(faultline, FAULTLINE_STATUS_SETUP);
     faultline->threads = role_threads_start(roles, count, error);
@@ -125,8 +128,14 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
     faultline->source = source_new(faultline, uri, error);
     if (!faultline->source)
         return error_translate(error);
-    Role *const roles[] = {&faultline->source->migration, &faultline->source->request};
-    return start(faultline, roles, G_N_ELEMENTS(roles), error);
+    if (!record_begin(faultline, FAULTLINE_OWNER_HERE, faultline->source->uri, error)) {
+        g_clear_pointer(&faultline->source, source_free);
+        return false;
+    }
+    faultline->record.waiters[0] = &faultline->source->migration;
+    faultline->record.waiters[1] = NULL;
+    Role *roles[3] = {&faultline->source->migration, &faultline->source->request};
+    return start(faultline, roles, 2, error);
 }
 
 bool
@@ -144,10 +153,16 @@ faultline_incoming(Faultline *faultline, const char *uri, GError **error)
     faultline->destination = destination_new(faultline, uri, error);
     if (!faultline->destination)
         return error_translate(error);
+    Destination *destination = faultline->destination;
+    if (!record_begin(faultline, FAULTLINE_OWNER_COMING, destination->address, error)) {
+        g_clear_pointer(&faultline->destination, destination_free);
+        return false;
+    }
+    faultline->record.waiters[0] = &destination->listen;
+    faultline->record.waiters[1] = &destination->package;
     context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
-    Role *const roles[] = {&faultline->destination->listen, &faultline->destination->package,
-                           &faultline->destination->fault};
-    return start(faultline, roles, G_N_ELEMENTS(roles), error);
+    Role *roles[4] = {&destination->listen, &destination->package, &destination->fault};
+    return start(faultline, roles, 3, error);
 }
 
 char *

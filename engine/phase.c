@@ -131,6 +131,8 @@ context_move(Faultline *faultline, FaultlineStatus to)
     pthread_mutex_lock(&faultline->lock);
     move_locked(faultline, context_status(faultline), to);
     pthread_mutex_unlock(&faultline->lock);
+    if (to == FAULTLINE_STATUS_POSTCOPY_PAUSED || to == FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        record_refresh(faultline); /* paused, or recovered */
 }
 
 bool

@@ -31,7 +31,7 @@ destination_notify(Destination *destination, const Role *role)
 /* ---- Life ------------------------------------------------------------------------------------ */
 
 static void
-make_bitmaps(RamBlocks *blocks)
+make_bitmaps(RamBlocks *blocks, bool with_checksums)
 {
     for (unsigned i = 0; i < blocks->count; i++) {
         RamBlock *block = &blocks->blocks[i];
@@ -39,6 +39,8 @@ make_bitmaps(RamBlocks *blocks)
         block->precopied = page_bitmap_new(block->count_pages);
         block->requested = page_bitmap_new(block->count_pages);
     }
+    if (with_checksums)
+        ram_blocks_open_checksums(blocks);
 }
 
 static bool
@@ -99,7 +101,7 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     pthread_mutex_init(&destination->mailbox_lock, NULL);
     frame_queue_init(&destination->out);
     frame_queue_init(&destination->asking);
-    make_bitmaps(destination->blocks);
+    make_bitmaps(destination->blocks, options_has(options, CAPABILITY_PAGE_CHECKSUMS));
     page_channel_init(&destination->main, "main", destination->blocks);
     page_channel_init(&destination->urgent, "urgent", destination->blocks);
     destination->walk = faultline->walks[FAULTLINE_WALK_FAULT];
@@ -135,6 +137,7 @@ destination_free(Destination *destination)
         g_clear_pointer(&block->precopied, page_bitmap_free);
         g_clear_pointer(&block->requested, page_bitmap_free);
     }
+    ram_blocks_close_checksums(destination->blocks);
     page_channel_clear(&destination->main);
     page_channel_clear(&destination->urgent);
     frame_queue_clear(&destination->out);
@@ -175,7 +178,7 @@ tell_end(Destination *destination, uint32_t value)
     if (!destination->has_return_path || destination_flag(&destination->fault_failed) ||
         !destination->link)
         return true;
-    if (!destination->has_posted)
+    if (!destination->has_posted && destination_tell_verdict(destination))
         destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, value);
     return destination_flag(&destination->shut_sent);
 }
@@ -192,11 +195,18 @@ destination_stage_run(Destination *destination, GError **error)
                                                         count_missing(destination)));
         return STAGE_FAILED;
     }
+    if (!destination_judge(destination, error))
+        return STAGE_FAILED;
+    destination_order_taking(destination);
+    StageResult recorded = record_await(faultline, FAULTLINE_OWNER_TAKING, error);
+    if (recorded != STAGE_AGAIN)
+        return recorded;
     if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return STAGE_FAILED;
     }
     context_note(faultline, FAULTLINE_MOMENT_RUNNING);
+    record_order(faultline, FAULTLINE_OWNER_HERE);
     destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;
@@ -244,6 +254,8 @@ destination_stage_arrived(Destination *destination, GError **error)
     }
     if (!destination_flag(&destination->has_run))
         return STAGE_STAY;
+    if (!destination_judge(destination, error))
+        return STAGE_FAILED;
     if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
@@ -259,6 +271,7 @@ destination_stage_leave(Destination *destination, GError **error)
 {
     (void)error;
     if (!destination_flag(&destination->is_ending)) {
+        destination_leave_unjudged(destination);
         destination_set_flag(&destination->is_ending);
         destination_notify(destination, &destination->package);
         destination_notify(destination, &destination->fault);
@@ -409,6 +422,8 @@ take_failure(Destination *destination, GError *failure)
         return;
     }
     destination_leave_run(destination);
+    /* Before the source hears of it, and may run the guest. */
+    record_write(destination->faultline, FAULTLINE_OWNER_REFUSED, FAULTLINE_STATUS_FAILED);
     destination->stage = destination_stage_failing;
 }
 
@@ -450,6 +465,7 @@ take_role_errors(Destination *destination, GError **error)
 static StepResult
 end(Destination *destination)
 {
+    record_stop(destination->faultline);
     destination_set_flag(&destination->has_left);
     destination_notify(destination, &destination->package);
     destination_notify(destination, &destination->fault);
@@ -467,6 +483,7 @@ destination_listen_step(void *self)
     StageResult result = STAGE_FAILED;
     if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
+    destination_tell_whole(destination);
     progress_set(&destination->faultline->progress.remaining_bytes,
                  count_missing(destination) * FAULTLINE_PAGE_BYTES);
     if (destination->receiver)
@@ -479,8 +496,10 @@ destination_listen_step(void *self)
     case STAGE_AGAIN:
         return STEP_AGAIN;
     case STAGE_DONE:
-        if (destination->stage)
+        if (destination->stage) {
+            record_write(destination->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_COMPLETED);
             context_move(destination->faultline, FAULTLINE_STATUS_COMPLETED);
+        }
         return end(destination);
     case STAGE_FAILED:
         break;
@@ -495,6 +514,7 @@ destination_listen_close(void *self)
     Destination *destination = self;
     cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
+    reader_clear(&destination->reader);
     destination_close_listeners(destination);
     g_clear_pointer(&destination->link, transport_link_unref);
     g_clear_pointer(&destination->urgent_link, transport_link_unref);

@@ -92,6 +92,8 @@ destination_begin_link(Destination *destination)
 {
     destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
     destination->reader = (Reader){.receiver = destination->receiver};
+    if (destination->features & STREAM_FEATURE_CHECKSUMS)
+        reader_seal(&destination->reader, destination_piece_limit(destination));
     __atomic_store_n(&destination->fault_link, transport_link_ref(destination->link),
                      __ATOMIC_RELEASE);
     destination_notify(destination, &destination->fault);
@@ -225,6 +227,11 @@ begin_ram(Destination *destination, const StreamElement *element, GError **error
 static bool
 check_section(const Destination *destination, const StreamElement *element, GError **error)
 {
+    if ((destination->features & STREAM_FEATURE_CHECKSUMS) && !destination->reader.is_sealed) {
+        g_propagate_error(error, destination_peer_error("load section: pages come unsealed, though "
+                                                        "page-checksums was agreed on"));
+        return false;
+    }
     if (destination->has_ram && element->section_id == destination->ram_section)
         return true;
     g_propagate_error(error, destination_peer_error("load section: section %u was never started",

@@ -66,6 +66,8 @@ source_stage_open(Source *source, GError **error)
     if (source->has_return_path) {
         stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
         stream_put_ping(writer, STREAM_HELLO | source->offers);
+        if (source->offers & STREAM_FEATURE_CHECKSUMS)
+            stream_put_ping(writer, STREAM_HELLO | source->offers);
     }
     if (source->can_postcopy && source->has_return_path)
         stream_put_ping(writer, STREAM_PING_AGREE | source->agreement);
@@ -80,7 +82,9 @@ source_stage_open(Source *source, GError **error)
         return STAGE_FAILED;
     progress_set(&source->faultline->progress.active_ns, clock_now_ns());
     context_move(source->faultline, FAULTLINE_STATUS_ACTIVE);
-    source->stage = source_stage_pass;
+    source->stage = source->has_return_path && (source->offers & STREAM_FEATURE_CHECKSUMS)
+                        ? source_stage_agree
+                        : source_stage_pass;
     return STAGE_AGAIN;
 }
 
@@ -97,17 +101,20 @@ source_stage_urgent(Source *source, GError **error)
             return result;
         source_publish_link(source, &source->request_urgent_link, source->urgent_link);
     }
+    source_announce(source, NULL);
     source->stage = source_stage_settle;
     return STAGE_AGAIN;
 }
 
-/* What is on its way would be read while the guest stands. */
+/* What is on its way would be read while the guest stands. Meanwhile it is put on record that the
+ * guest may go there. */
 StageResult
 source_stage_settle(Source *source, GError **error)
 {
     StageResult result = source_flush(source, error);
     if (result != STAGE_AGAIN)
         return result;
+    source_name_migration(source);
     if (source->features & STREAM_FEATURE_COMMIT) {
         if (!source->asked_settled)
             stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_SETTLED);
@@ -115,6 +122,9 @@ source_stage_settle(Source *source, GError **error)
         if (!source_flag(&source->has_settled))
             return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     }
+    result = source_announce(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
     source->stage = source_stage_stop;
     return STAGE_AGAIN;
 }

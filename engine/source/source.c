@@ -56,6 +56,8 @@ source_new(Faultline *faultline, const char *uri, GError **error)
         RamBlock *block = &source->blocks->blocks[i];
         block->dirty = page_bitmap_new(block->count_pages);
     }
+    if (source->offers & STREAM_FEATURE_CHECKSUMS)
+        ram_blocks_open_checksums(source->blocks);
     bool is_good = !source->releases_ram || ram_blocks_open_memory(source->blocks, error);
     if (is_good && !faultline->guest.dirty_log_start) {
         source->tracker = uffd_tracker_new(error);
@@ -73,6 +75,7 @@ source_free(Source *source)
     ram_blocks_close_memory(source->blocks);
     for (unsigned i = 0; i < source->blocks->count; i++)
         g_clear_pointer(&source->blocks->blocks[i].dirty, page_bitmap_free);
+    ram_blocks_close_checksums(source->blocks);
     source_drop_request_links(source);
     frame_queue_clear(&source->main);
     frame_queue_clear(&source->urgent);
@@ -159,9 +162,25 @@ is_given_away(const Source *source)
 static void
 follow_destination(Source *source)
 {
-    if (source_flag(&source->has_loaded) &&
-        context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
-        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    if (!source_flag(&source->has_loaded) ||
+        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_DEVICE)
+        return;
+    record_order(source->faultline, FAULTLINE_OWNER_THERE);
+    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+}
+
+/* Puts on record that the guest is ours after all, before it runs, if the record says that it was
+ * given away. An old record that leaves open where it is, is no lie; one that says that it is at
+ * the destination would be: false, and the guest stays paused. */
+static bool
+claim_guest(Source *source, FaultlineStatus status)
+{
+    if (!source->has_recorded_given ||
+        record_write(source->faultline, FAULTLINE_OWNER_HERE, status) ||
+        !record_has_tried(source->faultline, FAULTLINE_OWNER_THERE))
+        return true;
+    source->was_running = false;
+    return false;
 }
 
 /* The guest is ours, and goes on as it was before. */
@@ -195,15 +214,21 @@ fail_kept(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
 
+    bool is_claimed = claim_guest(source, FAULTLINE_STATUS_FAILED);
     bool runs = source->has_guest ? source->was_running
                                   : faultline_run_state(faultline) == FAULTLINE_RUN_RUNNING;
 
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
-    g_autofree char *text = g_strdup_printf("%s. The guest %s at the source, whole",
-                                            failure->message, runs ? "goes on" : "stays paused");
+    g_autofree char *text =
+        g_strdup_printf("%s. The guest %s at the source, whole%s", failure->message,
+                        runs ? "goes on" : "stays paused",
+                        is_claimed ? ""
+                                   : "; its record still says that it is at the destination: "
+                                     "mend the record's place, then 'cont'");
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     keep_guest(source);
+    record_write(faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_FAILED);
     context_move(faultline, FAULTLINE_STATUS_FAILED);
     source->stage = NULL;
     return STAGE_DONE;
@@ -239,7 +264,10 @@ fail_given_away(Source *source, GError *failure)
     context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
     source->is_handed_over = true;
     source->stage = NULL;
-    if (in_postcopy && context_status(faultline) == FAULTLINE_STATUS_DEVICE)
+    source_record_given(source);
+    if (!in_postcopy)
+        record_write(faultline, FAULTLINE_OWNER_GIVEN, FAULTLINE_STATUS_FAILED);
+    else if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
         context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
     if (in_postcopy)
         source_pause(source);
@@ -254,6 +282,7 @@ cancel(Source *source)
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLING);
     close_links(source);
     keep_guest(source);
+    record_write(source->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_CANCELLED);
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLED);
 }
 
@@ -264,6 +293,10 @@ complete(Source *source)
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
     if (context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
         context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE); /* a peer without PONG */
+    /* Without a return path nobody has said that it arrived. */
+    record_write(source->faultline,
+                 source->has_return_path ? FAULTLINE_OWNER_THERE : FAULTLINE_OWNER_GIVEN,
+                 FAULTLINE_STATUS_COMPLETED);
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
@@ -354,6 +387,7 @@ static StepResult
 end(Source *source)
 {
     source_stop(source);
+    record_stop(source->faultline);
     return STEP_DONE;
 }
 

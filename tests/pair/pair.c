@@ -117,6 +117,7 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(orchestrate_progress_at_a_terminal_is_one_line),
     TROUBLE(orchestrate_json_is_one_object_a_line),
     TROUBLE(orchestrate_dry_run_leaves_everything_as_it_was),
+    TROUBLE(orchestrate_dry_run_foretells_a_stall),
     cmocka_unit_test_prestate_setup_teardown(postcopy_of_huge_pages_ends_on_huge_pages, huge_setup,
                                              huge_teardown, NULL),
 };

@@ -33,7 +33,6 @@ typedef struct SimRun {
     unsigned recoveries;            /* tried at the source */
     unsigned address;               /* of the last one */
     bool listens;                   /* since the destination paused */
-    bool has_quit;
     unsigned count_wishes, quiet_accesses;
     bool is_preempted; /* a role is, inside a call; one at a time */
     bool cancelled;    /* faultline_cancel() has agreed */
