@@ -33,7 +33,7 @@ $(BUILD)/tests/fuzz/fuzz_stream: $(BUILD)/tests/fuzz/fuzz_stream.o \
 
 # Made anew only when the stream changes; what is in the corpus stays.
 FUZZ_WRAP := transport_send transport_connect_finish sim_uffd_touch faultline_start_postcopy \
-             faultline_recover faultline_migrate_resume sim_plan_make
+             faultline_recover faultline_migrate_resume sim_plan_make sim_guest_reset
 $(BUILD)/tests/fuzz/seeds: $(BUILD)/tests/fuzz/seeds.o \
         $(call object,$(filter-out tests/sim/sim.c,$(SIM)) $(SIM_ENGINE))
 	$(call say,LD,$@)
