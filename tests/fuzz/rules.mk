@@ -18,7 +18,7 @@ FUZZ_LDFLAGS := $(if $(FUZZER),-fsanitize=fuzzer)
 $(patsubst %,$(BUILD)/tests/fuzz/fuzz_%,$(FUZZ_SIDE)): $(BUILD)/tests/fuzz/fuzz_%: \
         $(BUILD)/tests/fuzz/fuzz_%.o $(call object,$(FUZZ_MAIN) $(FUZZ_SIM))
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) $(FUZZ_LDFLAGS) $^ $(LIBS) -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $(FUZZ_LDFLAGS) -Wl,--wrap=faultline_measure_dirty_rate $^ $(LIBS) -o $@
 
 $(BUILD)/tests/fuzz/fuzz_uri: $(BUILD)/tests/fuzz/fuzz_uri.o $(call object,$(FUZZ_MAIN)) \
         $(BUILD)/libmachine.a $(BUILD)/libfaultline.a
