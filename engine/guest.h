@@ -31,7 +31,8 @@ G_BEGIN_DECLS
 /*
  * One block of guest RAM. The VMM owns the memory and the mapping and keeps both until
  * faultline_free(). At a destination nobody may touch the guest mapping between
- * faultline_incoming() and the end of the migration except vCPUs and load_state.
+ * faultline_incoming() and the end of the migration except vCPUs and load_state. No two blocks may
+ * share host memory, guest addresses or, by the same fd and both shared, a range of the file.
  */
 typedef struct FaultlineBlock {
     const char *name;         /* equal on both sides, 1..255 printable ASCII, e.g. "ram-low" */
