@@ -69,6 +69,7 @@ faultline_new(const FaultlineGuest *guest, void *opaque, const FaultlineBlock *b
     pthread_mutex_init(&faultline->guest_lock, NULL);
     pthread_mutex_init(&faultline->lock, NULL);
     pthread_cond_init(&faultline->changed, NULL);
+    record_init(&faultline->record);
     g_queue_init(&faultline->events);
     options_init(&faultline->options);
     return faultline;
@@ -82,6 +83,7 @@ faultline_free(Faultline *faultline)
     migration_end(faultline);
     dirty_rate_give_up(faultline);
     ram_blocks_clear(&faultline->blocks);
+    record_clear(&faultline->record);
     g_queue_clear_full(&faultline->events, g_free);
     g_clear_error(&faultline->error);
     wakeup_close(faultline->event_fd);
@@ -139,6 +141,14 @@ context_keep_error(Faultline *faultline, GError *error)
         faultline->error = g_steal_pointer(&error);
     pthread_mutex_unlock(&faultline->lock);
     g_clear_error(&error);
+}
+
+void
+context_forget_error(Faultline *faultline)
+{
+    pthread_mutex_lock(&faultline->lock);
+    g_clear_error(&faultline->error);
+    pthread_mutex_unlock(&faultline->lock);
 }
 
 /* ---- The guest's run state ------------------------------------------------------------------- */

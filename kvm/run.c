@@ -10,6 +10,7 @@
 #include "kvm/metrics.h"
 #include "kvm/monitor_server.h"
 #include "kvm/run_options.h"
+#include "kvm/state_dir.h"
 #include "kvm/verdict_file.h"
 
 #include <glib-unix.h>
@@ -28,6 +29,7 @@ typedef struct Run {
     FaultlineMonitor *monitor;
     GPtrArray *servers;
     MetricsServer *metrics; /* NULL: none */
+    StateDir *state;        /* NULL: no record is kept */
     GMainLoop *loop;
     bool said_address, said_bad, said_verdict_file;
     FaultlineStatus said_status;
@@ -89,7 +91,8 @@ log_figures(Run *run)
     if (!log_wants(LOG_DEBUG))
         return;
     faultline_query(run->faultline, &info);
-    if (info.status != FAULTLINE_STATUS_ACTIVE && info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+    if (info.status != FAULTLINE_STATUS_ACTIVE && info.status != FAULTLINE_STATUS_POSTCOPY_DEVICE &&
+        info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
         return;
     log_say(LOG_DEBUG,
             "%s: remaining %" PRIu64 " KiB; main %.1f MB/s, urgent %.1f MB/s; pass %" PRIu64
@@ -173,14 +176,20 @@ say_blocks(const FaultlineBlock *blocks, unsigned count)
 static bool
 make_faultline(Run *run, GError **error)
 {
+    const RunOptions *options = run->options;
     unsigned count;
 
-    run->machine = run->kind->make(&run->options->machine, error);
+    if (options->state_dir && !(run->state = state_dir_open(options->state_dir, options->name,
+                                                            options->incoming != NULL, error)))
+        return false;
+    run->machine = run->kind->make(&options->machine, error);
     if (!run->machine)
         return false;
     const FaultlineBlock *blocks = run->kind->blocks(run->machine, &count);
     say_blocks(blocks, count);
     run->faultline = faultline_new(run->kind->guest, run->machine, blocks, count, error);
+    if (run->faultline && run->state)
+        faultline_set_record(run->faultline, state_dir_write, run->state);
     return run->faultline && apply_settings(run, error);
 }
 
@@ -285,6 +294,16 @@ loop(Run *run)
         g_source_remove(sources[i]);
 }
 
+static void
+end_record(Run *run)
+{
+    const char *end = run->machine ? guest_end(run) : NULL;
+
+    if (run->state && run->faultline)
+        state_dir_end(run->state, run->exit_code != EXIT_OK ? "failed" : end ? end : "quit");
+    g_clear_pointer(&run->state, state_dir_free);
+}
+
 /* A guest whose pages are partly at the other side does not survive this process, on whichever
  * side it is. At a destination its threads wait for pages that nobody will bring and can only be
  * ended with the process: so that one ends at once. */
@@ -296,7 +315,8 @@ end_lost_guest(Run *run)
     faultline_query(run->faultline, &info);
     uint64_t pages =
         info.incoming ? info.missing_pages : info.ram_remaining_bytes / FAULTLINE_PAGE_BYTES;
-    if (pages == 0 || (info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE &&
+    if (pages == 0 || (info.status != FAULTLINE_STATUS_POSTCOPY_DEVICE &&
+                       info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE &&
                        info.status != FAULTLINE_STATUS_POSTCOPY_PAUSED))
         return;
     log_say(LOG_ERROR,
@@ -309,6 +329,7 @@ end_lost_guest(Run *run)
         return;
     g_ptr_array_set_size(run->servers, 0);
     g_clear_pointer(&run->metrics, metrics_server_free);
+    end_record(run);
     fflush(NULL);
     _exit(EXIT_FAILED);
 }
@@ -322,6 +343,7 @@ run_clear(Run *run)
     g_ptr_array_unref(run->servers);
     if (run->monitor)
         faultline_monitor_free(run->monitor);
+    end_record(run);
     if (run->faultline)
         faultline_free(run->faultline);
     if (run->machine)

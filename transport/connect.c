@@ -6,6 +6,7 @@
  * to be patient is left to the caller, who frees the connector to give up.
  */
 #include "transport/address.h"
+#include "transport/handshake.h"
 #include "transport/link.h"
 #include "transport/ring.h"
 
@@ -16,11 +17,14 @@ struct TransportConnector {
     TransportOp op;
     TransportRing *ring;
     TransportAddress *address;
-    GArray *endpoints; /* NULL for fd:N */
-    unsigned next;     /* of endpoints, to be tried when this one fails */
-    int fd;            /* -1: none */
-    int result;        /* of the connect that is done */
-    GString *reasons;  /* why each endpoint so far failed */
+    GArray *endpoints;                 /* NULL for fd:N */
+    unsigned next;                     /* of endpoints, to be tried when this one fails */
+    int fd;                            /* -1: none */
+    int result;                        /* of the connect that is done */
+    GString *reasons;                  /* why each endpoint so far failed */
+    TransportCredentials *credentials; /* TLS; else NULL */
+    char *hostname;                    /* that the peer's certificate must have; NULL: any */
+    TransportHandshake *handshake;     /* connected, and shaking hands */
 };
 
 static TransportEndpoint *
@@ -120,6 +124,50 @@ transport_connect(TransportRing *ring, const char *uri, GError **error)
     return connector;
 }
 
+bool
+transport_connector_secure(TransportConnector *connector, TransportCredentials *credentials,
+                           const char *hostname, GError **error)
+{
+    const TransportAddress *address = connector->address;
+    bool is_given = hostname != NULL && hostname[0] != '\0';
+
+    if (!transport_check_tls(address->uri, false, credentials, hostname, NULL, error))
+        return false;
+    connector->credentials = transport_credentials_ref(credentials);
+    if (transport_credentials_kind(credentials) == TRANSPORT_TLS_X509)
+        connector->hostname = g_strdup(is_given ? hostname : address->host);
+    return true;
+}
+
+/* Goes on with the connected socket, which link takes over. */
+static TransportResult
+begin_handshake(TransportConnector *connector, TransportLink *link, GError **error)
+{
+    link->session = transport_session_new(connector->credentials, NULL, connector->hostname,
+                                          link->fd, link->name, error);
+    if (link->session == NULL) {
+        transport_link_unref(link);
+        return TRANSPORT_ERROR_RESULT;
+    }
+    connector->handshake = transport_handshake_new(connector->ring, link);
+    return TRANSPORT_OK;
+}
+
+static TransportResult
+take_link(TransportConnector *connector, TransportLink **ret_link, GError **error)
+{
+    TransportLink *link = transport_link_new(connector->fd, connector->address->uri);
+
+    connector->fd = -1;
+    if (connector->credentials == NULL) {
+        *ret_link = link;
+        return TRANSPORT_OK;
+    }
+    if (begin_handshake(connector, link, error) != TRANSPORT_OK)
+        return TRANSPORT_ERROR_RESULT;
+    return transport_handshake_step(connector->handshake, ret_link, error);
+}
+
 static TransportResult
 fail_all(TransportConnector *connector, GError **error)
 {
@@ -130,16 +178,15 @@ fail_all(TransportConnector *connector, GError **error)
 TransportResult
 transport_connect_finish(TransportConnector *connector, TransportLink **ret_link, GError **error)
 {
+    if (connector->handshake != NULL)
+        return transport_handshake_step(connector->handshake, ret_link, error);
     while (connector->fd >= 0) {
         if (connector->op.is_in_flight)
             transport_ring_reap(connector->ring, &connector->op);
         if (connector->op.is_in_flight)
             return TRANSPORT_WAIT;
-        if (connector->result == 0) {
-            *ret_link = transport_link_new(connector->fd, connector->address->uri);
-            connector->fd = -1;
-            return TRANSPORT_OK;
-        }
+        if (connector->result == 0)
+            return take_link(connector, ret_link, error);
         note_failure(connector, -connector->result);
         try_next(connector);
     }
@@ -156,6 +203,9 @@ transport_connector_free(TransportConnector *connector)
                   connector->address->uri);
         return;
     }
+    transport_handshake_free(connector->handshake);
+    transport_credentials_unref(connector->credentials);
+    g_free(connector->hostname);
     close_socket(connector);
     transport_address_free(connector->address);
     if (connector->endpoints != NULL)

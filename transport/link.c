@@ -54,6 +54,7 @@ transport_link_unref(TransportLink *link)
     /* Each release pairs with the acquire of the last one: all use comes before the close. */
     if (link == NULL || __atomic_sub_fetch(&link->count_references, 1, __ATOMIC_ACQ_REL) != 0)
         return;
+    transport_session_free(link->session);
     close(link->fd);
     g_free(link->name);
     g_free(link);

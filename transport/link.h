@@ -6,11 +6,12 @@
 #ifndef TRANSPORT_LINK_H
 #define TRANSPORT_LINK_H
 
-#include "transport/transport.h"
+#include "transport/session.h"
 
 struct TransportLink {
     int fd;     /* blocking: io_uring would hand us EAGAIN instead of waiting itself */
     char *name; /* of the peer, for error texts */
+    TransportSession *session; /* TLS, hands shaken; NULL: plain */
     unsigned count_references;
 };
 

@@ -3,9 +3,11 @@
  * Listeners: binding, the path of a unix socket, and accepting without blocking.
  *
  * Any one thread until the first transport_accept(), then that thread: a one-shot poll on its ring
- * wakes it when a peer comes. Who the peer is and what it may do is left to the caller.
+ * wakes it when a peer comes. With TLS a peer is handed out once it has proved who it is
+ * (arrivals.c); what it may do is left to the caller.
  */
 #include "transport/address.h"
+#include "transport/arrivals.h"
 #include "transport/link.h"
 #include "transport/ring.h"
 
@@ -20,11 +22,12 @@
 
 struct TransportListener {
     TransportOp op;
-    TransportRing *ring; /* of the poll; NULL before */
-    int fd;              /* -1: handed out */
-    bool is_connected;   /* fd:N of one connected socket: it is the peer */
-    char *uri;           /* as peers reach it */
-    char *made_path;     /* unix: ours to remove, as long as it is made_inode */
+    TransportRing *ring;         /* of the poll; NULL before */
+    int fd;                      /* -1: handed out */
+    bool is_connected;           /* fd:N of one connected socket: it is the peer */
+    TransportArrivals *arrivals; /* TLS; else NULL */
+    char *uri;                   /* as peers reach it */
+    char *made_path;             /* unix: ours to remove, as long as it is made_inode */
     ino_t made_inode;
 };
 
@@ -199,6 +202,16 @@ transport_listen(const char *uri, GError **error)
     return NULL;
 }
 
+bool
+transport_listener_secure(TransportListener *listener, TransportCredentials *credentials,
+                          TransportAuthz *authz, GError **error)
+{
+    if (!transport_check_tls(listener->uri, true, credentials, NULL, authz, error))
+        return false;
+    listener->arrivals = transport_arrivals_new(credentials, authz);
+    return true;
+}
+
 const char *
 transport_listener_address(const TransportListener *listener)
 {
@@ -216,6 +229,7 @@ transport_listener_free(TransportListener *listener)
         remove_path(listener);
         return;
     }
+    transport_arrivals_free(listener->arrivals);
     remove_path(listener);
     if (listener->fd >= 0)
         close(listener->fd);
@@ -226,18 +240,43 @@ transport_listener_free(TransportListener *listener)
 /* ---- Accepting ---- */
 
 static TransportResult
-accept_connected(TransportListener *listener, TransportLink **ret_link, GError **error)
+refuse_second(const TransportListener *listener, GError **error)
 {
-    if (listener->fd < 0) {
-        g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK,
-                    "accepting a second link on %s failed: it is one connected socket and in use: "
-                    "pass a listening socket, or use tcp:HOST:PORT or unix:PATH",
-                    listener->uri);
-        return TRANSPORT_ERROR_RESULT;
+    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK,
+                "accepting a second link on %s failed: it is one connected socket and in use: "
+                "pass a listening socket, or use tcp:HOST:PORT or unix:PATH",
+                listener->uri);
+    return TRANSPORT_ERROR_RESULT;
+}
+
+static TransportResult
+accept_connected(TransportListener *listener, TransportRing *ring, TransportLink **ret_link,
+                 GError **error)
+{
+    g_autofree char *refusal = NULL;
+
+    if (listener->fd >= 0 && listener->arrivals == NULL) {
+        *ret_link = transport_link_new(listener->fd, listener->uri);
+        listener->fd = -1;
+        return TRANSPORT_OK;
     }
-    *ret_link = transport_link_new(listener->fd, listener->uri);
-    listener->fd = -1;
-    return TRANSPORT_OK;
+    if (listener->arrivals == NULL)
+        return refuse_second(listener, error);
+    if (listener->fd >= 0) {
+        transport_arrivals_add(listener->arrivals, ring, listener->fd, listener->uri);
+        listener->fd = -1;
+    } else if (transport_arrivals_is_empty(listener->arrivals)) {
+        return refuse_second(listener, error);
+    }
+    if (transport_arrivals_step(listener->arrivals, ret_link) == TRANSPORT_OK)
+        return TRANSPORT_OK;
+    if (!transport_arrivals_is_empty(listener->arrivals))
+        return TRANSPORT_WAIT;
+    /* Nobody else can come. */
+    refusal = transport_arrivals_take_refusal(listener->arrivals);
+    g_set_error_literal(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK,
+                        refusal != NULL ? refusal : "TLS failed");
+    return TRANSPORT_ERROR_RESULT;
 }
 
 static void
@@ -258,16 +297,14 @@ is_passing(int code)
            code == ENETUNREACH || code == EHOSTDOWN || code == EHOSTUNREACH || code == ENONET;
 }
 
-TransportResult
-transport_accept(TransportListener *listener, TransportRing *ring, TransportLink **ret_link,
-                 GError **error)
+/* OK: *ret_fd has connected. WAIT: the ring wakes when somebody does. */
+static TransportResult
+accept_socket(TransportListener *listener, TransportRing *ring, int *ret_fd, char **ret_name,
+              GError **error)
 {
     TransportEndpoint peer;
-    g_autofree char *name = NULL;
     int fd;
 
-    if (listener->is_connected)
-        return accept_connected(listener, ret_link, error);
     if (listener->op.is_in_flight)
         transport_ring_reap(ring, &listener->op);
     if (listener->op.is_in_flight)
@@ -286,8 +323,40 @@ transport_accept(TransportListener *listener, TransportRing *ring, TransportLink
                     listener->uri, g_strerror(errno));
         return TRANSPORT_ERROR_RESULT;
     }
-    name =
+    *ret_fd = fd;
+    *ret_name =
         peer.storage.ss_family == AF_UNIX ? g_strdup(listener->uri) : transport_endpoint_uri(&peer);
-    *ret_link = transport_link_new(fd, name);
     return TRANSPORT_OK;
+}
+
+TransportResult
+transport_accept(TransportListener *listener, TransportRing *ring, TransportLink **ret_link,
+                 GError **error)
+{
+    TransportResult result;
+
+    if (listener->is_connected)
+        return accept_connected(listener, ring, ret_link, error);
+    for (;;) {
+        g_autofree char *name = NULL;
+        int fd = -1;
+
+        if (listener->arrivals != NULL &&
+            transport_arrivals_step(listener->arrivals, ret_link) == TRANSPORT_OK)
+            return TRANSPORT_OK;
+        result = accept_socket(listener, ring, &fd, &name, error);
+        if (result != TRANSPORT_OK)
+            return result;
+        if (listener->arrivals == NULL) {
+            *ret_link = transport_link_new(fd, name);
+            return TRANSPORT_OK;
+        }
+        transport_arrivals_add(listener->arrivals, ring, fd, name);
+    }
+}
+
+char *
+transport_listener_take_refusal(TransportListener *listener)
+{
+    return listener->arrivals != NULL ? transport_arrivals_take_refusal(listener->arrivals) : NULL;
 }

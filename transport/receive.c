@@ -8,17 +8,13 @@
  * small, never while the kernel writes there. For as much as there is room the kernel is asked as
  * long as all goes through the buffer; after bytes that went straight to the caller's memory only
  * for what probably lies between them and the next such bytes, and then for more with each time
- * that this was too little. Meaning is left to the caller.
+ * that this was too little. Meaning is left to the caller; TLS to opened.c.
  */
-#include "transport/link.h"
-#include "transport/ring.h"
+#include "transport/receive.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/socket.h>
-
-#define CAPACITY_BYTES (256u * 1024u + TRANSPORT_PEEK_MAX)
 
 /* Below this much room a move is cheaper than receiving in small pieces. */
 #define ROOM_MIN_BYTES (64u * 1024u)
@@ -27,29 +23,7 @@
  * come by the same call, and little enough to be copied. */
 #define AHEAD_MIN_BYTES 128u
 
-struct TransportReceiver {
-    TransportOp op;
-    TransportRing *ring;
-    TransportLink *link;
-    uint8_t *bytes;
-    size_t start, end;
-    size_t ahead_bytes; /* read beyond what is needed: CAPACITY_BYTES: as much as there is room */
-    /* The caller's memory; then start and end are equal, unless it has just been filled. */
-    uint8_t *into; /* NULL: none */
-    size_t into_length, into_done;
-    size_t wanted_bytes; /* of a receive for a peek, before it is submitted */
-    size_t direct_bytes; /* of the operation in flight: as many go there, the rest to the buffer */
-    struct msghdr message;
-    struct iovec iov[2];
-    uint64_t count_bytes;
-    /* transport_receiver_look(): the operation is a poll */
-    bool looks;
-    bool is_readable; /* there may be bytes, or the end */
-    bool is_ending;   /* the end, or an error, is among them */
-    bool is_ended;    /* the peer closed its half */
-    bool is_broken;   /* error stays */
-    GError *error;
-};
+static TransportResult advance_into(TransportReceiver *receiver);
 
 static void
 receive_done(TransportOp *op, int result)
@@ -83,9 +57,8 @@ receive_done(TransportOp *op, int result)
     }
 }
 
-/* Room for what a peek of length asks for, and for more than a little. */
-static void
-make_room(TransportReceiver *receiver, size_t length)
+void
+transport_receiver_make_room(TransportReceiver *receiver, size_t length)
 {
     size_t available = receiver->end - receiver->start;
 
@@ -126,23 +99,42 @@ prepare_receive(TransportOp *op, struct io_uring_sqe *sqe)
                        MIN(receiver->wanted_bytes, CAPACITY_BYTES - receiver->end), 0);
 }
 
+size_t
+transport_receiver_wanted(TransportReceiver *receiver, size_t length)
+{
+    size_t wanted = length - (receiver->end - receiver->start) + receiver->ahead_bytes;
+
+    receiver->ahead_bytes = MIN(receiver->ahead_bytes * 4, CAPACITY_BYTES);
+    return wanted;
+}
+
 /* For a peek of length. */
 static void
 start_receive(TransportReceiver *receiver, size_t length)
 {
-    make_room(receiver, length);
-    receiver->wanted_bytes = length - (receiver->end - receiver->start) + receiver->ahead_bytes;
-    receiver->ahead_bytes = MIN(receiver->ahead_bytes * 4, CAPACITY_BYTES);
+    transport_receiver_make_room(receiver, length);
+    receiver->wanted_bytes = transport_receiver_wanted(receiver, length);
     transport_ring_queue(receiver->ring, &receiver->op);
 }
 
 TransportReceiver *
 transport_receiver_new(TransportRing *ring, TransportLink *link)
 {
+    TransportReceiver *receiver = transport_receiver_new_plain(ring, link);
+
+    if (link->session != NULL)
+        transport_opener_attach(receiver);
+    return receiver;
+}
+
+TransportReceiver *
+transport_receiver_new_plain(TransportRing *ring, TransportLink *link)
+{
     TransportReceiver *receiver = g_new0(TransportReceiver, 1);
 
     receiver->op.done = receive_done;
     receiver->op.prepare = prepare_receive;
+    receiver->advance_into = advance_into;
     receiver->ring = ring;
     receiver->link = transport_link_ref(link);
     receiver->bytes = g_malloc(CAPACITY_BYTES);
@@ -163,6 +155,7 @@ transport_receiver_free(TransportReceiver *receiver)
     }
     if (receiver->looks)
         transport_ring_count_lookers(receiver->ring, -1);
+    transport_opener_free(receiver->opener);
     transport_link_unref(receiver->link);
     g_clear_error(&receiver->error);
     g_free(receiver->bytes);
@@ -189,22 +182,12 @@ prepare_poll(TransportOp *op, struct io_uring_sqe *sqe)
     io_uring_prep_poll_multishot(sqe, receiver->link->fd, POLLIN | POLLRDHUP);
 }
 
-void
-transport_receiver_look(TransportReceiver *receiver)
-{
-    g_assert(!receiver->op.is_in_flight && !receiver->looks);
-    receiver->op.done = poll_done;
-    receiver->op.prepare = prepare_poll;
-    receiver->looks = receiver->is_readable = true;
-    transport_ring_count_lookers(receiver->ring, 1);
-}
-
 /* False: nothing is there. The next arrival is told anew, unless there is more than there is room
  * for now, or the end, which is told only once. */
 static bool
 look(TransportReceiver *receiver, size_t length)
 {
-    make_room(receiver, length);
+    transport_receiver_make_room(receiver, length);
     size_t room = CAPACITY_BYTES - receiver->end;
     ssize_t got = recv(receiver->link->fd, receiver->bytes + receiver->end, room, MSG_DONTWAIT);
 
@@ -228,6 +211,21 @@ look_for(TransportReceiver *receiver, size_t length)
     if (!receiver->op.is_in_flight)
         transport_ring_queue(receiver->ring, &receiver->op);
     return TRANSPORT_WAIT;
+}
+
+void
+transport_receiver_look(TransportReceiver *receiver)
+{
+    if (receiver->opener != NULL) {
+        transport_opener_look(receiver->opener);
+        return;
+    }
+    g_assert(!receiver->op.is_in_flight && !receiver->looks);
+    receiver->fetch = look_for;
+    receiver->op.done = poll_done;
+    receiver->op.prepare = prepare_poll;
+    receiver->looks = receiver->is_readable = true;
+    transport_ring_count_lookers(receiver->ring, 1);
 }
 
 static TransportResult
@@ -263,8 +261,8 @@ transport_peek(TransportReceiver *receiver, size_t length, const uint8_t **ret_b
             return TRANSPORT_ERROR_RESULT;
         if (receiver->is_ended)
             return report_end(receiver, length, receiver->end - receiver->start);
-        if (receiver->looks) {
-            if (look_for(receiver, length) == TRANSPORT_WAIT)
+        if (receiver->fetch != NULL) {
+            if (receiver->fetch(receiver, length) == TRANSPORT_WAIT)
                 return TRANSPORT_WAIT;
             continue;
         }
@@ -291,7 +289,7 @@ transport_consume(TransportReceiver *receiver, size_t length)
     receiver->start += length;
     /* The next bytes are asked for at once, so that the request travels with whatever is sent in
      * answer to these; unless they may be meant for the caller's own memory. */
-    if (receiver->start == receiver->end && !receiver->looks &&
+    if (receiver->start == receiver->end && receiver->fetch == NULL &&
         receiver->ahead_bytes == CAPACITY_BYTES && !receiver->op.is_in_flight &&
         !receiver->is_broken && !receiver->is_ended)
         start_receive(receiver, 1);
@@ -311,21 +309,41 @@ copy_buffered(TransportReceiver *receiver)
     receiver->start += length;
 }
 
+/* WAIT: there is more to come. */
 static TransportResult
-advance_into(TransportReceiver *receiver)
+into_state(TransportReceiver *receiver)
 {
-    transport_ring_reap(receiver->ring, &receiver->op);
-    if (receiver->into_done < receiver->into_length)
-        copy_buffered(receiver);
     if (receiver->into_done == receiver->into_length)
         return TRANSPORT_OK;
     if (receiver->is_broken)
         return TRANSPORT_ERROR_RESULT;
     if (receiver->is_ended)
         return report_end(receiver, receiver->into_length, receiver->into_done);
-    if (!receiver->op.is_in_flight)
-        transport_ring_queue(receiver->ring, &receiver->op);
     return TRANSPORT_WAIT;
+}
+
+static TransportResult
+advance_into(TransportReceiver *receiver)
+{
+    transport_ring_reap(receiver->ring, &receiver->op);
+    if (receiver->into_done < receiver->into_length)
+        copy_buffered(receiver);
+    TransportResult state = into_state(receiver);
+    if (state == TRANSPORT_WAIT && !receiver->op.is_in_flight)
+        transport_ring_queue(receiver->ring, &receiver->op);
+    return state;
+}
+
+TransportResult
+transport_receiver_advance_opened(TransportReceiver *receiver)
+{
+    TransportResult state;
+
+    copy_buffered(receiver);
+    while ((state = into_state(receiver)) == TRANSPORT_WAIT)
+        if (transport_opener_fetch_into(receiver) == TRANSPORT_WAIT)
+            break;
+    return state;
 }
 
 TransportResult
@@ -338,7 +356,7 @@ transport_receive_into(TransportReceiver *receiver, void *bytes, size_t length, 
         receiver->ahead_bytes = AHEAD_MIN_BYTES;
     }
     g_assert(length != 0 && receiver->into == bytes && receiver->into_length == length);
-    TransportResult result = advance_into(receiver);
+    TransportResult result = receiver->advance_into(receiver);
     *ret_done = receiver->into_done;
     if (result != TRANSPORT_WAIT)
         receiver->into = NULL;

@@ -4,25 +4,12 @@
  *
  * The thread of the sender's ring. The kernel is asked for the whole frame (MSG_WAITALL) and sees
  * the caller's iov array; only when it took less does the rest move into an array of our own. What
- * a frame is, and whether the bytes accepted matter, is left to the caller.
+ * a frame is, and whether the bytes accepted matter, is left to the caller; TLS to sealed.c.
  */
-#include "transport/link.h"
-#include "transport/ring.h"
+#include "transport/send.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
-
-struct TransportSender {
-    TransportOp op;
-    TransportRing *ring;
-    TransportLink *link;
-    struct msghdr message;
-    uint64_t left_bytes; /* of the frame in flight */
-    uint64_t accepted_bytes;
-    GError *error;
-    struct iovec rest[TRANSPORT_IOV_MAX];
-};
 
 static void
 start_send(TransportSender *sender)
@@ -59,8 +46,8 @@ advance(TransportSender *sender, size_t length)
     sender->message.msg_iovlen = count_iov;
 }
 
-static void
-send_failed(TransportSender *sender, int code)
+void
+transport_send_failed(TransportSender *sender, int code)
 {
     g_set_error(&sender->error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK,
                 "sending to %s failed after %" G_GUINT64_FORMAT " bytes: %s: the peer or the "
@@ -86,7 +73,7 @@ send_done(TransportOp *op, int result)
     if (result > 0 || result == -EINTR || result == -EAGAIN)
         start_send(sender);
     else
-        send_failed(sender, result < 0 ? -result : EPIPE);
+        transport_send_failed(sender, result < 0 ? -result : EPIPE);
 }
 
 TransportSender *
@@ -95,8 +82,11 @@ transport_sender_new(TransportRing *ring, TransportLink *link)
     TransportSender *sender = g_new0(TransportSender, 1);
 
     sender->op.done = send_done;
+    sender->start = start_send;
     sender->ring = ring;
     sender->link = transport_link_ref(link);
+    if (link->session != NULL)
+        transport_sealer_attach(sender);
     return sender;
 }
 
@@ -113,6 +103,7 @@ transport_sender_free(TransportSender *sender)
     }
     transport_link_unref(sender->link);
     g_clear_error(&sender->error);
+    transport_sealer_free(sender->sealer);
     g_free(sender);
 }
 
@@ -142,7 +133,7 @@ transport_send(TransportSender *sender, const struct iovec *iov, unsigned count_
     sender->left_bytes = length;
     /* sendmsg(2) only reads the array; its type is older than const. */
     sender->message = (struct msghdr){.msg_iov = (struct iovec *)iov, .msg_iovlen = count_iov};
-    start_send(sender);
+    sender->start(sender);
     /* Mostly it is over by now. Its completion is no news to whoever waits for an answer. */
     transport_ring_reap(sender->ring, &sender->op);
     return TRANSPORT_OK;

@@ -38,6 +38,7 @@ typedef enum {
     TRANSPORT_ERROR_ADDRESS,     /* the URI is not acceptable, or does not resolve */
     TRANSPORT_ERROR_LINK,        /* refused, reset, closed in the middle, timed out */
     TRANSPORT_ERROR_HOST,        /* no memory, no descriptors */
+    TRANSPORT_ERROR_CREDENTIALS, /* TLS: what we have to show or to check with cannot work */
 } TransportError;
 
 typedef enum {
@@ -252,5 +253,7 @@ uint64_t transport_limit_wait(TransportLimit *limit, uint64_t now_ns);
 
 /* Accounts length bytes just sent. */
 void transport_limit_take(TransportLimit *limit, uint64_t length, uint64_t now_ns);
+
+#include "transport/tls.h"
 
 #endif

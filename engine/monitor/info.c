@@ -12,6 +12,7 @@ render_times(const FaultlineInfo *info, GString *output)
     g_string_append_printf(output, "total time: %" G_GUINT64_FORMAT " ms\n", info->total_time_ms);
     g_string_append_printf(output, "setup time: %" G_GUINT64_FORMAT " ms\n", info->setup_time_ms);
     bool has_switched = info->status == FAULTLINE_STATUS_COMPLETED ||
+                        info->status == FAULTLINE_STATUS_POSTCOPY_DEVICE ||
                         info->status == FAULTLINE_STATUS_POSTCOPY_ACTIVE ||
                         info->status == FAULTLINE_STATUS_POSTCOPY_PAUSED;
     if (has_switched)

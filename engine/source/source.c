@@ -56,6 +56,8 @@ source_new(Faultline *faultline, const char *uri, GError **error)
         RamBlock *block = &source->blocks->blocks[i];
         block->dirty = page_bitmap_new(block->count_pages);
     }
+    if (source->offers & STREAM_FEATURE_CHECKSUMS)
+        ram_blocks_open_checksums(source->blocks);
     bool is_good = !source->releases_ram || ram_blocks_open_memory(source->blocks, error);
     if (is_good && !faultline->guest.dirty_log_start) {
         source->tracker = uffd_tracker_new(error);
@@ -73,6 +75,7 @@ source_free(Source *source)
     ram_blocks_close_memory(source->blocks);
     for (unsigned i = 0; i < source->blocks->count; i++)
         g_clear_pointer(&source->blocks->blocks[i].dirty, page_bitmap_free);
+    ram_blocks_close_checksums(source->blocks);
     source_drop_request_links(source);
     frame_queue_clear(&source->main);
     frame_queue_clear(&source->urgent);
@@ -82,6 +85,7 @@ source_free(Source *source)
     g_clear_error(&source->request_error);
     g_clear_error(&source->failure);
     g_free(source->sync_words);
+    g_free(source->wanted_uri);
     g_free(source->uri);
     g_free(source);
 }
@@ -129,16 +133,54 @@ source_notify(Source *source)
 
 /* ---- How it ends ----------------------------------------------------------------------------- */
 
+/* Whether the destination said that it never ran the guest, which is still whole here. Any peer
+ * says so that ends in postcopy-device with an error: the PONG that its device state is loaded
+ * comes before it runs, and so would have been here before the SHUT. Later the same word means that
+ * only from a faultline. */
+static bool
+is_sent_back(const Source *source)
+{
+    if (!source_flag(&source->has_shut) || source->shut_value == 0)
+        return false;
+    bool has_loaded = source_flag(&source->has_loaded);
+    if (source->is_postcopy && !has_loaded)
+        return true;
+    return (source->features & STREAM_FEATURE_COMMIT) && !(source->releases_ram && has_loaded);
+}
+
 /* Whether the destination can own the guest: the bytes that give it away were all accepted, and it
  * did not say that it never ran. */
 static bool
 is_given_away(const Source *source)
 {
-    bool has_released = source->releases_ram && source_flag(&source->has_loaded);
-    bool never_ran = source_flag(&source->has_shut) && source->shut_value != 0 &&
-                     (source->features & STREAM_FEATURE_COMMIT) && !has_released;
-    return source->gave_away && !never_ran &&
-           transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes;
+    return source->gave_away && !is_sent_back(source) &&
+           (source->is_handed_over ||
+            transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes);
+}
+
+/* What the destination has said of itself, told as a status: the guest is no longer ours. */
+static void
+follow_destination(Source *source)
+{
+    if (!source_flag(&source->has_loaded) ||
+        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_DEVICE)
+        return;
+    record_order(source->faultline, FAULTLINE_OWNER_THERE);
+    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+}
+
+/* Puts on record that the guest is ours after all, before it runs, if the record says that it was
+ * given away. An old record that leaves open where it is, is no lie; one that says that it is at
+ * the destination would be: false, and the guest stays paused. */
+static bool
+claim_guest(Source *source, FaultlineStatus status)
+{
+    if (!source->has_recorded_given ||
+        record_write(source->faultline, FAULTLINE_OWNER_HERE, status) ||
+        !record_has_tried(source->faultline, FAULTLINE_OWNER_THERE))
+        return true;
+    source->was_running = false;
+    return false;
 }
 
 /* The guest is ours, and goes on as it was before. */
@@ -167,24 +209,48 @@ close_links(Source *source)
         transport_link_shutdown(source->urgent_link);
 }
 
-static void
+static StageResult
 fail_kept(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
 
+    bool is_claimed = claim_guest(source, FAULTLINE_STATUS_FAILED);
     bool runs = source->has_guest ? source->was_running
                                   : faultline_run_state(faultline) == FAULTLINE_RUN_RUNNING;
 
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
-    g_autofree char *text = g_strdup_printf("%s. The guest %s at the source, whole",
-                                            failure->message, runs ? "goes on" : "stays paused");
+    g_autofree char *text =
+        g_strdup_printf("%s. The guest %s at the source, whole%s", failure->message,
+                        runs ? "goes on" : "stays paused",
+                        is_claimed ? ""
+                                   : "; its record still says that it is at the destination: "
+                                     "mend the record's place, then 'cont'");
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     keep_guest(source);
+    record_write(faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_FAILED);
     context_move(faultline, FAULTLINE_STATUS_FAILED);
+    source->stage = NULL;
+    return STAGE_DONE;
 }
 
-static void
+/* Where the guest is that was given away to a destination which was then lost. */
+static const char *
+place_given_away(const Source *source)
+{
+    if (!source->is_postcopy)
+        return "The destination had everything and may run the guest, so it stays stopped here; "
+               "look at the destination before you do anything with it";
+    if (!source_flag(&source->has_loaded))
+        return "The destination was sent all that it needs to run the guest, but has not said that "
+               "it loaded it; the guest stays stopped here, and its pages are kept. Look at the "
+               "destination, and keep both processes";
+    return "The guest runs at the destination and waits for pages that are kept here; keep both "
+           "processes";
+}
+
+/* In postcopy it can go on; what was precopy cannot. */
+static StageResult
 fail_given_away(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
@@ -192,19 +258,22 @@ fail_given_away(Source *source, GError *failure)
 
     source_stop_log(source);
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
-    g_autofree char *text = g_strdup_printf(
-        "%s. %s", failure->message,
-        in_postcopy ? "The guest runs at the destination and waits for pages that are kept here; "
-                      "keep both processes"
-                    : "The destination had everything and may run the guest, so it stays stopped "
-                      "here; look at the destination before you do anything with it");
+    g_autofree char *text = g_strdup_printf("%s. %s", failure->message, place_given_away(source));
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
-    if (in_postcopy && context_status(faultline) == FAULTLINE_STATUS_DEVICE)
-        context_move(faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
-    context_move(faultline,
-                 in_postcopy ? FAULTLINE_STATUS_POSTCOPY_PAUSED : FAULTLINE_STATUS_FAILED);
+    source->is_handed_over = true;
+    source->stage = NULL;
+    source_record_given(source);
+    if (!in_postcopy)
+        record_write(faultline, FAULTLINE_OWNER_GIVEN, FAULTLINE_STATUS_FAILED);
+    else if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
+        context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
+    if (in_postcopy)
+        source_pause(source);
+    else
+        context_move(faultline, FAULTLINE_STATUS_FAILED);
+    return in_postcopy ? STAGE_AGAIN : STAGE_DONE;
 }
 
 static void
@@ -213,6 +282,7 @@ cancel(Source *source)
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLING);
     close_links(source);
     keep_guest(source);
+    record_write(source->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_CANCELLED);
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLED);
 }
 
@@ -221,6 +291,12 @@ complete(Source *source)
 {
     source_stop_log(source);
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
+    if (context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
+        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE); /* a peer without PONG */
+    /* Without a return path nobody has said that it arrived. */
+    record_write(source->faultline,
+                 source->has_return_path ? FAULTLINE_OWNER_THERE : FAULTLINE_OWNER_GIVEN,
+                 FAULTLINE_STATUS_COMPLETED);
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
@@ -257,9 +333,7 @@ stage_failing(Source *source, GError **error)
         return STAGE_STAY;
     prefer_shut(source);
     GError *failure = g_steal_pointer(&source->failure);
-    (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
-    source->stage = NULL;
-    return STAGE_DONE;
+    return (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
 }
 
 /* What the destination said last may still be on its way, for instance that the guest never ran
@@ -268,7 +342,7 @@ static StageResult
 stage_hearing(Source *source, GError **error)
 {
     (void)error;
-    bool may_speak = source->gave_away && source->has_return_path &&
+    bool may_speak = source->gave_away && source->has_return_path && source->link &&
                      !source_flag(&source->has_shut) && !source_flag(&source->request_ended);
     if (may_speak && clock_now_ns() < source->hear_until_ns) {
         source->migration.wake_ns = source->hear_until_ns;
@@ -284,7 +358,7 @@ static bool
 take_break(Source *source, GError **error)
 {
     if (!__atomic_exchange_n(&source->wants_break, false, __ATOMIC_ACQUIRE) || source->failure ||
-        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        !context_is_connected(source->faultline))
         return false;
     close_links(source);
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
@@ -296,7 +370,7 @@ take_break(Source *source, GError **error)
 static bool
 take_request_error(Source *source, GError **error)
 {
-    if (source->failure ||
+    if (source->failure || source_flag(&source->drops_links) ||
         (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
         return false;
     if (source_flag(&source->has_shut)) {
@@ -313,6 +387,7 @@ static StepResult
 end(Source *source)
 {
     source_stop(source);
+    record_stop(source->faultline);
     return STEP_DONE;
 }
 
@@ -339,6 +414,7 @@ source_migration_step(void *self)
     bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
 
     release_vcpus(source, is_cancelled);
+    follow_destination(source);
     if (source_flag(&source->is_stopping)) {
         /* faultline_free() in the middle: the guest and its log as if it had been cancelled. */
         if (!source->gave_away)

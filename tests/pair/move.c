@@ -192,12 +192,13 @@ require_events_of_case(Vm *source, Vm *destination, const MoveCase *c)
     static const char *const precopy_source[] = {"MIGRATION:setup", "MIGRATION:active", "STOP",
                                                  "MIGRATION:completed", NULL};
     static const char *const postcopy_source[] = {
-        "MIGRATION:setup",           "MIGRATION:active",    "STOP",
+        "MIGRATION:setup",           "MIGRATION:active",    "STOP", "MIGRATION:postcopy-device",
         "MIGRATION:postcopy-active", "MIGRATION:completed", NULL};
     static const char *const precopy_destination[] = {"MIGRATION:active", "MIGRATION:completed",
                                                       NULL};
     static const char *const postcopy_destination[] = {
-        "MIGRATION:active", "MIGRATION:postcopy-active", "MIGRATION:completed", NULL};
+        "MIGRATION:active", "MIGRATION:postcopy-device", "MIGRATION:postcopy-active",
+        "MIGRATION:completed", NULL};
     bool precopy = c->when == MOVE_PRECOPY;
 
     require_events(source, precopy ? precopy_source : postcopy_source);

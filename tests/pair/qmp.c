@@ -16,6 +16,7 @@ struct Qmp {
     int fd;
     GString *bytes;  /* read and not yet a whole line */
     GString *events; /* what qmp_events returns */
+    GArray *times;   /* int64_t, us since 1970, of each of them */
 };
 
 static bool
@@ -42,6 +43,19 @@ fill(Qmp *qmp, int timeout_ms, GError **error)
 }
 
 static void
+note_time(Qmp *qmp, JsonObject *message)
+{
+    int64_t time_us = 0;
+
+    if (json_object_has_member(message, "timestamp")) {
+        JsonObject *stamp = json_object_get_object_member(message, "timestamp");
+        time_us = json_object_get_int_member(stamp, "seconds") * G_USEC_PER_SEC +
+                  json_object_get_int_member(stamp, "microseconds");
+    }
+    g_array_append_val(qmp->times, time_us);
+}
+
+static void
 note_event(Qmp *qmp, JsonObject *message)
 {
     const char *name = json_object_get_string_member(message, "event");
@@ -55,6 +69,7 @@ note_event(Qmp *qmp, JsonObject *message)
     if (data && json_object_has_member(data, "pass"))
         g_string_append_printf(qmp->events, ":%" G_GINT64_FORMAT,
                                json_object_get_int_member(data, "pass"));
+    note_time(qmp, message);
 }
 
 /* The next line as an object, or NULL without an error when no whole line is there. */
@@ -123,6 +138,7 @@ qmp_open(const char *path, int timeout_ms, GError **error)
 
     qmp->bytes = g_string_new(NULL);
     qmp->events = g_string_new(NULL);
+    qmp->times = g_array_new(FALSE, FALSE, sizeof(int64_t));
     qmp->fd = connect_path(path, timeout_ms);
     if (qmp->fd < 0)
         fail(error, path, "nobody listens");
@@ -147,6 +163,7 @@ qmp_close(Qmp *qmp)
         close(qmp->fd);
     g_string_free(qmp->bytes, TRUE);
     g_string_free(qmp->events, TRUE);
+    g_array_unref(qmp->times);
     g_free(qmp);
 }
 
@@ -188,4 +205,28 @@ qmp_events(Qmp *qmp)
         if (json_object_has_member(json_node_get_object(node), "event"))
             note_event(qmp, json_node_get_object(node));
     }
+}
+
+static int64_t
+find_event(Qmp *qmp, const char *event, bool want_last)
+{
+    g_auto(GStrv) words = g_strsplit(qmp->events->str, " ", -1);
+    int64_t found_us = 0;
+
+    for (guint i = 0; i < qmp->times->len && words[i]; i++)
+        if (g_str_equal(words[i], event) && (want_last || !found_us))
+            found_us = g_array_index(qmp->times, int64_t, i);
+    return found_us;
+}
+
+int64_t
+qmp_event_first_us(Qmp *qmp, const char *event)
+{
+    return find_event(qmp, event, false);
+}
+
+int64_t
+qmp_event_last_us(Qmp *qmp, const char *event)
+{
+    return find_event(qmp, event, true);
 }

@@ -23,4 +23,9 @@ JsonNode *qmp_call(Qmp *qmp, const char *command, const char *arguments, GError 
  * Reads what has come first. Owned by qmp until the next call. */
 const char *qmp_events(Qmp *qmp);
 
+/* When the machine said the first (or last) of the events that read like this ("STOP",
+ * "MIGRATION:active"), in us since 1970; 0: not among those that qmp_events has seen. */
+int64_t qmp_event_first_us(Qmp *qmp, const char *event);
+int64_t qmp_event_last_us(Qmp *qmp, const char *event);
+
 #endif

@@ -349,6 +349,9 @@ tell_events(Toy *toy)
             break;
         case FAULTLINE_EVENT_RESUME:
             g_string_append(told, "RESUME ");
+            break;
+        case FAULTLINE_EVENT_VERDICT:
+            g_string_append_printf(told, "%s ", faultline_verdict_name(event.verdict));
         }
     }
     return g_string_free(told, FALSE);
@@ -366,8 +369,10 @@ events_tell_the_whole_story_in_order(void **state)
     toy_expect_end(move.to, FAULTLINE_STATUS_COMPLETED);
     g_autofree char *source = tell_events(move.from);
     g_autofree char *destination = tell_events(move.to);
-    assert_string_equal(source, "RESUME setup active STOP device postcopy-active completed ");
-    assert_string_equal(destination, "setup active postcopy-active RESUME completed ");
+    assert_string_equal(
+        source, "RESUME setup active STOP device postcopy-device postcopy-active completed ");
+    assert_string_equal(destination,
+                        "setup active postcopy-device postcopy-active RESUME completed ");
     toy_move_expect_moved(&move);
     toy_move_end(&move);
 

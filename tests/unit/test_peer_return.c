@@ -19,6 +19,7 @@ typedef enum {
     OUTCOME_KEPT,   /* failed; the guest goes on at the source */
     OUTCOME_LOST,   /* failed; the destination may run it, so it stays stopped */
     OUTCOME_PAUSED, /* postcopy-paused */
+    OUTCOME_UNSAID, /* the same, and the destination never said that it loaded the guest */
 } Outcome;
 
 typedef struct BadReturn {
@@ -81,29 +82,29 @@ put_bitmap(StreamWriter *w)
     X(request_in_precopy, PRECOPY, FAULTLINE, PAGES, REQUEST("ram0", 0, 1), GO_ON, "asked before it was given the guest", KEPT) \
     X(request_before_package, PREEMPT, FAULTLINE, HELLO, REQUEST("ram0", 0, 1), GO_ON, "asked before it was given the guest", KEPT) \
     X(request_at_commit, PRECOPY, FAULTLINE, COMMIT, REQUEST("ram0", 0, 1), GO_ON, "asked before it was given the guest", KEPT) \
-    X(request_of_unknown_block, POSTCOPY, FAULTLINE, PACKAGE, REQUEST("foo", 0, 1), GO_ON, "there is no RAM block 'foo' here", PAUSED) \
-    X(request_of_unknown_block_urgent, PREEMPT, FAULTLINE, PACKAGE, REQUEST("foo", 0, 1), GO_ON, "there is no RAM block 'foo' here", PAUSED) \
-    X(request_without_block, POSTCOPY, FAULTLINE, PACKAGE, REQUEST(NULL, 0, 1), GO_ON, "there is no RAM block ''", PAUSED) \
-    X(request_past_the_end, POSTCOPY, FAULTLINE, PACKAGE, REQUEST("ram1", PEER_RAM1_PAGES - 1, 2), GO_ON, "not whole pages inside it", PAUSED) \
-    X(request_at_the_end, POSTCOPY, FAULTLINE, PACKAGE, REQUEST("ram1", PEER_RAM1_PAGES, 1), GO_ON, "not whole pages inside it", PAUSED) \
-    X(request_around_2_64, PREEMPT, FAULTLINE, PACKAGE, put_raw_request(w, UINT64_MAX - 4095, 8192), GO_ON, "start is 0xfffffffffffff000", PAUSED) \
-    X(request_in_page, POSTCOPY, FAULTLINE, PACKAGE, put_raw_request(w, 1, 4096), GO_ON, "REQ_PAGES", PAUSED) \
-    X(request_of_100, POSTCOPY, FAULTLINE, PACKAGE, put_raw_request(w, 0, 100), GO_ON, "REQ_PAGES", PAUSED) \
-    X(request_of_0, POSTCOPY, FAULTLINE, PACKAGE, put_raw_request(w, 0, 0), GO_ON, "REQ_PAGES", PAUSED) \
+    X(request_of_unknown_block, POSTCOPY, FAULTLINE, PACKAGE, REQUEST("foo", 0, 1), GO_ON, "there is no RAM block 'foo' here", UNSAID) \
+    X(request_of_unknown_block_urgent, PREEMPT, FAULTLINE, PACKAGE, REQUEST("foo", 0, 1), GO_ON, "there is no RAM block 'foo' here", UNSAID) \
+    X(request_without_block, POSTCOPY, FAULTLINE, PACKAGE, REQUEST(NULL, 0, 1), GO_ON, "there is no RAM block ''", UNSAID) \
+    X(request_past_the_end, POSTCOPY, FAULTLINE, PACKAGE, REQUEST("ram1", PEER_RAM1_PAGES - 1, 2), GO_ON, "not whole pages inside it", UNSAID) \
+    X(request_at_the_end, POSTCOPY, FAULTLINE, PACKAGE, REQUEST("ram1", PEER_RAM1_PAGES, 1), GO_ON, "not whole pages inside it", UNSAID) \
+    X(request_around_2_64, PREEMPT, FAULTLINE, PACKAGE, put_raw_request(w, UINT64_MAX - 4095, 8192), GO_ON, "start is 0xfffffffffffff000", UNSAID) \
+    X(request_in_page, POSTCOPY, FAULTLINE, PACKAGE, put_raw_request(w, 1, 4096), GO_ON, "REQ_PAGES", UNSAID) \
+    X(request_of_100, POSTCOPY, FAULTLINE, PACKAGE, put_raw_request(w, 0, 100), GO_ON, "REQ_PAGES", UNSAID) \
+    X(request_of_0, POSTCOPY, FAULTLINE, PACKAGE, put_raw_request(w, 0, 0), GO_ON, "REQ_PAGES", UNSAID) \
     X(request_of_all, POSTCOPY, FAULTLINE, PACKAGE, REQUEST("ram0", 0, PEER_RAM0_PAGES), GO_ON, "", COMPLETED) \
     X(request_of_all_urgent, PREEMPT, FAULTLINE, PACKAGE, REQUEST("ram0", 0, PEER_RAM0_PAGES), GO_ON, "", COMPLETED) \
     X(request_flood, POSTCOPY, FAULTLINE, PACKAGE, put_flood(w), GO_ON, "", COMPLETED) \
     X(request_flood_urgent, PREEMPT, FAULTLINE, PACKAGE, put_flood(w), GO_ON, "", COMPLETED) \
     X(type_0, PRECOPY, FAULTLINE, PAGES, put_message(w, 0, 0), GO_ON, "is 0", KEPT) \
     X(type_8, PRECOPY, FAULTLINE, PAGES, put_message(w, 8, 4), GO_ON, "is 8", KEPT) \
-    X(type_65535, POSTCOPY, FAULTLINE, PACKAGE, put_message(w, 65535, 4), GO_ON, "is 65535", PAUSED) \
+    X(type_65535, POSTCOPY, FAULTLINE, PACKAGE, put_message(w, 65535, 4), GO_ON, "is 65535", UNSAID) \
     X(shut_of_3, PRECOPY, FAULTLINE, PAGES, put_message(w, 1, 3), GO_ON, "length is 3", KEPT) \
     X(pong_of_65535, PRECOPY, FAULTLINE, PAGES, put_message(w, 2, 65535), GO_ON, "length is 65535", KEPT) \
-    X(request_id_of_13, POSTCOPY, FAULTLINE, PACKAGE, put_message(w, 3, 13), GO_ON, "length is 13", PAUSED) \
-    X(request_of_11, POSTCOPY, FAULTLINE, PACKAGE, put_message(w, 4, 11), GO_ON, "length is 11", PAUSED) \
-    X(bitmap_in_precopy, PRECOPY, FAULTLINE, PAGES, put_bitmap(w), GO_ON, "belongs to a recovery", KEPT) \
-    X(bitmap_in_postcopy, POSTCOPY, FAULTLINE, PACKAGE, put_bitmap(w), GO_ON, "belongs to a recovery", PAUSED) \
-    X(resume_ack, PRECOPY, FAULTLINE, PAGES, stream_put_return_value(w, STREAM_RETURN_RESUME_ACK, 1), GO_ON, "belongs to a recovery", KEPT) \
+    X(request_id_of_13, POSTCOPY, FAULTLINE, PACKAGE, put_message(w, 3, 13), GO_ON, "length is 13", UNSAID) \
+    X(request_of_11, POSTCOPY, FAULTLINE, PACKAGE, put_message(w, 4, 11), GO_ON, "length is 11", UNSAID) \
+    X(bitmap_in_precopy, PRECOPY, FAULTLINE, PAGES, put_bitmap(w), GO_ON, "none was asked for", KEPT) \
+    X(bitmap_in_postcopy, POSTCOPY, FAULTLINE, PACKAGE, put_bitmap(w), GO_ON, "none was asked for", UNSAID) \
+    X(resume_ack, PRECOPY, FAULTLINE, PAGES, stream_put_return_value(w, STREAM_RETURN_RESUME_ACK, 1), GO_ON, "nobody asked for that", KEPT) \
     X(switchover_ack, PRECOPY, FAULTLINE, PAGES, put_message(w, 7, 0), GO_ON, "", COMPLETED) \
     X(shut_0_at_connect, PRECOPY, FAULTLINE, CONNECTED, SHUT(0), GO_ON, "ended the migration early, with error 0", KEPT) \
     X(shut_0_at_hello, PRECOPY, FAULTLINE, HELLO, SHUT(0), GO_ON, "ended the migration early, with error 0", KEPT) \
@@ -115,8 +116,9 @@ put_bitmap(StreamWriter *w)
     X(shut_1_at_eof_of_qemu, PRECOPY, QEMU, EOF, SHUT(1), GO_ON, "ended the migration with error 1", LOST) \
     X(shut_1_at_hello_preempt, PREEMPT, FAULTLINE, HELLO, SHUT(1), GO_ON, "ended the migration early, with error 1", KEPT) \
     X(shut_1_at_package, POSTCOPY, FAULTLINE, PACKAGE, SHUT(1), GO_ON, "ended the migration early, with error 1", KEPT) \
-    X(shut_1_at_package_of_qemu, POSTCOPY, QEMU, PACKAGE, SHUT(1), GO_ON, "ended the migration early, with error 1", PAUSED) \
-    X(shut_0_at_package, POSTCOPY, FAULTLINE, PACKAGE, SHUT(0), GO_ON, "ended the migration early, with error 0", PAUSED) \
+    X(shut_1_at_package_of_qemu, POSTCOPY, QEMU, PACKAGE, SHUT(1), GO_ON, "ended the migration early, with error 1", KEPT) \
+    X(shut_1_at_running_of_qemu, POSTCOPY, QEMU, RUNNING, SHUT(1), GO_ON, "ended the migration early, with error 1", PAUSED) \
+    X(shut_0_at_package, POSTCOPY, FAULTLINE, PACKAGE, SHUT(0), GO_ON, "ended the migration early, with error 0", UNSAID) \
     X(shut_1_at_eof_postcopy_of_qemu, POSTCOPY, QEMU, EOF, SHUT(1), GO_ON, "ended the migration with error 1", PAUSED) \
     X(pong_all_ones, PRECOPY, FAULTLINE, PAGES, PONG(0xffffffff), GO_ON, "", COMPLETED) \
     X(pong_0, PRECOPY, FAULTLINE, PAGES, PONG(0), GO_ON, "", COMPLETED) \
@@ -133,7 +135,7 @@ put_bitmap(StreamWriter *w)
     X(close_at_eof, PRECOPY, FAULTLINE, EOF, NOTHING, CLOSE, "", LOST) \
     X(close_at_eof_of_qemu, PRECOPY, QEMU, EOF, NOTHING, CLOSE, "", LOST) \
     X(close_at_hello_preempt, PREEMPT, FAULTLINE, HELLO, NOTHING, CLOSE, "", KEPT) \
-    X(close_at_package, POSTCOPY, FAULTLINE, PACKAGE, NOTHING, CLOSE, "", PAUSED) \
+    X(close_at_package, POSTCOPY, FAULTLINE, PACKAGE, NOTHING, CLOSE, "", UNSAID) \
     X(close_at_running, PREEMPT, FAULTLINE, RUNNING, NOTHING, CLOSE, "", PAUSED) \
     X(close_at_pushed, POSTCOPY, FAULTLINE, PUSHED, NOTHING, CLOSE, "", PAUSED) \
     X(close_at_eof_postcopy, POSTCOPY, FAULTLINE, EOF, NOTHING, CLOSE, "", PAUSED) \
@@ -180,6 +182,8 @@ check_outcome(const PeerSink *sink, Outcome outcome, const char *words)
          "The destination had everything and may run the guest, so it stays stopped here"},
         {FAULTLINE_STATUS_POSTCOPY_PAUSED, FAULTLINE_RUN_POSTMIGRATE,
          "The guest runs at the destination and waits for pages that are kept here"},
+        {FAULTLINE_STATUS_POSTCOPY_PAUSED, FAULTLINE_RUN_POSTMIGRATE,
+         "has not said that it loaded it; the guest stays stopped here"},
     };
     unsigned count_resumes = peer_count(&sink->guest->count_resumes);
     unsigned count_pauses = peer_count(&sink->guest->count_pauses);

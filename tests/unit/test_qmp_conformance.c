@@ -339,8 +339,20 @@ static void
 each_status_has_a_name_of_the_enumeration(void **state)
 {
     static const char *const names[] = {
-        "none",   "setup",  "cancelling",     "cancelled", "active",          "postcopy-active",
-        "device", "failed", "pre-switchover", "completed", "postcopy-paused",
+        "none",
+        "setup",
+        "cancelling",
+        "cancelled",
+        "active",
+        "postcopy-active",
+        "device",
+        "failed",
+        "pre-switchover",
+        "completed",
+        "postcopy-paused",
+        "postcopy-device",
+        "postcopy-recover-setup",
+        "postcopy-recover",
     };
     (void)state;
     assert_int_equal(G_N_ELEMENTS(names), FAULTLINE_STATUS_COUNT);

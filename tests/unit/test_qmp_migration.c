@@ -222,8 +222,9 @@ postcopy_sends_the_events_of_each_side(void **state)
     run(&scene.from, "migrate-set-parameters", "\"max-postcopy-bandwidth\":0");
     toy_expect_end(scene.move.from, FAULTLINE_STATUS_COMPLETED);
     toy_expect_end(scene.move.to, FAULTLINE_STATUS_COMPLETED);
-    expect_events(&scene.from, "setup active STOP device postcopy-active completed");
-    expect_events(&scene.to, "setup active postcopy-active RESUME completed");
+    expect_events(&scene.from,
+                  "setup active STOP device postcopy-device postcopy-active completed");
+    expect_events(&scene.to, "setup active postcopy-device postcopy-active RESUME completed");
     toy_move_expect_moved(&scene.move);
     scene_end(&scene);
 }
@@ -321,13 +322,15 @@ pause_breaks_a_postcopy_from_either_side(void **state)
         g_autoptr(JsonObject) reply = ask(side, "query-migrate", "");
         assert_non_null(strstr(json_object_get_string_member(reply, "error-desc"), "asked to"));
         expect_refusal(&scene.from, "migrate_cancel", "", "postcopy migration in progress");
-        expect_refusal(&scene.from, "migrate", "\"uri\":\"unix:/x\",\"resume\":true",
-                       "not supported by this version");
+        expect_refusal(&scene.to, "migrate", "\"uri\":\"unix:/x\",\"resume\":true",
+                       "there is no paused migration");
         expect_refusal(&scene.from, "migrate", "\"uri\":\"unix:/x\"", "given up");
-        expect_refusal(&scene.to, "migrate-recover", "\"uri\":\"unix:/x\"",
-                       "not supported by this version");
-        expect_events(&scene.from, "setup active STOP device postcopy-active postcopy-paused");
-        expect_events(&scene.to, "setup active postcopy-active RESUME postcopy-paused");
+        expect_refusal(&scene.from, "migrate-recover", "\"uri\":\"unix:/x\"", "at a destination");
+        expect_refusal(&scene.from, "migrate-pause", "", "postcopy-active");
+        expect_events(&scene.from,
+                      "setup active STOP device postcopy-device postcopy-active postcopy-paused");
+        expect_events(&scene.to,
+                      "setup active postcopy-device postcopy-active RESUME postcopy-paused");
         scene_end(&scene);
     }
 }

@@ -76,6 +76,7 @@ query_migrate_of_each_source_status_has_its_fields(void **state)
         {FAULTLINE_STATUS_PRE_SWITCHOVER, 1, 1, 1, 1, 0},
         {FAULTLINE_STATUS_CANCELLING, 1, 1, 0, 1, 0},
         {FAULTLINE_STATUS_CANCELLED, 0, 0, 0, 0, 0},
+        {FAULTLINE_STATUS_POSTCOPY_DEVICE, 1, 1, 0, 1, 1},
         {FAULTLINE_STATUS_POSTCOPY_ACTIVE, 1, 1, 0, 1, 1},
         {FAULTLINE_STATUS_POSTCOPY_PAUSED, 1, 1, 0, 1, 1},
         {FAULTLINE_STATUS_COMPLETED, 1, 1, 0, 0, 1},

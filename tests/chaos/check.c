@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/* See migration.h: whether what both sides say is true. */
+#include "tests/chaos/memory.h"
+#include "tests/chaos/migration.h"
+
+#include <glib/gstdio.h>
+
+#define POLL_US  5000
+#define STILL_US 30000
+
+/* A guest that is given up does not move; one that runs does. The still one is read twice around a
+ * move of the other. */
+static bool
+await_move(Side *side, GError **error)
+{
+    int64_t until_us = g_get_monotonic_time() + SIDE_DEADLINE_S * G_USEC_PER_SEC;
+    uint64_t first, now;
+
+    if (!memory_digest(side, &first, error))
+        return false;
+    do {
+        g_usleep(POLL_US);
+        if (!memory_digest(side, &now, error))
+            return false;
+        if (g_get_monotonic_time() > until_us)
+            return migration_refuse(error, "%s: the guest does not move", side->role);
+    } while (now == first);
+    return true;
+}
+
+static bool
+check_one_owner(Side *owner, Side *other, bool can_read, GError **error)
+{
+    uint64_t before = 0, after = 0;
+    bool is_there = can_read && side_is_alive(other);
+
+    if (is_there && !memory_digest(other, &before, error))
+        return false;
+    if (owner && !await_move(owner, error))
+        return false;
+    g_usleep(STILL_US);
+    if (is_there && !memory_digest(other, &after, error))
+        return false;
+    if (before != after)
+        return migration_refuse(error, "two owners: the guest moves at the %s, which gave it up",
+                                other->role);
+    return true;
+}
+
+/* ---- Its bytes ------------------------------------------------------------------------------- */
+
+/* The guest of threads looks at every byte in each pass. */
+static bool
+await_pass(Side *side, uint64_t passes_before, GError **error)
+{
+    int64_t until_us = g_get_monotonic_time() + SIDE_DEADLINE_S * G_USEC_PER_SEC;
+    uint64_t checks, passes = 0;
+
+    while (passes <= passes_before) {
+        g_autoptr(GError) reason = NULL;
+        if (!side_verdict(side, &checks, &passes, &reason) && reason) {
+            g_propagate_error(error, g_steal_pointer(&reason));
+            return false;
+        }
+        if (!side_is_alive(side) || g_get_monotonic_time() > until_us)
+            return migration_refuse(error, "%s: the guest makes no pass over its memory",
+                                    side->role);
+        g_usleep(POLL_US);
+    }
+    return true;
+}
+
+static bool
+check_bytes(Migration *migration, Side *owner, GError **error)
+{
+    if (!migration->plan->is_kvm)
+        return await_pass(owner, owner == &migration->source ? migration->passes_before + 1 : 0,
+                          error);
+    return side_do(owner, "stop", NULL, error) && memory_check_kvm(owner, error) &&
+           side_do(owner, "cont", NULL, error) && await_move(owner, error);
+}
+
+/* ---- The ends of the processes --------------------------------------------------------------- */
+
+/* expected: -1: 0 or 1. */
+static bool
+quit(Side *side, int expected, GError **error)
+{
+    int code = 0;
+
+    if (!side_is_alive(side))
+        return true;
+    if (!side_do(side, "quit", NULL, error) || !side_await_end(side, &code, error))
+        return false;
+    if (code == expected || (expected < 0 && code <= 1))
+        return true;
+    return migration_refuse(error, "%s: exit status %d after quit", side->role, code);
+}
+
+/* Nobody but the test may end a process by a signal; one that gave up says so by 1. */
+static bool
+check_ended(Migration *migration, Side *side, GError **error)
+{
+    Fault fault = migration->plan->fault;
+    Fault kills = side == &migration->source ? FAULT_KILL_SOURCE : FAULT_KILL_DESTINATION;
+    bool was_killed = fault == kills && relay_struck_us(migration->relay);
+    int code = 0;
+
+    if (side_is_alive(side) || was_killed)
+        return true;
+    if (!side_await_end(side, &code, error))
+        return false;
+    return code == 1 ||
+           migration_refuse(error, "%s: ended by itself with exit status %d", side->role, code);
+}
+
+/* Its last word. The KVM guest may not have had the time for one: its bytes were read instead. */
+static bool
+check_verdict(Side *side, GError **error)
+{
+    uint64_t checks, passes;
+    g_autoptr(GError) reason = NULL;
+
+    side_verdict(side, &checks, &passes, &reason);
+    if (reason)
+        g_propagate_error(error, g_steal_pointer(&reason));
+    return !*error;
+}
+
+/* ---- Each outcome ---------------------------------------------------------------------------- */
+
+static bool
+check_moved(Migration *migration, GError **error)
+{
+    Side *source = &migration->source, *destination = &migration->destination;
+
+    if (migration->plan->arrives_stopped && side_is_alive(source) &&
+        !memory_compare(source, destination, error))
+        return false;
+    if (migration->plan->arrives_stopped && !side_do(destination, "cont", NULL, error))
+        return false;
+    if (side_is_alive(source) && side_do(source, "cont", NULL, NULL))
+        return migration_refuse(error, "the source, which gave the guest up, let it be started");
+    return check_one_owner(destination, source, true, error) &&
+           check_bytes(migration, destination, error) &&
+           quit(source, migration->outcome == OUTCOME_MOVED ? 0 : -1, error) &&
+           await_move(destination, error) && quit(destination, 0, error) &&
+           check_verdict(destination, error);
+}
+
+/* The guest can be moved afterwards as if nothing had been. */
+static bool
+check_moves_on(Migration *migration, GError **error)
+{
+    Side *source = &migration->source, *destination = &migration->destination;
+    g_autofree char *directory = g_build_filename(migration->directory, "again", NULL);
+    g_autoptr(GPtrArray) arguments = migration_arguments(migration->plan, "tcp:127.0.0.1:0");
+
+    side_clear(destination);
+    g_mkdir(directory, 0700);
+    side_init(destination, "destination", directory);
+    if (!side_start(destination, arguments, error))
+        return false;
+    g_autofree char *uri = side_listening_at(destination, error);
+    if (!uri)
+        return false;
+    g_autofree char *where = g_strdup_printf("{\"uri\": \"%s\"}", uri);
+    if (!side_do(source, "migrate", where, error) ||
+        (migration->plan->is_postcopy && !side_do(source, "migrate-start-postcopy", NULL, error)))
+        return false;
+    int64_t until_us = g_get_monotonic_time() + SIDE_DEADLINE_S * G_USEC_PER_SEC;
+    while (!g_str_equal(source->status, "completed") ||
+           !g_str_equal(destination->status, "completed")) {
+        g_autoptr(GError) reason = NULL;
+        if (!side_look(source, &reason) || !side_look(destination, &reason) ||
+            g_get_monotonic_time() > until_us)
+            return migration_refuse(error, "the guest that stayed cannot be moved: %s, %s: %s",
+                                    source->status, destination->status,
+                                    reason ? reason->message : "a side ended, or time is over");
+        g_usleep(POLL_US);
+    }
+    migration->outcome = OUTCOME_MOVED; /* that one */
+    bool good = check_moved(migration, error);
+    migration->outcome = OUTCOME_STAYED;
+    g_prefix_error(error, "moved on after it had stayed: ");
+    return good;
+}
+
+static bool
+check_stayed(Migration *migration, GError **error)
+{
+    return check_one_owner(&migration->source, &migration->destination, false, error) &&
+           check_bytes(migration, &migration->source, error) && check_moves_on(migration, error);
+}
+
+/* Kept by both, given up by none: neither starts it, and the source's pages stand. */
+static bool
+check_paused(Migration *migration, GError **error)
+{
+    Side *source = &migration->source;
+
+    if (side_do(source, "cont", NULL, NULL) || side_do(source, "migrate_cancel", NULL, NULL))
+        return migration_refuse(error, "the source took the guest back, which is away");
+    return check_one_owner(NULL, source, true, error);
+}
+
+/* The source says that it is not its guest, and that the destination has to be looked at. */
+static bool
+check_held(Migration *migration, GError **error)
+{
+    Side *source = &migration->source;
+
+    if (g_str_equal(source->run_state, "running"))
+        return migration_refuse(error, "the guest runs at the source, which gave it up");
+    if (!source->error_text)
+        return migration_refuse(error, "the source does not say what happened");
+    return check_paused(migration, error) && quit(source, -1, error);
+}
+
+static bool
+check_stalled(Migration *migration, GError **error)
+{
+    Side *destination = &migration->destination;
+    uint64_t checks, passes;
+    g_autoptr(GError) reason = NULL;
+
+    if (!destination->error_text)
+        return migration_refuse(error, "the destination does not say what happened");
+    if (!side_verdict(destination, &checks, &passes, &reason) && reason) {
+        g_propagate_error(error, g_steal_pointer(&reason));
+        return false;
+    }
+    return quit(destination, 1, error);
+}
+
+typedef bool Check(Migration *migration, GError **error);
+
+static bool
+check_nothing(Migration *migration, GError **error)
+{
+    (void)migration;
+    (void)error;
+    return true;
+}
+
+static Check *const checks[OUTCOME_COUNT] = {
+    [OUTCOME_MOVED] = check_moved,    [OUTCOME_UNCONFIRMED] = check_moved,
+    [OUTCOME_STAYED] = check_stayed,  [OUTCOME_PAUSED] = check_paused,
+    [OUTCOME_HELD] = check_held,      [OUTCOME_STALLED] = check_stalled,
+    [OUTCOME_UNDECIDED] = check_held, [OUTCOME_GONE] = check_nothing,
+    [OUTCOME_WRONG] = check_nothing,
+};
+
+bool
+migration_check(Migration *migration, GError **error)
+{
+    if (!outcome_is_defined(migration->plan, migration->phase, migration->outcome)) {
+        g_autofree char *defined = outcome_list_defined(migration->plan, migration->phase);
+        return migration_refuse(
+            error,
+            "'%s' is not defined for '%s' in phase %s; defined: %s (source %s, destination "
+            "%s)",
+            outcome_name(migration->outcome), fault_name(migration->plan->fault),
+            phase_name(migration->phase), defined, migration->source.status,
+            migration->destination.status);
+    }
+    return check_ended(migration, &migration->source, error) &&
+           check_ended(migration, &migration->destination, error) &&
+           checks[migration->outcome](migration, error);
+}

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+/* See migration.h: starting both sides, and driving the migration to where it rests. */
+#include "tests/chaos/migration.h"
+#include "tests/chaos/memory.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#define POLL_US 2000
+#define REST_US (60 * 1000) /* both sides stand like that for so long: it is their end */
+#define OPERATOR_US                                                                                \
+    (300 * 1000)                 /* so long after the strike somebody looks at a link that hangs   \
+                                  */
+#define PATIENCE_US (200 * 1000) /* and so much later its connections are ended for it */
+#define MIB         ((uint64_t)1 << 20)
+
+bool
+migration_refuse(GError **error, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    g_autofree char *text = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    g_set_error_literal(error, G_FILE_ERROR, G_FILE_ERROR_FAILED, text);
+    return false;
+}
+
+void
+migration_note(Migration *migration, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    g_autofree char *text = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    g_string_append_printf(migration->story, "  %8.3f s  %s\n",
+                           (double)(g_get_monotonic_time() - migration->began_us) / 1e6, text);
+}
+
+void
+migration_init(Migration *migration, const Plan *plan, const char *directory)
+{
+    *migration = (Migration){.plan = plan,
+                             .directory = directory,
+                             .story = g_string_new(NULL),
+                             .outcome = OUTCOME_WRONG,
+                             .began_us = g_get_monotonic_time()};
+    side_init(&migration->source, "source", directory);
+    side_init(&migration->destination, "destination", directory);
+}
+
+void
+migration_clear(Migration *migration)
+{
+    relay_free(migration->relay);
+    if (migration->waker)
+        g_thread_join(migration->waker);
+    side_clear(&migration->source);
+    side_clear(&migration->destination);
+    g_string_free(migration->story, TRUE);
+}
+
+/* ---- Starting -------------------------------------------------------------------------------- */
+
+static void add(GPtrArray *arguments, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+static void
+add(GPtrArray *arguments, const char *format, ...)
+{
+    va_list list;
+
+    va_start(list, format);
+    g_ptr_array_add(arguments, g_strdup_vprintf(format, list));
+    va_end(list);
+}
+
+/* A source whose postcopy is waited for does not converge before: no downtime is short enough. */
+static void
+add_source(GPtrArray *arguments, const Plan *plan)
+{
+    add(arguments, "--parameter=downtime-limit=%u", plan->is_postcopy ? 0 : 2000);
+    add(arguments, "--parameter=max-bandwidth=%" G_GUINT64_FORMAT, plan->max_mib_per_s * MIB);
+    add(arguments, "--parameter=max-postcopy-bandwidth=%" G_GUINT64_FORMAT,
+        plan->push_mib_per_s * MIB);
+}
+
+GPtrArray *
+migration_arguments(const Plan *plan, const char *incoming)
+{
+    GPtrArray *arguments = g_ptr_array_new_with_free_func(g_free);
+
+    add(arguments, "--guest=%s", plan->is_kvm ? "kvm" : "threads");
+    add(arguments, "--memory=%uM", plan->memory_mib);
+    add(arguments, "--cpus=%u", plan->cpus);
+    if (plan->write_rate)
+        add(arguments, "--write-rate=%u", plan->write_rate);
+    add(arguments, "--capability=events=on");
+    add(arguments, "--capability=postcopy-ram=%s", plan->is_postcopy ? "on" : "off");
+    if (plan->preempt)
+        add(arguments, "--capability=postcopy-preempt=on");
+    add(arguments, "--capability=page-runs=%s", plan->no_runs ? "off" : "on");
+    add(arguments, "--capability=discard-words=%s", plan->no_words ? "off" : "on");
+    add(arguments, "--capability=urgent-requests=%s", plan->no_urgent_requests ? "off" : "on");
+    if (incoming)
+        add(arguments, "--incoming=%s", incoming);
+    if (incoming && plan->arrives_stopped)
+        add(arguments, "--paused");
+    if (!incoming)
+        add_source(arguments, plan);
+    return arguments;
+}
+
+static bool
+await_filled(Migration *migration, GError **error)
+{
+    int64_t until_us = g_get_monotonic_time() + SIDE_DEADLINE_S * G_USEC_PER_SEC;
+
+    while (!memory_is_filled(&migration->source, migration->plan->is_kvm)) {
+        if (!side_is_alive(&migration->source) || g_get_monotonic_time() > until_us)
+            return migration_refuse(error, "the guest has not filled its memory");
+        g_usleep(POLL_US);
+    }
+    return true;
+}
+
+static bool
+start(Migration *migration, GError **error)
+{
+    const Plan *plan = migration->plan;
+    g_autofree char *wish = plan->is_unix ? g_strdup_printf("unix:%s/link", migration->directory)
+                                          : g_strdup("tcp:127.0.0.1:0");
+    g_autoptr(GPtrArray) of_source = migration_arguments(plan, NULL);
+    g_autoptr(GPtrArray) of_destination = migration_arguments(plan, wish);
+
+    if (!side_start(&migration->source, of_source, error) ||
+        !side_start(&migration->destination, of_destination, error))
+        return false;
+    g_autofree char *uri = side_listening_at(&migration->destination, error);
+    if (!uri || !await_filled(migration, error))
+        return false;
+    migration->relay = relay_new(uri, migration->directory, plan->queue_bytes);
+    return true;
+}
+
+/* ---- The strike ------------------------------------------------------------------------------ */
+
+static Side *
+victim(Migration *migration)
+{
+    Fault fault = migration->plan->fault;
+    return fault == FAULT_KILL_SOURCE || fault == FAULT_STOP_SOURCE ? &migration->source
+                                                                    : &migration->destination;
+}
+
+static void *
+let_go_on(void *opaque)
+{
+    Migration *migration = opaque;
+
+    g_usleep(migration->plan->strike.length_ms * 1000);
+    side_signal(victim(migration), SIGCONT);
+    return NULL;
+}
+
+/* On the relay's thread. */
+static void
+signal_victim(void *opaque)
+{
+    Migration *migration = opaque;
+    Fault fault = migration->plan->fault;
+    bool stops = fault == FAULT_STOP_SOURCE || fault == FAULT_STOP_DESTINATION;
+
+    side_signal(victim(migration), stops ? SIGSTOP : SIGKILL);
+    if (stops)
+        migration->waker = g_thread_new("go-on", let_go_on, migration);
+}
+
+static bool
+is_near_switchover(const Migration *migration)
+{
+    return migration->plan->is_postcopy ? migration->wished : migration->source.passes >= 2;
+}
+
+static bool
+is_moment(const Migration *migration)
+{
+    const Plan *plan = migration->plan;
+    const char *status = migration->source.status;
+    bool stands = !g_str_equal(status, "active") && !g_str_equal(status, "setup") &&
+                  !g_str_equal(status, "none");
+
+    switch (plan->moment) {
+    case MOMENT_CONNECT:
+        return true;
+    case MOMENT_PASS:
+        return migration->source.passes >= 1;
+    case MOMENT_SWITCHOVER:
+        return stands || (plan->arms_early && is_near_switchover(migration));
+    default:
+        return g_str_equal(status, "postcopy-active") || g_str_equal(status, "completed");
+    }
+}
+
+static void
+arm_if_moment(Migration *migration)
+{
+    RelayStrike strike = migration->plan->strike;
+
+    if (migration->is_armed || strike.act == RELAY_NOTHING)
+        return;
+    if (migration->plan->moment == MOMENT_SWITCHOVER && is_near_switchover(migration))
+        relay_pace(migration->relay, migration->plan->pace_bytes);
+    if (!is_moment(migration))
+        return;
+    migration->is_armed = true;
+    strike.call = signal_victim;
+    strike.opaque = migration;
+    relay_pace(migration->relay, migration->plan->pace_bytes);
+    relay_arm(migration->relay, &strike);
+    migration_note(migration, "armed; source %s, destination %s", migration->source.status,
+                   migration->destination.status);
+}
+
+/* ---- Driving --------------------------------------------------------------------------------- */
+
+static bool
+is_one_of(const char *word, const char *const *words)
+{
+    return g_strv_contains(words, word);
+}
+
+static bool
+is_at_rest(Side *side)
+{
+    static const char *const ends[] = {"completed", "failed", "cancelled", "postcopy-paused", NULL};
+    return !side->pid || is_one_of(side->status, ends);
+}
+
+/* A destination that nobody ever reached waits on. */
+static bool
+are_at_rest(Migration *migration)
+{
+    static const char *const waiting[] = {"none", "setup", NULL};
+    bool nobody_came =
+        is_one_of(migration->destination.status, waiting) && is_at_rest(&migration->source);
+
+    return is_at_rest(&migration->source) && (is_at_rest(&migration->destination) || nobody_came);
+}
+
+/* At no moment may both run the guest: the source is asked before and after the destination. */
+static bool
+look(Migration *migration, GError **error)
+{
+    g_autoptr(GError) reason = NULL;
+    g_autofree char *statuses =
+        g_strdup_printf("%s %s", migration->source.status, migration->destination.status);
+    bool ran = side_look(&migration->source, &reason) &&
+               g_str_equal(migration->source.run_state, "running");
+
+    if (!reason && side_look(&migration->destination, &reason) && ran &&
+        g_str_equal(migration->destination.run_state, "running") &&
+        side_look(&migration->source, &reason) &&
+        g_str_equal(migration->source.run_state, "running"))
+        return migration_refuse(error, "two owners: the guest runs at both sides");
+    if (reason) {
+        g_propagate_error(error, g_steal_pointer(&reason));
+        return false;
+    }
+    g_autofree char *now =
+        g_strdup_printf("%s %s", migration->source.status, migration->destination.status);
+    if (!g_str_equal(statuses, now))
+        migration_note(migration, "source %s, destination %s", migration->source.status,
+                       migration->destination.status);
+    return true;
+}
+
+static void
+wish_postcopy(Migration *migration)
+{
+    const Plan *plan = migration->plan;
+    g_autoptr(GError) error = NULL;
+
+    if (migration->wished || !plan->is_postcopy || migration->source.passes < plan->passes ||
+        is_at_rest(&migration->source))
+        return;
+    migration->wished = true;
+    if (!side_do(&migration->source, "migrate-start-postcopy", NULL, &error))
+        migration_note(migration, "%s", error->message);
+}
+
+/* What somebody does who sees that nothing moves: cancels while the source has the guest, breaks
+ * the connection when it does not. */
+static void
+operate(Migration *migration)
+{
+    Side *sides[] = {&migration->source, &migration->destination};
+    bool any_postcopy = false;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(sides); i++) {
+        g_autoptr(GError) error = NULL;
+        if (!side_is_alive(sides[i]) || !g_str_equal(sides[i]->status, "postcopy-active"))
+            continue;
+        any_postcopy = true;
+        side_do(sides[i], "migrate-pause", NULL, &error);
+        migration_note(migration, "%s: migrate-pause: %s", sides[i]->role,
+                       error ? error->message : "done");
+    }
+    if (any_postcopy || is_at_rest(&migration->source))
+        return;
+    g_autoptr(GError) error = NULL;
+    side_do(&migration->source, "migrate_cancel", NULL, &error);
+    migration_note(migration, "migrate_cancel: %s", error ? error->message : "done");
+}
+
+/* A link that hangs is found out by nobody but an operator. */
+static void
+operate_if_hung(Migration *migration)
+{
+    int64_t struck_us = relay_struck_us(migration->relay);
+    int64_t now_us = g_get_real_time();
+
+    if (migration->plan->fault != FAULT_HANG || !struck_us)
+        return;
+    if (!migration->operated && now_us > struck_us + OPERATOR_US) {
+        migration->operated = true;
+        operate(migration);
+    }
+    if (now_us > struck_us + OPERATOR_US + PATIENCE_US)
+        relay_cut(migration->relay);
+}
+
+static bool
+await_rest(Migration *migration, GError **error)
+{
+    int64_t until_us = g_get_monotonic_time() + SIDE_DEADLINE_S * G_USEC_PER_SEC;
+    int64_t rests_since_us = 0;
+
+    for (;;) {
+        int64_t now_us = g_get_monotonic_time();
+        if (!look(migration, error))
+            return false;
+        wish_postcopy(migration);
+        arm_if_moment(migration);
+        operate_if_hung(migration);
+        if (relay_struck_us(migration->relay))
+            relay_pace(migration->relay, 0);
+        if (!are_at_rest(migration))
+            rests_since_us = 0;
+        else if (!rests_since_us)
+            rests_since_us = now_us;
+        else if (now_us > rests_since_us + REST_US)
+            return true;
+        if (now_us > until_us)
+            return migration_refuse(error, "%d s are over, and the sides have not come to rest",
+                                    SIDE_DEADLINE_S);
+        g_usleep(POLL_US);
+    }
+}
+
+bool
+migration_drive(Migration *migration, GError **error)
+{
+    if (!start(migration, error))
+        return false;
+    uint64_t checks;
+    side_verdict(&migration->source, &checks, &migration->passes_before, NULL);
+    arm_if_moment(migration);
+    g_autofree char *uri = g_strdup_printf("{\"uri\": \"%s\"}", relay_uri(migration->relay));
+    if (!side_do(&migration->source, "migrate", uri, error))
+        return false;
+    return await_rest(migration, error);
+}

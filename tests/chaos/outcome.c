@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/* See outcome.h. */
+#include "tests/chaos/outcome.h"
+
+static const char *const phase_names[] = {
+#define PHASE_NAME(name, text) text,
+    PHASE_LIST(PHASE_NAME)
+#undef PHASE_NAME
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(phase_names) == PHASE_COUNT);
+
+static const char *const outcome_names[] = {
+#define OUTCOME_NAME(name, text) text,
+    OUTCOME_LIST(OUTCOME_NAME)
+#undef OUTCOME_NAME
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(outcome_names) == OUTCOME_COUNT);
+
+#define MAY(name) (1u << OUTCOME_##name)
+
+/* A link that is lost during the switch-over is lost before or after the last byte that the
+ * destination needs, and before or after the source has heard of it. */
+#define LINK_LOST                                                                                  \
+    {                                                                                              \
+        [PHASE_SETUP] = MAY(STAYED), [PHASE_PRECOPY] = MAY(STAYED),                                \
+        [PHASE_SWITCHOVER] =                                                                       \
+            MAY(STAYED) | MAY(PAUSED) | MAY(MOVED) | MAY(UNCONFIRMED) | MAY(UNDECIDED),            \
+        [PHASE_POSTCOPY] = MAY(PAUSED) | MAY(MOVED) | MAY(UNCONFIRMED),                            \
+    }
+
+/* Bytes come late, or in pieces; nothing is lost. */
+#define LINK_SLOW                                                                                  \
+    {                                                                                              \
+        [PHASE_SETUP] = MAY(MOVED), [PHASE_PRECOPY] = MAY(MOVED), [PHASE_SWITCHOVER] = MAY(MOVED), \
+        [PHASE_POSTCOPY] = MAY(MOVED),                                                             \
+    }
+
+static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
+    [FAULT_CLOSE] = LINK_LOST,
+    [FAULT_RESET] = LINK_LOST,
+    [FAULT_TRUNCATE] = LINK_LOST,
+    [FAULT_HANG] = LINK_LOST,
+    [FAULT_FLIP] = LINK_LOST,
+    [FAULT_DELAY] = LINK_SLOW,
+    [FAULT_SPLIT] = LINK_SLOW,
+    [FAULT_STOP_SOURCE] = LINK_SLOW,
+    [FAULT_STOP_DESTINATION] = LINK_SLOW,
+    [FAULT_KILL_SOURCE] =
+        {
+            [PHASE_SETUP] = MAY(GONE),
+            [PHASE_PRECOPY] = MAY(GONE),
+            [PHASE_SWITCHOVER] = MAY(GONE) | MAY(STALLED) | MAY(UNCONFIRMED),
+            [PHASE_POSTCOPY] = MAY(STALLED) | MAY(UNCONFIRMED),
+        },
+    [FAULT_KILL_DESTINATION] =
+        {
+            [PHASE_SETUP] = MAY(STAYED),
+            [PHASE_PRECOPY] = MAY(STAYED),
+            [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(HELD) | MAY(GONE),
+            [PHASE_POSTCOPY] = MAY(HELD) | MAY(GONE),
+        },
+};
+
+const char *
+phase_name(Phase phase)
+{
+    return phase_names[phase];
+}
+
+const char *
+outcome_name(Outcome outcome)
+{
+    return outcome_names[outcome];
+}
+
+/* Killed after the end, a process takes with it what it has. */
+static unsigned
+mask_of(const Plan *plan, Phase phase)
+{
+    if (phase != PHASE_UNHIT)
+        return defined[plan->fault][phase];
+    return MAY(MOVED) | (plan->fault == FAULT_KILL_SOURCE ? MAY(UNCONFIRMED) : 0) |
+           (plan->fault == FAULT_KILL_DESTINATION ? MAY(GONE) : 0);
+}
+
+bool
+outcome_is_defined(const Plan *plan, Phase phase, Outcome outcome)
+{
+    return mask_of(plan, phase) >> outcome & 1;
+}
+
+char *
+outcome_list_defined(const Plan *plan, Phase phase)
+{
+    GString *text = g_string_new(NULL);
+
+    for (unsigned i = 0; i < OUTCOME_COUNT; i++)
+        if (outcome_is_defined(plan, phase, (Outcome)i))
+            g_string_append_printf(text, "%s%s", text->len ? ", " : "", outcome_names[i]);
+    return g_string_free(text, FALSE);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of defined outcomes: what may become of a guest when something is done to its migration
+ * in some phase. README.md says it in words.
+ */
+#ifndef TESTS_CHAOS_OUTCOME_H
+#define TESTS_CHAOS_OUTCOME_H
+
+#include "tests/chaos/plan.h"
+
+/* The phase in which the strike came, by the clock of both sides' events. X(name, text) */
+#define PHASE_LIST(X)                                                                              \
+    X(UNHIT, "not hit")          /* nothing was done, or the migration was over before */          \
+    X(SETUP, "setup")            /* before the first page */                                       \
+    X(PRECOPY, "precopy")        /* the guest runs at the source */                                \
+    X(SWITCHOVER, "switch-over") /* it stands: stopped at the source, not yet run elsewhere */     \
+    X(POSTCOPY, "postcopy")      /* it runs at the destination, with pages missing */
+
+typedef enum {
+#define PHASE_ENUM(name, text) PHASE_##name,
+    PHASE_LIST(PHASE_ENUM)
+#undef PHASE_ENUM
+        PHASE_COUNT
+} Phase;
+
+/* X(name, text) */
+#define OUTCOME_LIST(X)                                                                            \
+    X(MOVED, "moved") /* whole at the destination, and the source knows */                         \
+    X(UNCONFIRMED,                                                                                 \
+      "unconfirmed")          /* whole at the destination; the source does not know, or died */    \
+    X(STAYED, "stayed")       /* whole at the source, and runs */                                  \
+    X(PAUSED, "paused")       /* at the destination; both keep their pages until they recover */   \
+    X(HELD, "held")           /* the destination was killed; the source keeps what it has */       \
+    X(STALLED, "stalled")     /* the source was killed; the destination waits for its pages */     \
+    X(UNDECIDED, "undecided") /* given up by the source, and never run by the destination */       \
+    X(GONE, "gone")           /* its process was killed, and it was nowhere else */                \
+    X(WRONG, "wrong")         /* none of these: always a failure */
+
+typedef enum {
+#define OUTCOME_ENUM(name, text) OUTCOME_##name,
+    OUTCOME_LIST(OUTCOME_ENUM)
+#undef OUTCOME_ENUM
+        OUTCOME_COUNT
+} Outcome;
+
+const char *phase_name(Phase phase);
+const char *outcome_name(Outcome outcome);
+
+/* Whether the table has it. */
+bool outcome_is_defined(const Plan *plan, Phase phase, Outcome outcome);
+
+/* "moved, unconfirmed": all that is defined there. Free with g_free. */
+char *outcome_list_defined(const Plan *plan, Phase phase);
+
+#endif

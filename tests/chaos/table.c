@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* See table.h. */
+#include "tests/chaos/table.h"
+
+#include <stdio.h>
+
+void
+table_count(Table *table, const Result *result)
+{
+    table->done++;
+    table->failed += result->failed;
+    table->counts[result->fault][result->phase][result->outcome]++;
+}
+
+static unsigned
+sum(const unsigned *counts)
+{
+    unsigned all = 0;
+
+    for (unsigned i = 0; i < OUTCOME_COUNT; i++)
+        all += counts[i];
+    return all;
+}
+
+void
+table_print(const Table *table)
+{
+    printf("%-18s %-12s", "done to it", "in phase");
+    for (unsigned i = 0; i < OUTCOME_COUNT; i++)
+        printf(" %11s", outcome_name((Outcome)i));
+    printf("\n");
+    for (unsigned fault = 0; fault < FAULT_COUNT; fault++) {
+        for (unsigned phase = 0; phase < PHASE_COUNT; phase++) {
+            const unsigned *counts = table->counts[fault][phase];
+            if (!sum(counts))
+                continue;
+            printf("%-18s %-12s", fault_name((Fault)fault), phase_name((Phase)phase));
+            for (unsigned i = 0; i < OUTCOME_COUNT; i++)
+                if (counts[i])
+                    printf(" %11u", counts[i]);
+                else
+                    printf(" %11s", ".");
+            printf("\n");
+        }
+    }
+}
