@@ -304,6 +304,7 @@ migrate_set_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GError
             setting.value = arguments_parameter(node);
             setting.before = faultline_get_parameter(monitor->faultline, name);
         }
+        /* cppcheck-suppress memleak ; the array owns it */
         g_array_append_val(settings, setting);
     }
     return set_parameters(monitor->faultline, settings, error) ? command_done() : NULL;
