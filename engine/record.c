@@ -9,9 +9,10 @@
 #define BIT(owner) (1u << (owner))
 
 void
-faultline_set_record(Faultline *faultline, FaultlineRecordWrite write)
+faultline_set_record(Faultline *faultline, FaultlineRecordWrite write, void *opaque)
 {
     faultline->record.write = write;
+    faultline->record.opaque = opaque;
 }
 
 static void
@@ -38,7 +39,7 @@ write_locked(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status,
         .may_refuse = may_refuse,
     };
 
-    bool written = !record->write || record->write(faultline->opaque, &ownership, &failed);
+    bool written = !record->write || record->write(record->opaque, &ownership, &failed);
     pthread_mutex_lock(&record->lock);
     if (written)
         record->written |= BIT(owner);
@@ -164,20 +165,21 @@ record_await(Faultline *faultline, FaultlineOwner owner, GError **error)
     return result;
 }
 
-void
+bool
 record_write(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status)
 {
     Record *record = &faultline->record;
 
     if (!record->write)
-        return;
+        return true;
     pthread_mutex_lock(&record->write_lock);
     pthread_mutex_lock(&record->lock);
     record->owner = owner;
     record->is_ordered = false;
     pthread_mutex_unlock(&record->lock);
-    write_locked(faultline, owner, status, false, NULL);
+    bool written = write_locked(faultline, owner, status, false, NULL);
     pthread_mutex_unlock(&record->write_lock);
+    return written;
 }
 
 bool

@@ -18,6 +18,7 @@
 typedef struct Record {
     /* set before any thread starts */
     FaultlineRecordWrite write; /* NULL: none is kept */
+    void *opaque;
     Role role;
     Role *waiters[2]; /* woken when an order is done; NULL: none */
     bool incoming;
@@ -53,8 +54,8 @@ void record_refresh(Faultline *faultline);
 StageResult record_await(Faultline *faultline, FaultlineOwner owner, GError **error);
 
 /* Writes it now, instead of all that was ordered, where the owner is fixed already; status: the
- * migration's from now on. */
-void record_write(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status);
+ * migration's from now on. false: the record is old. */
+bool record_write(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status);
 
 /* Whether such words may be on the disk. */
 bool record_has_tried(Faultline *faultline, FaultlineOwner owner);

@@ -29,7 +29,7 @@ destination_notify(Destination *destination, const Role *role)
 /* ---- Life ------------------------------------------------------------------------------------ */
 
 static void
-make_bitmaps(RamBlocks *blocks)
+make_bitmaps(RamBlocks *blocks, bool with_checksums)
 {
     for (unsigned i = 0; i < blocks->count; i++) {
         RamBlock *block = &blocks->blocks[i];
@@ -37,6 +37,8 @@ make_bitmaps(RamBlocks *blocks)
         block->precopied = page_bitmap_new(block->count_pages);
         block->requested = page_bitmap_new(block->count_pages);
     }
+    if (with_checksums)
+        ram_blocks_open_checksums(blocks);
 }
 
 static bool
@@ -97,7 +99,7 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     pthread_mutex_init(&destination->mailbox_lock, NULL);
     frame_queue_init(&destination->out);
     frame_queue_init(&destination->asking);
-    make_bitmaps(destination->blocks);
+    make_bitmaps(destination->blocks, options_has(options, CAPABILITY_PAGE_CHECKSUMS));
     page_channel_init(&destination->main, "main", destination->blocks);
     page_channel_init(&destination->urgent, "urgent", destination->blocks);
     destination->walk = faultline->walks[FAULTLINE_WALK_FAULT];
@@ -110,7 +112,8 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     TransportListener *listener = transport_listen(uri, error);
     if (listener)
         destination->listeners[destination->count_listeners++] = listener;
-    if (!listener || !open_memory(destination, error)) {
+    if (!listener || !security_listen(faultline, listener, error) ||
+        !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }
@@ -133,6 +136,7 @@ destination_free(Destination *destination)
         g_clear_pointer(&block->precopied, page_bitmap_free);
         g_clear_pointer(&block->requested, page_bitmap_free);
     }
+    ram_blocks_close_checksums(destination->blocks);
     page_channel_clear(&destination->main);
     page_channel_clear(&destination->urgent);
     frame_queue_clear(&destination->out);
@@ -167,7 +171,7 @@ tell_end(Destination *destination, uint32_t value)
     if (!destination->has_return_path || destination_flag(&destination->fault_failed) ||
         !destination->link)
         return true;
-    if (!destination->has_posted)
+    if (!destination->has_posted && destination_tell_verdict(destination))
         destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, value);
     return destination_flag(&destination->shut_sent);
 }
@@ -184,6 +188,8 @@ destination_stage_run(Destination *destination, GError **error)
                                                         destination_count_missing(destination)));
         return STAGE_FAILED;
     }
+    if (!destination_judge(destination, error))
+        return STAGE_FAILED;
     destination_order_taking(destination);
     StageResult recorded = record_await(faultline, FAULTLINE_OWNER_TAKING, error);
     if (recorded != STAGE_AGAIN)
@@ -241,6 +247,8 @@ destination_stage_arrived(Destination *destination, GError **error)
     }
     if (!destination_flag(&destination->has_run))
         return STAGE_STAY;
+    if (!destination_judge(destination, error))
+        return STAGE_FAILED;
     if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
@@ -256,6 +264,7 @@ destination_stage_leave(Destination *destination, GError **error)
 {
     (void)error;
     if (!destination_flag(&destination->is_ending)) {
+        destination_leave_unjudged(destination);
         destination_set_flag(&destination->is_ending);
         destination_notify(destination, &destination->package);
         destination_notify(destination, &destination->fault);
@@ -418,6 +427,7 @@ destination_listen_step(void *self)
     StageResult result = STAGE_FAILED;
     if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
+    destination_tell_whole(destination);
     progress_set(&destination->faultline->progress.remaining_bytes,
                  destination_count_missing(destination) * FAULTLINE_PAGE_BYTES);
     if (destination->receiver)
@@ -448,6 +458,7 @@ destination_listen_close(void *self)
     Destination *destination = self;
     cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
+    reader_clear(&destination->reader);
     destination_close_listeners(destination);
     g_clear_pointer(&destination->link, transport_link_unref);
     g_clear_pointer(&destination->urgent_link, transport_link_unref);

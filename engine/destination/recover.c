@@ -15,8 +15,10 @@ bool
 destination_recover(Destination *destination, const char *uri, GError **error)
 {
     TransportListener *listener = transport_listen(uri, error);
-    if (!listener)
+    if (!listener || !security_listen(destination->faultline, listener, error)) {
+        g_clear_pointer(&listener, transport_listener_free);
         return false;
+    }
     g_free(destination->address);
     destination->address = g_strdup(transport_listener_address(listener));
     TransportListener *before =
@@ -48,11 +50,12 @@ destination_pause(Destination *destination)
     if (destination->receiver)
         destination->earlier_bytes += transport_receiver_count_bytes(destination->receiver);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
-    destination->reader = (Reader){0};
+    reader_clear(&destination->reader);
     drop_link(&destination->link);
     drop_link(&destination->urgent_link);
     destination_close_listeners(destination);
     destination->in_recovery = destination->has_posted = false;
+    destination_judge_anew(destination);
     destination->stage = destination_stage_paused;
     destination_set_flag(&destination->is_paused);
     destination_set_flag(&destination->drops_links);
@@ -228,8 +231,9 @@ destination_forget_links(Destination *destination)
         destination->earlier_urgent_bytes +=
             transport_receiver_count_bytes(destination->urgent_receiver);
     g_clear_pointer(&destination->urgent_receiver, transport_receiver_free);
-    destination->urgent_reader = (Reader){0};
+    reader_clear(&destination->urgent_reader);
     page_channel_forget(&destination->urgent);
+    destination_forget_damage(destination);
     g_clear_pointer(&destination->sender, transport_sender_free);
     g_clear_pointer(&destination->asking.sender, transport_sender_free);
     destination->out.sender = NULL;

@@ -39,6 +39,8 @@ source_pause(Source *source)
     frame_queue_reset(&source->main);
     source->is_part_open = false;
     source->end_page = 0;
+    source->digest_block = 0;
+    source->digest_page = 0;
     drop_link(&source->link);
     drop_link(&source->urgent_link);
     source_set_flag(&source->drops_links);
@@ -157,7 +159,8 @@ source_forget_links(Source *source)
     g_clear_pointer(&source->urgent_receiver, transport_receiver_free);
     g_clear_pointer(&source->urgent.sender, transport_sender_free);
     source_drop_request_links(source);
-    source->reader = source->urgent_reader = (Reader){0};
+    reader_clear(&source->reader);
+    reader_clear(&source->urgent_reader);
     frame_queue_reset(&source->urgent);
     source->is_mute = source->is_deaf = false;
     source->asked = source->asking = source->sending = NULL;
@@ -169,6 +172,7 @@ source_forget_links(Source *source)
     source_clear_flag(&source->request_ended);
     source_clear_flag(&source->has_shut);
     source_clear_flag(&source->has_bitmaps);
+    source_clear_flag(&source->has_whole);
     source_clear_flag(&source->has_resumed);
     source_clear_flag(&source->drops_links);
     source_notify(source);
