@@ -5,6 +5,7 @@
 #   make bench      latency and throughput beside this machine's floor, in build/bench/
 #   make check      all tests; ONLY=pattern picks some by name, SEEDS=n sets the simulated migrations
 #   make chaos      1,000 migrations of real processes to which something happens
+#   make fuzz       30 minutes a harness, or FUZZ_SECONDS; see tests/fuzz/README.md
 #   make check-nested   some tests on Debian's kernel and KVM, inside an emulated machine
 #   make lint       what CONTRIBUTING.md asks for, as far as a machine can tell
 #   make install    DESTDIR and PREFIX as usual
@@ -27,7 +28,7 @@ all:
 # $(BUILD)/packages.mk holds what pkg-config answers. make builds it before anything else, by
 # .ci/setup, which installs what is missing for check and demo, and starts over with it read.
 
-PACKAGES := liburing glib-2.0 gio-2.0 json-glib-1.0 gnutls
+PACKAGES := liburing glib-2.0 gio-2.0 json-glib-1.0 gnutls libxxhash
 INSTALL_PACKAGES := $(if $(filter check chaos demo bench,$(MAKECMDGOALS)),--install)
 
 ifneq ($(if $(MAKECMDGOALS),$(filter-out clean lint,$(MAKECMDGOALS)),all),)
@@ -159,9 +160,11 @@ $(BUILD)/tests/bench/bench: $(call object,$(BENCH_TEST) $(BENCH)) $(BUILD)/libma
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(MACHINE_LIBS) -lcmocka -o $@
 
+include tests/fuzz/rules.mk
+
 TESTS := $(UNIT) $(if $(BENCH_TEST),$(BUILD)/tests/bench/bench) $(if $(SIM),$(BUILD)/tests/sim/sim) \
          $(if $(EMBED),$(BUILD)/tests/embed/embed) $(if $(PAIR),$(BUILD)/tests/pair/pair) \
-         $(if $(CHAOS),$(BUILD)/tests/chaos/chaos)
+         $(if $(CHAOS),$(BUILD)/tests/chaos/chaos) $(FUZZ_PROGRAMS)
 # Guests that write as fast as they can are not for the thread sanitizer; the unit tests move slower ones.
 TESTS := $(if $(filter thread,$(SAN)),$(filter-out %/pair %/chaos,$(TESTS)),$(TESTS))
 
@@ -216,7 +219,8 @@ include doc/rules.mk
 install: all install-documents
 	$(call say,INST,$(TO))
 	$(Q)install -d $(TO)/bin $(TO)/lib/pkgconfig $(TO)/include/faultline
-	$(Q)install -m 644 $(addprefix engine/,faultline.h check.h measure.h objects.h tracing.h guest.h) $(TO)/include/faultline/
+	$(Q)install -m 644 $(addprefix engine/,faultline.h check.h integrity.h measure.h objects.h owner.h \
+	    recovery.h tracing.h guest.h) $(TO)/include/faultline/
 	$(Q)install -m 644 $(BUILD)/libfaultline.a $(TO)/lib/
 	$(Q)install -m 755 $(BUILD)/$(SONAME) $(TO)/lib/$(SONAME)
 	$(Q)ln -sf $(SONAME) $(TO)/lib/libfaultline.so
@@ -225,7 +229,7 @@ install: all install-documents
 export PC
 
 clean:
-	rm -rf build build-address build-undefined build-thread
+	rm -rf build build-address build-undefined build-thread build-fuzz
 
 .PHONY: all check check-nested demo bench lint install install-documents clean
 .DELETE_ON_ERROR:

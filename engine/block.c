@@ -158,3 +158,21 @@ ram_blocks_close_memory(RamBlocks *blocks)
     for (unsigned i = 0; i < blocks->count; i++)
         g_clear_pointer(&blocks->blocks[i].memory, uffd_memory_free);
 }
+
+void
+ram_blocks_open_checksums(RamBlocks *blocks)
+{
+    for (unsigned i = 0; i < blocks->count; i++) {
+        RamBlock *block = &blocks->blocks[i];
+        block->place = stream_block_place(block->is.name);
+        block->checksums = g_new(uint64_t, block->count_pages);
+        memset(block->checksums, 0xff, block->count_pages * sizeof block->checksums[0]);
+    }
+}
+
+void
+ram_blocks_close_checksums(RamBlocks *blocks)
+{
+    for (unsigned i = 0; i < blocks->count; i++)
+        g_clear_pointer(&blocks->blocks[i].checksums, g_free);
+}

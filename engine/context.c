@@ -58,6 +58,7 @@ faultline_new(const FaultlineGuest *guest, void *opaque, const FaultlineBlock *b
     pthread_mutex_init(&faultline->guest_lock, NULL);
     pthread_mutex_init(&faultline->lock, NULL);
     pthread_cond_init(&faultline->changed, NULL);
+    record_init(&faultline->record);
     g_queue_init(&faultline->events);
     options_init(&faultline->options);
     return faultline;
@@ -71,6 +72,7 @@ faultline_free(Faultline *faultline)
     migration_end(faultline);
     dirty_rate_give_up(faultline);
     ram_blocks_clear(&faultline->blocks);
+    record_clear(&faultline->record);
     g_queue_clear_full(&faultline->events, g_free);
     g_clear_error(&faultline->error);
     g_free(faultline->refusal);
@@ -141,6 +143,14 @@ context_note_refusal(Faultline *faultline, char *text)
     faultline->refusal = text;
     faultline->refused_connections++;
     context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_REFUSED});
+    pthread_mutex_unlock(&faultline->lock);
+}
+
+void
+context_forget_error(Faultline *faultline)
+{
+    pthread_mutex_lock(&faultline->lock);
+    g_clear_error(&faultline->error);
     pthread_mutex_unlock(&faultline->lock);
 }
 
@@ -289,4 +299,10 @@ faultline_vcpu_thread(const Faultline *faultline, unsigned index)
     if (!faultline->guest.vcpu_thread || index >= FAULTLINE_VCPUS_MAX)
         return 0;
     return faultline->guest.vcpu_thread(faultline->opaque, index);
+}
+
+const FaultlineBlock *
+faultline_block(const Faultline *faultline, unsigned index)
+{
+    return index < faultline->blocks.count ? &faultline->blocks.blocks[index].is : NULL;
 }

@@ -3,15 +3,17 @@
  * One virtual machine's Faultline, inside: what source, destination and control thread share.
  *
  * Owner of the phase: the migration role at a source, the listen role at a destination; they alone
- * call context_move(), except for the one move of the package role, which gives way to theirs.
- * Owner of the guest's run state while a migration runs: the same, and the package role between
- * LISTEN and RUN.
+ * call context_move(), except for the one move of the package role, which gives way to theirs, and
+ * out of postcopy-paused at a source, where whoever wants it may take the phase on: both with
+ * context_move_from(). Owner of the guest's run state while a migration runs: the same, and the
+ * package role between LISTEN and RUN.
  */
 #ifndef ENGINE_CONTEXT_H
 #define ENGINE_CONTEXT_H
 
 #include "engine/block.h"
 #include "engine/options.h"
+#include "engine/record.h"
 #include "engine/role.h"
 #include "engine/security.h"
 
@@ -40,6 +42,10 @@ typedef struct Progress {
     uint64_t local_faults;
     uint64_t received_main_bytes, received_urgent_bytes; /* destination */
     uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
+    uint64_t verdict;                             /* FaultlineVerdict */
+    uint64_t damaged_pages, asked_again;          /* destination: atomic sums of two threads */
+    uint64_t pauses, paused_ns, longest_pause_ns; /* of postcopy; of those that are over */
+    uint64_t pause_began_ns;                      /* of the one that is not; 0: there is none */
     uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
 } Progress;
 
@@ -71,6 +77,8 @@ struct Faultline {
     unsigned run_state; /* FaultlineRunState */
     bool autostart;
     Progress progress;
+
+    Record record; /* says itself who may touch what */
 
     /* Held over pause and resume, so that a monitor's stop and a switch-over come one after the
      * other; taken by control, migration, package and listen thread; before lock. */
@@ -113,10 +121,13 @@ context_note(Faultline *faultline, FaultlineMoment moment)
 /* The one function that moves the phase; an illegal move is our own mistake and asserts. Emits the
  * event. Thread: the phase's owner. */
 void context_move(Faultline *faultline, FaultlineStatus to);
-/* The same, unless another thread has moved it on from `from`; then nothing. Thread: package, for
- * what happens right before the guest's start and must not wait for the phase's owner. */
+/* The same if the status is `from`; false: it is another one by now, and nothing was done. Thread:
+ * package, for what happens right before the guest's start and must not wait for the phase's owner;
+ * any, out of postcopy-paused. */
 bool context_move_from(Faultline *faultline, FaultlineStatus from, FaultlineStatus to);
 FaultlineStatus context_status(const Faultline *faultline);
+/* In postcopy with a connection, or the attempt at one, that can be broken. */
+bool context_is_connected(const Faultline *faultline);
 /* Whether a migration is under way in either direction. */
 bool context_is_busy(const Faultline *faultline);
 
@@ -129,6 +140,9 @@ void context_keep_error(Faultline *faultline, GError *error);
 
 /* A connection was turned away; the migration is not over. Takes the text. Thread: any. */
 void context_note_refusal(Faultline *faultline, char *text);
+
+/* It is not failing any more: a recovery has begun. Thread: any. */
+void context_forget_error(Faultline *faultline);
 
 /* Source, at the switch-over: stops the guest if it runs, and keeps stop and cont away from it. On
  * an error the guest goes on as it was. */

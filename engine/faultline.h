@@ -37,6 +37,8 @@
  *                           precopy brought
  *   fault      destination  userfaultfd, return path's send     its io_uring     end, free
  *                           half, urgent channel
+ *   record     either       with faultline_set_record(): the    its io_uring     end, free
+ *                           words of who owns the guest
  *   dirty-rate either       one measuring of the dirty rate     its io_uring     its time, a
  *                                                                                migration, free
  *
@@ -101,6 +103,8 @@ typedef enum {
     X(POSTCOPY_DEVICE, "postcopy-device")                                                          \
     X(POSTCOPY_ACTIVE, "postcopy-active")                                                          \
     X(POSTCOPY_PAUSED, "postcopy-paused")                                                          \
+    X(POSTCOPY_RECOVER_SETUP, "postcopy-recover-setup")                                            \
+    X(POSTCOPY_RECOVER, "postcopy-recover")                                                        \
     X(COMPLETED, "completed")                                                                      \
     X(FAILED, "failed")                                                                            \
     X(PRE_SWITCHOVER, "pre-switchover")
@@ -147,7 +151,9 @@ Faultline *faultline_new(const FaultlineGuest *guest, void *opaque, const Faultl
 void faultline_free(Faultline *faultline);
 
 #include "check.h"
+#include "integrity.h"
 #include "objects.h"
+#include "owner.h"
 
 /* ---- Capabilities and parameters: names of QMP ----------------------------------------------- */
 
@@ -279,6 +285,7 @@ typedef enum {
     FAULTLINE_EVENT_PASS,    /* .pass: a sync of the dirty log began pass n */
     FAULTLINE_EVENT_STOP,    /* the guest was stopped here */
     FAULTLINE_EVENT_RESUME,  /* the guest was started here */
+    FAULTLINE_EVENT_VERDICT, /* destination: .verdict, when it is passed or failed */
     FAULTLINE_EVENT_REFUSED, /* a connection was turned away: FaultlineInfo.refusal */
 } FaultlineEventKind;
 
@@ -286,6 +293,7 @@ typedef struct FaultlineEvent {
     FaultlineEventKind kind;
     FaultlineStatus status;
     uint64_t pass;
+    FaultlineVerdict verdict;
     int64_t time_us; /* wall clock, since 1970 */
 } FaultlineEvent;
 
@@ -362,6 +370,7 @@ typedef struct FaultlineInfo {
     uint64_t neighbour_pages; /* on the urgent channel, behind requested ones, unasked */
     uint64_t missing_pages;   /* destination, in postcopy: not here yet */
 
+    FaultlineIntegrity integrity;
     uint64_t local_faults; /* destination: of pages that were here already */
 
     /* By channel, all bytes: sent at a source, received at a destination. Rates are those since a
@@ -411,6 +420,9 @@ bool faultline_query_map(const Faultline *faultline, FaultlineMapCell *cells, un
 FaultlineStatus faultline_wait(Faultline *faultline, int64_t timeout_ms);
 
 #include "measure.h"
+
+/* Block `index` as faultline_new() was given it; NULL: there is none such. Thread: any. */
+const FaultlineBlock *faultline_block(const Faultline *faultline, unsigned index);
 
 /* Thread id (gettid) of vCPU `index`, as the guest tells it; 0: there is none such. Thread: any. */
 pid_t faultline_vcpu_thread(const Faultline *faultline, unsigned index);
@@ -462,9 +474,10 @@ void faultline_session_accept_fds(FaultlineSession *session, int (*take_fd)(void
  * client cannot take more); close and free it. */
 bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t length_bytes);
 
-/* One HMP command line -> its output (g_free). */
+/* One HMP command line, which is refused if it is not UTF-8 -> its output (g_free). */
 char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
 
+#include "recovery.h"
 #include "tracing.h"
 
 #pragma GCC visibility pop

@@ -68,9 +68,12 @@ check_idle(Faultline *faultline, const char *verb, GError **error)
     return false;
 }
 
+/* With the role that writes down who owns the guest, if somebody does. */
 static bool
-start(Faultline *faultline, Role *const *roles, unsigned count, GError **error)
+start(Faultline *faultline, Role **roles, unsigned count, GError **error)
 {
+    if (faultline->record.write)
+        roles[count++] = &faultline->record.role;
     progress_set(&faultline->progress.started_ns, clock_now_ns());
     context_move(faultline, FAULTLINE_STATUS_SETUP);
     faultline->threads = role_threads_start(roles, count, error);
@@ -81,8 +84,8 @@ start(Faultline *faultline, Role *const *roles, unsigned count, GError **error)
     return error_translate(error);
 }
 
-static bool
-check_connections(const Faultline *faultline, const char *uri, GError **error)
+bool
+migration_check_connections(const Faultline *faultline, const char *uri, GError **error)
 {
     if (!options_has(&faultline->options, CAPABILITY_POSTCOPY_PREEMPT) ||
         !g_str_has_prefix(uri, "fd:"))
@@ -92,6 +95,15 @@ check_connections(const Faultline *faultline, const char *uri, GError **error)
                 "off, or use tcp: or unix:",
                 uri);
     return false;
+}
+
+/* A filter that lets a ring be made and not be used would be noticed by roles that wait for ever.
+ */
+static bool
+check_transport(const char *uri, bool is_listen, GError **error)
+{
+    return (transport_check_uri(uri, is_listen, error) && transport_probe(error)) ||
+           error_translate(error);
 }
 
 bool
@@ -110,16 +122,23 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
     }
     if (!check_idle(faultline, "migrate", error))
         return false;
-    if (!transport_check_uri(uri, false, error))
-        return error_translate(error);
-    if (!check_connections(faultline, uri, error) || !security_take(faultline, uri, false, error))
+    if (!check_transport(uri, false, error))
+        return false;
+    if (!migration_check_connections(faultline, uri, error) ||
+        !security_take(faultline, uri, false, error))
         return false;
     forget_last(faultline);
     faultline->source = source_new(faultline, uri, error);
     if (!faultline->source)
         return error_translate(error);
-    Role *const roles[] = {&faultline->source->migration, &faultline->source->request};
-    return start(faultline, roles, G_N_ELEMENTS(roles), error);
+    if (!record_begin(faultline, FAULTLINE_OWNER_HERE, faultline->source->uri, error)) {
+        g_clear_pointer(&faultline->source, source_free);
+        return false;
+    }
+    faultline->record.waiters[0] = &faultline->source->migration;
+    faultline->record.waiters[1] = NULL;
+    Role *roles[3] = {&faultline->source->migration, &faultline->source->request};
+    return start(faultline, roles, 2, error);
 }
 
 bool
@@ -131,18 +150,22 @@ faultline_incoming(Faultline *faultline, const char *uri, GError **error)
                       "there is a guest here; start a machine of its own for it", error);
     if (!check_idle(faultline, "migrate-incoming", error))
         return false;
-    if (!transport_check_uri(uri, true, error))
-        return error_translate(error);
-    if (!security_take(faultline, uri, true, error))
+    if (!check_transport(uri, true, error) || !security_take(faultline, uri, true, error))
         return false;
     forget_last(faultline);
     faultline->destination = destination_new(faultline, uri, error);
     if (!faultline->destination)
         return error_translate(error);
+    Destination *destination = faultline->destination;
+    if (!record_begin(faultline, FAULTLINE_OWNER_COMING, destination->address, error)) {
+        g_clear_pointer(&faultline->destination, destination_free);
+        return false;
+    }
+    faultline->record.waiters[0] = &destination->listen;
+    faultline->record.waiters[1] = &destination->package;
     context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
-    Role *const roles[] = {&faultline->destination->listen, &faultline->destination->package,
-                           &faultline->destination->fault};
-    return start(faultline, roles, G_N_ELEMENTS(roles), error);
+    Role *roles[4] = {&destination->listen, &destination->package, &destination->fault};
+    return start(faultline, roles, 3, error);
 }
 
 char *
@@ -172,9 +195,8 @@ faultline_start_postcopy(Faultline *faultline, GError **error)
 bool
 faultline_cancel(Faultline *faultline, GError **error)
 {
-    FaultlineStatus status = context_status(faultline);
-
-    if (status == FAULTLINE_STATUS_POSTCOPY_ACTIVE || status == FAULTLINE_STATUS_POSTCOPY_PAUSED)
+    if (context_is_connected(faultline) ||
+        context_status(faultline) == FAULTLINE_STATUS_POSTCOPY_PAUSED)
         return refuse("migrate_cancel",
                       "postcopy migration in progress, cannot cancel: the guest runs at the "
                       "destination and needs the pages kept at the source",
@@ -221,9 +243,10 @@ faultline_continue(Faultline *faultline, FaultlineStatus expected, GError **erro
 bool
 faultline_pause(Faultline *faultline, GError **error)
 {
-    if (context_status(faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+    if (!context_is_connected(faultline))
         return refuse("migrate-pause",
-                      "it only works in postcopy-active; before the switch use migrate_cancel",
+                      "it only works in postcopy-active and while one recovers; before the switch "
+                      "use migrate_cancel",
                       error);
     if (faultline->source) {
         source_set_flag(&faultline->source->wants_break);

@@ -11,4 +11,7 @@ void migration_end(Faultline *faultline);
 /* A source that sleeps looks at its options again. */
 void migration_wake(Faultline *faultline);
 
+/* Whether uri can be as many connections as the capabilities need. Errors: ARGUMENT. */
+bool migration_check_connections(const Faultline *faultline, const char *uri, GError **error);
+
 #endif

@@ -87,6 +87,8 @@ options_features(const Options *options)
         features &= ~STREAM_FEATURE_URGENT_REQUESTS;
     if (!options_has(options, CAPABILITY_DISCARD_WORDS))
         features &= ~STREAM_FEATURE_DISCARD_WORDS;
+    if (!options_has(options, CAPABILITY_PAGE_CHECKSUMS))
+        features &= ~STREAM_FEATURE_CHECKSUMS;
     return features;
 }
 

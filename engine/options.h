@@ -35,6 +35,10 @@
     X(DISCARD_WORDS, "discard-words", true, 0,                                                     \
       "scattered dirty pages are told as a bitmap, if the peer is a faultline that has it on",     \
       EACH)                                                                                        \
+    X(PAGE_CHECKSUMS, "page-checksums", false, 0,                                                  \
+      "all that is sent carries checksums, if the peer is a faultline that has it on: what the "   \
+      "network damages is found and asked for again, and the end is a verdict over all memory",    \
+      EACH)                                                                                        \
     X(WARM_MEMORY, "warm-memory", false, 0,                                                        \
       "destination: take huge pages for all of the guest early, while the host has some to spare", \
       DESTINATION)                                                                                 \
@@ -70,6 +74,9 @@ typedef enum {
       INTEGER, EACH, false)                                                                        \
     X(NEIGHBOUR_PAGES, "neighbour-pages", 16, 0, 4096, "pages",                                    \
       "most pages to send unasked behind one of a stream, 0: none", INTEGER, SOURCE, false)        \
+    X(DAMAGE_LIMIT, "damage-limit", 3, 1, 1000, "times",                                           \
+      "page-checksums: a page that comes damaged so often breaks the connection", INTEGER,         \
+      DESTINATION, false)                                                                          \
     X(THROTTLE_TRIGGER, "throttle-trigger-threshold", 50, 1, 100, "%",                             \
       "auto-converge: a pass in which more than this part of what was sent is dirtied does not "   \
       "converge; two in a row make a step",                                                        \

@@ -150,6 +150,13 @@ page_bitmap_read(const PageBitmap *bitmap, uint64_t first_word, uint64_t *ret_wo
         ret_words[i] = load_word(bitmap, first_word + i);
 }
 
+void
+page_bitmap_write_word(PageBitmap *bitmap, uint64_t word, uint64_t value)
+{
+    __atomic_store_n(&bitmap->words[word], value & mask_of(word * WORD_BITS, bitmap->count_pages),
+                     __ATOMIC_SEQ_CST);
+}
+
 uint64_t
 page_bitmap_clear_word(PageBitmap *bitmap, uint64_t word, uint64_t mask)
 {

@@ -53,6 +53,9 @@ uint64_t page_bitmap_count_range(const PageBitmap *bitmap, const PageBitmap *wit
 void page_bitmap_read(const PageBitmap *bitmap, uint64_t first_word, uint64_t *ret_words,
                       unsigned count);
 
+/* Gives a word of 64 pages this value; bits past the end are ignored. */
+void page_bitmap_write_word(PageBitmap *bitmap, uint64_t word, uint64_t value);
+
 /* Clears the bits of mask in a word; returns how many were set before. */
 uint64_t page_bitmap_clear_word(PageBitmap *bitmap, uint64_t word, uint64_t mask);
 

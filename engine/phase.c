@@ -29,8 +29,9 @@ G_STATIC_ASSERT(G_N_ELEMENTS(moment_names) == FAULTLINE_MOMENT_COUNT);
 /* From each status, where it may go. Both sides: a destination goes from ACTIVE straight to
  * POSTCOPY_DEVICE or COMPLETED. A source leaves POSTCOPY_DEVICE, and with a faultline peer
  * POSTCOPY_ACTIVE, for FAILED only when the destination says that the guest never ran there. A
- * destination leaves POSTCOPY_PAUSED when the last page was in another role's hands as the link
- * broke, or when the device state could not be loaded. */
+ * destination leaves POSTCOPY_PAUSED and POSTCOPY_RECOVER when the last page was in another role's
+ * hands as the link broke, or when the device state could not be loaded. In a recovery a source
+ * goes by RECOVER_SETUP, a destination straight to RECOVER. */
 static const unsigned moves[FAULTLINE_STATUS_COUNT] = {
     [FAULTLINE_STATUS_NONE] = TO(SETUP),
     [FAULTLINE_STATUS_SETUP] = TO(ACTIVE) | TO(CANCELLING) | TO(FAILED),
@@ -40,7 +41,11 @@ static const unsigned moves[FAULTLINE_STATUS_COUNT] = {
     [FAULTLINE_STATUS_DEVICE] = TO(POSTCOPY_DEVICE) | TO(COMPLETED) | TO(CANCELLING) | TO(FAILED),
     [FAULTLINE_STATUS_POSTCOPY_DEVICE] = TO(POSTCOPY_ACTIVE) | TO(POSTCOPY_PAUSED) | TO(FAILED),
     [FAULTLINE_STATUS_POSTCOPY_ACTIVE] = TO(POSTCOPY_PAUSED) | TO(COMPLETED) | TO(FAILED),
-    [FAULTLINE_STATUS_POSTCOPY_PAUSED] = TO(COMPLETED) | TO(FAILED),
+    [FAULTLINE_STATUS_POSTCOPY_PAUSED] =
+        TO(POSTCOPY_RECOVER_SETUP) | TO(POSTCOPY_RECOVER) | TO(COMPLETED) | TO(FAILED),
+    [FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP] = TO(POSTCOPY_PAUSED) | TO(POSTCOPY_RECOVER),
+    [FAULTLINE_STATUS_POSTCOPY_RECOVER] =
+        TO(POSTCOPY_PAUSED) | TO(POSTCOPY_ACTIVE) | TO(COMPLETED) | TO(FAILED),
     [FAULTLINE_STATUS_CANCELLING] = TO(CANCELLED) | TO(FAILED),
     [FAULTLINE_STATUS_COMPLETED] = TO(SETUP),
     [FAULTLINE_STATUS_CANCELLED] = TO(SETUP),
@@ -74,17 +79,47 @@ context_status(const Faultline *faultline)
 }
 
 bool
+context_is_connected(const Faultline *faultline)
+{
+    FaultlineStatus status = context_status(faultline);
+    return status == FAULTLINE_STATUS_POSTCOPY_ACTIVE ||
+           status == FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP ||
+           status == FAULTLINE_STATUS_POSTCOPY_RECOVER;
+}
+
+bool
 context_is_busy(const Faultline *faultline)
 {
     FaultlineStatus status = context_status(faultline);
     return status == FAULTLINE_STATUS_POSTCOPY_PAUSED || !(ENDED & (1u << status));
 }
 
-/* Together: whoever sees the status finds the event, and the other way round. */
+/* A pause lasts from its break to POSTCOPY_ACTIVE, however often it was tried to end it. */
 static void
-move_locked(Faultline *faultline, FaultlineStatus to)
+account_pause_locked(Progress *progress, FaultlineStatus to)
 {
-    g_assert(moves[context_status(faultline)] & (1u << to));
+    uint64_t now_ns = clock_now_ns(), began_ns = progress_get(&progress->pause_began_ns);
+
+    if (to == FAULTLINE_STATUS_POSTCOPY_PAUSED && !began_ns) {
+        progress_add(&progress->pauses, 1);
+        progress_set(&progress->pause_began_ns, now_ns);
+    } else if (began_ns && (to == FAULTLINE_STATUS_POSTCOPY_ACTIVE ||
+                            to == FAULTLINE_STATUS_COMPLETED || to == FAULTLINE_STATUS_FAILED)) {
+        progress_add(&progress->paused_ns, now_ns - began_ns);
+        progress_set(&progress->longest_pause_ns,
+                     MAX(progress_get(&progress->longest_pause_ns), now_ns - began_ns));
+        progress_set(&progress->pause_began_ns, 0);
+    }
+}
+
+static void
+move_locked(Faultline *faultline, FaultlineStatus from, FaultlineStatus to)
+{
+    g_assert(moves[from] & (1u << to));
+    if (ENDED & (1u << to))
+        progress_set(&faultline->progress.ended_ns, clock_now_ns());
+    account_pause_locked(&faultline->progress, to);
+    /* Together: whoever sees the status finds the event, and the other way round. */
     __atomic_store_n(&faultline->status, to, __ATOMIC_RELEASE);
     context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_STATUS, .status = to});
     pthread_cond_broadcast(&faultline->changed);
@@ -93,23 +128,22 @@ move_locked(Faultline *faultline, FaultlineStatus to)
 void
 context_move(Faultline *faultline, FaultlineStatus to)
 {
-    if (ENDED & (1u << to))
-        progress_set(&faultline->progress.ended_ns, clock_now_ns());
-
     pthread_mutex_lock(&faultline->lock);
-    move_locked(faultline, to);
+    move_locked(faultline, context_status(faultline), to);
     pthread_mutex_unlock(&faultline->lock);
+    if (to == FAULTLINE_STATUS_POSTCOPY_PAUSED || to == FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        record_refresh(faultline); /* paused, or recovered */
 }
 
 bool
 context_move_from(Faultline *faultline, FaultlineStatus from, FaultlineStatus to)
 {
     pthread_mutex_lock(&faultline->lock);
-    bool moved = context_status(faultline) == from;
-    if (moved)
-        move_locked(faultline, to);
+    bool is_there = context_status(faultline) == from;
+    if (is_there)
+        move_locked(faultline, from, to);
     pthread_mutex_unlock(&faultline->lock);
-    return moved;
+    return is_there;
 }
 
 FaultlineStatus

@@ -9,6 +9,16 @@
 
 #define BLOCK_WORDS 32u
 
+/* What gcc says by a macro, clang says by a feature. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define HAS_SANITIZER 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HAS_SANITIZER 1
+#endif
+
 /* In precopy the guest writes while we read, as it may: what was read half-written is dirty again,
  * and comes again. The thread sanitizer need not tell. */
 #ifdef __SANITIZE_THREAD__
@@ -16,7 +26,7 @@ __attribute__((no_sanitize_thread, noinline))
 #endif
 
 /* A sanitizer's run-time is not up when the resolvers of clones run, so not there. */
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && !defined(HAS_SANITIZER)
 __attribute__((target_clones("avx2", "default")))
 #endif
 bool

@@ -16,6 +16,7 @@ int monitor_command(int argc, char **argv);
 int migrate_command(int argc, char **argv);
 int demo_command(int argc, char **argv);
 int doctor_command(int argc, char **argv);
+int status_command(int argc, char **argv);
 
 /* Prints one error line with the way to help, and returns EXIT_USAGE. */
 int usage_error(const char *command, const char *reason);

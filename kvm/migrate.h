@@ -46,6 +46,10 @@ bool migrate_take_interrupt(void);
 /* Sleeps a little; between two looks. */
 void migrate_pause_us(int64_t us);
 
+/* Part of begin: whether both sides have the same memory, as far as they tell; sets
+ * migrate->downtime.guest_bytes. */
+bool migrate_check_memory(Migrate *migrate, GError **error);
+
 /* The phases; an error says what failed, not yet where the guest is. */
 bool migrate_begin(Migrate *migrate, GError **error);
 bool migrate_prepare(Migrate *migrate, GError **error);

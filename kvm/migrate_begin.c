@@ -68,41 +68,6 @@ check_destination(Migrate *migrate, GError **error)
     return true;
 }
 
-/* -1: it does not tell, which is no fault of it: the engine compares blocks by name later. */
-static int64_t
-memory_bytes(MigrateSide *side, GError **error)
-{
-    g_autoptr(GError) reason = NULL;
-    g_autoptr(JsonNode) reply = migrate_side_ask(side, "query-memory-size-summary", NULL, &reason);
-
-    if (reply && JSON_NODE_HOLDS_OBJECT(reply))
-        return json_object_get_int_member_with_default(json_node_get_object(reply), "base-memory",
-                                                       -1);
-    if (reason && !g_error_matches(reason, G_IO_ERROR, G_IO_ERROR_FAILED))
-        g_propagate_error(error, g_steal_pointer(&reason));
-    return -1;
-}
-
-static bool
-check_memory(Migrate *migrate, GError **error)
-{
-    g_autoptr(GError) reason = NULL;
-    int64_t source = memory_bytes(&migrate->source, &reason);
-    int64_t destination = reason ? -1 : memory_bytes(&migrate->destination, &reason);
-
-    if (reason) {
-        g_propagate_error(error, g_steal_pointer(&reason));
-        return false;
-    }
-    if (source >= 0 && destination >= 0 && source != destination)
-        return fail(error,
-                    "the source has %" G_GINT64_FORMAT " MiB of memory and the destination "
-                    "%" G_GINT64_FORMAT " MiB; start the destination with the same memory",
-                    source >> 20, destination >> 20);
-    migrate->downtime.guest_bytes = (uint64_t)MAX(source, 0);
-    return true;
-}
-
 /* Rows of the doctor that are closed, one a line. The machines may have other rights than we: it is
  * advice, and what they refuse by themselves counts. */
 static void
@@ -138,7 +103,7 @@ bool
 migrate_begin(Migrate *migrate, GError **error)
 {
     if (!check_source(migrate, error) || !check_destination(migrate, error) ||
-        !check_memory(migrate, error))
+        !migrate_check_memory(migrate, error))
         return false;
     migrate_report_say(&migrate->report, "the guest %s at the source; the destination waits for it",
                        migrate->was_running ? "runs" : "stands paused");

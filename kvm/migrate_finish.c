@@ -107,15 +107,25 @@ await_end(Migrate *migrate)
     return false;
 }
 
-/* The guest is safe whatever happens here, so nothing here is a failure: the source knows that it
- * gave the guest away, and refuses to run it. */
+/* The one failure here: the guest's own side is gone. The source gave the guest away and refuses to
+ * run it; while its process lives, its memory can still be looked at. */
+static bool
+destination_answers(Migrate *migrate, GError **error)
+{
+    MigrateLook look;
+
+    return migrate_side_look(&migrate->destination, &look, NULL) ||
+           migrate_side_look(&migrate->destination, &look, error);
+}
+
 bool
 migrate_confirm(Migrate *migrate, GError **error)
 {
     g_autoptr(GError) reason = NULL;
     MigrateLook look;
-    (void)error;
 
+    if (!destination_answers(migrate, error))
+        return false;
     if (!migrate_side_look(&migrate->source, &look, NULL) &&
         !migrate_side_look(&migrate->source, &look, &reason)) {
         migrate_report_say(&migrate->report, "the source has ended by itself: %s", reason->message);
@@ -131,5 +141,5 @@ migrate_confirm(Migrate *migrate, GError **error)
     migrate_report_say(&migrate->report, await_end(migrate)
                                              ? "the source has ended"
                                              : "the source was told to end, and has not yet");
-    return true;
+    return destination_answers(migrate, error);
 }

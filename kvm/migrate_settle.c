@@ -140,7 +140,7 @@ migrate_settle(Migrate *migrate, const GError *failure)
 
     if (rest_source(migrate, &looks[0]))
         source = &looks[0];
-    if (!source && !migrate->source.capabilities)
+    if (!source && !migrate->has_begun && !migrate->source.capabilities)
         return settle_unreached(migrate, failure);
     if (migrate->destination.path && rest_destination(migrate, &looks[1]))
         destination = &looks[1];

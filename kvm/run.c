@@ -10,6 +10,7 @@
 #include "kvm/metrics.h"
 #include "kvm/monitor_server.h"
 #include "kvm/run_options.h"
+#include "kvm/state_dir.h"
 #include "kvm/verdict_file.h"
 
 #include <glib-unix.h>
@@ -28,6 +29,7 @@ typedef struct Run {
     FaultlineMonitor *monitor;
     GPtrArray *servers;
     MetricsServer *metrics; /* NULL: none */
+    StateDir *state;        /* NULL: no record is kept */
     GMainLoop *loop;
     bool said_address, said_bad, said_verdict_file;
     uint64_t said_refused;
@@ -189,14 +191,20 @@ say_blocks(const FaultlineBlock *blocks, unsigned count)
 static bool
 make_faultline(Run *run, GError **error)
 {
+    const RunOptions *options = run->options;
     unsigned count;
 
-    run->machine = run->kind->make(&run->options->machine, error);
+    if (options->state_dir && !(run->state = state_dir_open(options->state_dir, options->name,
+                                                            options->incoming != NULL, error)))
+        return false;
+    run->machine = run->kind->make(&options->machine, error);
     if (!run->machine)
         return false;
     const FaultlineBlock *blocks = run->kind->blocks(run->machine, &count);
     say_blocks(blocks, count);
     run->faultline = faultline_new(run->kind->guest, run->machine, blocks, count, error);
+    if (run->faultline && run->state)
+        faultline_set_record(run->faultline, state_dir_write, run->state);
     return run->faultline && apply_settings(run, error);
 }
 
@@ -301,6 +309,16 @@ loop(Run *run)
         g_source_remove(sources[i]);
 }
 
+static void
+end_record(Run *run)
+{
+    const char *end = run->machine ? guest_end(run) : NULL;
+
+    if (run->state && run->faultline)
+        state_dir_end(run->state, run->exit_code != EXIT_OK ? "failed" : end ? end : "quit");
+    g_clear_pointer(&run->state, state_dir_free);
+}
+
 /* A guest whose pages are partly at the other side does not survive this process, on whichever
  * side it is. At a destination its threads wait for pages that nobody will bring and can only be
  * ended with the process: so that one ends at once. */
@@ -326,6 +344,7 @@ end_lost_guest(Run *run)
         return;
     g_ptr_array_set_size(run->servers, 0);
     g_clear_pointer(&run->metrics, metrics_server_free);
+    end_record(run);
     fflush(NULL);
     _exit(EXIT_FAILED);
 }
@@ -339,6 +358,7 @@ run_clear(Run *run)
     g_ptr_array_unref(run->servers);
     if (run->monitor)
         faultline_monitor_free(run->monitor);
+    end_record(run);
     if (run->faultline)
         faultline_free(run->faultline);
     if (run->machine)

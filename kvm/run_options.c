@@ -354,6 +354,8 @@ make_context(RawOptions *raw, RunOptions *options)
          "credentials or an authorization; may be repeated", "TYPE,id=ID,NAME=VALUE,..."},
         {"verdict", 0, 0, G_OPTION_ARG_FILENAME, &options->verdict,
          "write what the guest says of its data there, twice a second", "FILE"},
+        {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &options->state_dir,
+         "keep a record there of who owns the guest, for faultline status", "DIR"},
         {"log-level", 0, 0, G_OPTION_ARG_STRING, &raw->log_level,
          "what is said on standard error (warning)", "error|warning|info|debug"},
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->rest, NULL, NULL},
@@ -436,6 +438,7 @@ run_options_free(RunOptions *options)
     g_free(options->incoming);
     g_free(options->name);
     g_free(options->verdict);
+    g_free(options->state_dir);
     free_settings(options->capabilities, options->count_capabilities);
     free_settings(options->parameters, options->count_parameters);
     g_strfreev(options->objects);

@@ -25,7 +25,8 @@ typedef struct RunOptions {
     char *incoming; /* NULL, "defer" or a URI */
     bool paused;
     char *name;
-    char *verdict; /* NULL or a path */
+    char *verdict;   /* NULL or a path */
+    char *state_dir; /* NULL or a path */
     LogLevel log_level;
     RunSetting *capabilities, *parameters;
     unsigned count_capabilities, count_parameters;

@@ -83,6 +83,14 @@ advise(Destination *destination, const StreamElement *element, GError **error)
 
 /* ---- The others ------------------------------------------------------------------------------ */
 
+void
+destination_order_taking(Destination *destination)
+{
+    if (!destination->has_ordered)
+        record_order(destination->faultline, FAULTLINE_OWNER_TAKING);
+    destination->has_ordered = true;
+}
+
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
 {
@@ -93,13 +101,21 @@ destination_answer_ping(Destination *destination, uint32_t value)
             destination_set_flag(&destination->main.takes_runs);
             destination_set_flag(&destination->urgent.takes_runs);
         }
+        if (value & STREAM_FEATURE_CHECKSUMS)
+            destination_begin_checks(destination);
         value |= STREAM_HELLO_ANSWER;
     } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_AGREE) {
         destination->told = value & STREAM_AGREE_BITS;
         destination->has_told = true;
         value = STREAM_AGREE_ANSWER | options_agreement(&destination->faultline->options);
     }
-    return destination_post(destination, STREAM_RETURN_PONG, value);
+    if (!destination_post(destination, STREAM_RETURN_PONG, value))
+        return false;
+    /* The source's number comes in four parts; of one that says more the last four hold. */
+    if ((value & STREAM_HELLO_MASK) == STREAM_PING_MIGRATION)
+        record_set_migration(destination->faultline,
+                             record_migration(destination->faultline) << 16 | (uint16_t)value);
+    return true;
 }
 
 static bool
@@ -137,23 +153,42 @@ refuse(const StreamElement *element, const char *why, GError **error)
 }
 
 static bool
+check_ping(Destination *destination, const StreamElement *element, GError **error)
+{
+    uint32_t value = stream_parse_be32(element);
+
+    if (!destination->has_return_path)
+        return refuse(element, "received with no return path", error);
+    if ((value & STREAM_HELLO_MASK) != STREAM_HELLO)
+        return true;
+    if (destination->hello && value != destination->hello)
+        return refuse(element, "said hello in two ways: it was damaged on its way", error);
+    destination->hello = value;
+    return true;
+}
+
+static bool
 obey(Destination *destination, const StreamElement *element, GError **error)
 {
-    if (destination->in_postcopy && element->command != STREAM_COMMAND_PING)
+    if (destination->in_postcopy && !destination->in_recovery &&
+        element->command != STREAM_COMMAND_PING && element->command != STREAM_COMMAND_DIGEST)
         return refuse(element, "came after the guest was handed over", error);
     switch (element->command) {
     case STREAM_COMMAND_OPEN_RETURN_PATH:
         destination->has_return_path = true;
         return true;
     case STREAM_COMMAND_PING:
-        return destination->has_return_path ||
-               refuse(element, "received with no return path", error);
+        return check_ping(destination, element, error);
     case STREAM_COMMAND_POSTCOPY_ADVISE:
         return advise(destination, element, error);
     case STREAM_COMMAND_POSTCOPY_RAM_DISCARD:
         return destination_discard(destination, element, error);
     case STREAM_COMMAND_DISCARD_WORDS:
         return destination_discard_words(destination, element, error);
+    case STREAM_COMMAND_SEALED:
+        return destination_obey_sealed(destination, element, error);
+    case STREAM_COMMAND_DIGEST:
+        return destination_obey_digest(destination, element, error);
     case STREAM_COMMAND_PACKAGED:
         return begin_package(destination, element, error);
     case STREAM_COMMAND_POSTCOPY_LISTEN:
@@ -178,8 +213,18 @@ destination_take_command(Destination *destination, const StreamElement *element,
     if (element->command == STREAM_COMMAND_PING &&
         !destination_answer_ping(destination, stream_parse_be32(element)))
         return STAGE_STAY;
+    if (destination->in_recovery && element->command == STREAM_COMMAND_POSTCOPY_RESUME) {
+        if (!destination_post(destination, STREAM_RETURN_RESUME_ACK, 1))
+            return STAGE_STAY;
+        destination->stage = destination_stage_resume;
+    }
     if (element->command == STREAM_COMMAND_PACKAGED)
         destination->stage = destination_stage_blob;
+    bool is_sealed = element->command == STREAM_COMMAND_SEALED;
+    if (element->command == STREAM_COMMAND_PING && stream_parse_be32(element) == STREAM_PING_COMMIT)
+        destination_order_taking(destination);
     reader_consume(&destination->reader, length);
+    if (is_sealed)
+        reader_seal(&destination->reader, destination_piece_limit(destination));
     return STAGE_AGAIN;
 }

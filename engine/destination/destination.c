@@ -31,7 +31,7 @@ destination_notify(Destination *destination, const Role *role)
 /* ---- Life ------------------------------------------------------------------------------------ */
 
 static void
-make_bitmaps(RamBlocks *blocks)
+make_bitmaps(RamBlocks *blocks, bool with_checksums)
 {
     for (unsigned i = 0; i < blocks->count; i++) {
         RamBlock *block = &blocks->blocks[i];
@@ -39,6 +39,8 @@ make_bitmaps(RamBlocks *blocks)
         block->precopied = page_bitmap_new(block->count_pages);
         block->requested = page_bitmap_new(block->count_pages);
     }
+    if (with_checksums)
+        ram_blocks_open_checksums(blocks);
 }
 
 static bool
@@ -99,7 +101,7 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     pthread_mutex_init(&destination->mailbox_lock, NULL);
     frame_queue_init(&destination->out);
     frame_queue_init(&destination->asking);
-    make_bitmaps(destination->blocks);
+    make_bitmaps(destination->blocks, options_has(options, CAPABILITY_PAGE_CHECKSUMS));
     page_channel_init(&destination->main, "main", destination->blocks);
     page_channel_init(&destination->urgent, "urgent", destination->blocks);
     destination->walk = faultline->walks[FAULTLINE_WALK_FAULT];
@@ -109,20 +111,24 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
-    destination->listener = transport_listen(uri, error);
-    if (!destination->listener || !security_listen(faultline, destination->listener, error) ||
+    TransportListener *listener = transport_listen(uri, error);
+    if (listener)
+        destination->listeners[destination->count_listeners++] = listener;
+    if (!listener || !security_listen(faultline, listener, error) ||
         !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }
-    destination->address = g_strdup(transport_listener_address(destination->listener));
+    destination->address = g_strdup(transport_listener_address(listener));
+    destination->heard_address = g_strdup(destination->address);
     return destination;
 }
 
 void
 destination_free(Destination *destination)
 {
-    g_clear_pointer(&destination->listener, transport_listener_free);
+    destination_close_listeners(destination);
+    g_clear_pointer(&destination->offered, transport_listener_free);
     destination_drop_fault_links(destination);
     ram_blocks_close_memory(destination->blocks);
     g_clear_pointer(&destination->uffd, uffd_free);
@@ -132,6 +138,7 @@ destination_free(Destination *destination)
         g_clear_pointer(&block->precopied, page_bitmap_free);
         g_clear_pointer(&block->requested, page_bitmap_free);
     }
+    ram_blocks_close_checksums(destination->blocks);
     page_channel_clear(&destination->main);
     page_channel_clear(&destination->urgent);
     frame_queue_clear(&destination->out);
@@ -144,6 +151,7 @@ destination_free(Destination *destination)
     g_clear_error(&destination->fault_error);
     pthread_mutex_destroy(&destination->mailbox_lock);
     g_free(destination->address);
+    g_free(destination->heard_address);
     g_free(destination);
 }
 
@@ -168,9 +176,10 @@ count_missing(const Destination *destination)
 static bool
 tell_end(Destination *destination, uint32_t value)
 {
-    if (!destination->has_return_path || destination_flag(&destination->fault_failed))
+    if (!destination->has_return_path || destination_flag(&destination->fault_failed) ||
+        !destination->link)
         return true;
-    if (!destination->has_posted)
+    if (!destination->has_posted && destination_tell_verdict(destination))
         destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, value);
     return destination_flag(&destination->shut_sent);
 }
@@ -187,11 +196,18 @@ destination_stage_run(Destination *destination, GError **error)
                                                         count_missing(destination)));
         return STAGE_FAILED;
     }
+    if (!destination_judge(destination, error))
+        return STAGE_FAILED;
+    destination_order_taking(destination);
+    StageResult recorded = record_await(faultline, FAULTLINE_OWNER_TAKING, error);
+    if (recorded != STAGE_AGAIN)
+        return recorded;
     if (!context_settle_guest(faultline, autostart && destination->can_run, error)) {
         context_set_run_state(faultline, FAULTLINE_RUN_INMIGRATE);
         return STAGE_FAILED;
     }
     context_note(faultline, FAULTLINE_MOMENT_RUNNING);
+    record_order(faultline, FAULTLINE_OWNER_HERE);
     destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;
@@ -239,6 +255,8 @@ destination_stage_arrived(Destination *destination, GError **error)
     }
     if (!destination_flag(&destination->has_run))
         return STAGE_STAY;
+    if (!destination_judge(destination, error))
+        return STAGE_FAILED;
     if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
@@ -254,6 +272,7 @@ destination_stage_leave(Destination *destination, GError **error)
 {
     (void)error;
     if (!destination_flag(&destination->is_ending)) {
+        destination_leave_unjudged(destination);
         destination_set_flag(&destination->is_ending);
         destination_notify(destination, &destination->package);
         destination_notify(destination, &destination->fault);
@@ -298,8 +317,9 @@ tell_failure(Destination *destination, const char *where_the_guest_is)
 {
     GError *failure = g_steal_pointer(&destination->failure);
     error_translate(&failure);
-    g_autofree char *text = g_strdup_printf("receive migration on %s: %s. %s", destination->address,
-                                            failure->message, where_the_guest_is);
+    g_autofree char *text =
+        g_strdup_printf("receive migration on %s: %s. %s", destination->heard_address,
+                        failure->message, where_the_guest_is);
     context_keep_error(destination->faultline,
                        g_error_new_literal(FAULTLINE_ERROR, failure->code, text));
     g_error_free(failure);
@@ -332,21 +352,21 @@ tell_pause(Destination *destination, const char *where_the_guest_is)
     if (!destination->failure)
         return;
     tell_failure(destination, where_the_guest_is);
-    context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+    if (context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
 }
 
-/* Loading the device state takes a moment; if it waits for a page that is not here, for ever. */
-static void
-await_run(Destination *destination)
+/* Loading the device state takes a moment; if it waits for a page that is not here, for ever.
+ * false: the moment is not over. */
+static bool
+has_waited_for_run(Destination *destination)
 {
+    if (!destination->failure || destination_flag(&destination->has_run))
+        return true;
     if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
-    if (clock_now_ns() < destination->deadline_ns)
-        return;
-    destination->listen.wake_ns = 0;
-    tell_pause(destination, "The guest is here, but does not run yet: loading its devices waits "
-                            "for pages, which the source keeps; keep both processes");
+    return clock_now_ns() >= destination->deadline_ns;
 }
 
 /* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
@@ -354,23 +374,25 @@ await_run(Destination *destination)
 StageResult
 destination_stage_paused(Destination *destination, GError **error)
 {
-    if (!destination_flag(&destination->is_paused)) {
-        destination_set_flag(&destination->is_paused);
-        close_links(destination);
-        destination_notify(destination, &destination->fault);
-    }
-    (void)error;
-    if (!destination_flag(&destination->has_run)) {
-        await_run(destination);
+    bool has_run = destination_flag(&destination->has_run);
+
+    if (destination_flag(&destination->drops_links))
         return STAGE_STAY;
-    }
-    if (!count_missing(destination)) {
+    if (has_run && !count_missing(destination)) {
         destination->stage = destination_stage_leave;
         return STAGE_AGAIN;
     }
-    tell_pause(destination, "The guest runs here on the pages that have come and waits for the "
-                            "others, which the source keeps; keep both processes");
-    return STAGE_STAY;
+    if (!has_waited_for_run(destination))
+        return STAGE_STAY;
+    destination->listen.wake_ns = 0;
+    tell_pause(destination,
+               has_run ? "The guest runs here on the pages that have come and waits for the "
+                         "others, which the source keeps; keep both processes, and let it go on "
+                         "with migrate-recover here and 'migrate' with 'resume' there"
+                       : "The guest is here, but does not run yet: loading its devices waits "
+                         "for pages, which the source keeps; keep both processes, and let it go "
+                         "on with migrate-recover here and 'migrate' with 'resume' there");
+    return destination_await_source(destination, error);
 }
 
 /* Chooses where a failure leads. */
@@ -396,8 +418,14 @@ take_failure(Destination *destination, GError *failure)
     g_clear_error(&destination->failure);
     destination->failure = failure;
     destination->deadline_ns = 0;
+    if (is_loaded_here) {
+        destination_pause(destination);
+        return;
+    }
     destination_leave_run(destination);
-    destination->stage = is_loaded_here ? destination_stage_paused : destination_stage_failing;
+    /* Before the source hears of it, and may run the guest. */
+    record_write(destination->faultline, FAULTLINE_OWNER_REFUSED, FAULTLINE_STATUS_FAILED);
+    destination->stage = destination_stage_failing;
 }
 
 /* Somebody wants the connection to be broken in postcopy. */
@@ -405,7 +433,8 @@ static bool
 take_break(Destination *destination, GError **error)
 {
     if (!__atomic_exchange_n(&destination->wants_break, false, __ATOMIC_ACQUIRE) ||
-        context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        !context_is_connected(destination->faultline) ||
+        destination->stage == destination_stage_paused)
         return false;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "migrate-pause broke the connection, as it was asked to");
@@ -437,6 +466,7 @@ take_role_errors(Destination *destination, GError **error)
 static StepResult
 end(Destination *destination)
 {
+    record_stop(destination->faultline);
     destination_set_flag(&destination->has_left);
     destination_notify(destination, &destination->package);
     destination_notify(destination, &destination->fault);
@@ -454,19 +484,23 @@ destination_listen_step(void *self)
     StageResult result = STAGE_FAILED;
     if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
+    destination_tell_whole(destination);
     progress_set(&destination->faultline->progress.remaining_bytes,
                  count_missing(destination) * FAULTLINE_PAGE_BYTES);
     if (destination->receiver)
         progress_set(&destination->faultline->progress.received_main_bytes,
-                     transport_receiver_count_bytes(destination->receiver));
+                     destination->earlier_bytes +
+                         transport_receiver_count_bytes(destination->receiver));
     switch (result) {
     case STAGE_STAY:
         return STEP_WAIT;
     case STAGE_AGAIN:
         return STEP_AGAIN;
     case STAGE_DONE:
-        if (destination->stage)
+        if (destination->stage) {
+            record_write(destination->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_COMPLETED);
             context_move(destination->faultline, FAULTLINE_STATUS_COMPLETED);
+        }
         return end(destination);
     case STAGE_FAILED:
         break;
@@ -481,7 +515,8 @@ destination_listen_close(void *self)
     Destination *destination = self;
     cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
-    g_clear_pointer(&destination->listener, transport_listener_free);
+    reader_clear(&destination->reader);
+    destination_close_listeners(destination);
     g_clear_pointer(&destination->link, transport_link_unref);
     g_clear_pointer(&destination->urgent_link, transport_link_unref);
 }

@@ -16,13 +16,21 @@
  *   drain        precopy: reads the description behind EOF
  *   arrived      postcopy: EOF was read; waits for pages on the urgent channel and for `package`
  *   leave        the guest is whole: the other roles end, memory is unregistered
- *   paused       the link was lost after LISTEN; the guest runs on what is here
+ *   paused       the links were lost after LISTEN; the guest runs on what is here. Waits for
+ *                somebody who wants to go on, and then for a source; see recover.c
+ *   resume       RESUME was acknowledged; waits for the urgent channel, then element again
  *   failing      tells the source that the guest never ran here
  *
  * `package` takes memory for the pages that will come (warm) until the guest does. Then it loads
  * the device state and starts the guest, then maps what precopy brought (the mapper), at last
  * unregisters and collapses. `fault` reads page faults, requests pages, receives them on the urgent
  * channel, and sends everything that goes to the source: others put messages into its mailbox.
+ *
+ * Links come and go together, for listen and fault. `drops_links` is set by listen and cleared by
+ * fault when it holds nothing of a link any more; only then is another source accepted. From a
+ * pause to the end of its recovery `is_paused` is set: faults are read, marked requested and kept,
+ * and when it is cleared asked again. In a recovery nothing is legal on the main channel but
+ * RECV_BITMAP for each block and RESUME.
  *
  * What they share: received, precopied and requested bitmaps, the count of missing pages, and the
  * atomics below. A page is marked received after its bytes were stored; a fault is marked requested
@@ -48,6 +56,7 @@ typedef enum {
 } PostcopyState;
 
 typedef struct Destination Destination;
+typedef struct PageChannel PageChannel;
 typedef StageResult (*DestinationStage)(Destination *destination, GError **error);
 
 /* The pages of a run whose header was read: nothing else comes before their bytes. */
@@ -59,8 +68,12 @@ typedef struct ComingRun {
                         they come through the channel's buffer */
 } ComingRun;
 
+/* Takes pages that lie one behind the other. bytes: of all of them; NULL: zeros. */
+typedef bool TakePages(Destination *destination, PageChannel *channel, RamBlock *block,
+                       uint64_t page, uint64_t count, const uint8_t *bytes, GError **error);
+
 /* A channel that brings pages; owned by the role that reads it. */
-typedef struct PageChannel {
+struct PageChannel {
     const char *name; /* "main", "urgent" */
     bool takes_runs;  /* atomic: set by listen or package, whoever answers the hello */
     RamBlock *block;  /* last one named */
@@ -68,12 +81,17 @@ typedef struct PageChannel {
     FaultlineWalkTrace *walk; /* of the role that reads it */
     UffdRun *run;             /* single pages gathered, not yet visible; main only */
     RamBlock *run_block;
+    uint64_t run_page, run_count; /* which: they are not marked received yet */
     /* a host page of several target pages, being put together */
     uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
     RamBlock *staged_block;
     uint64_t staged_page, staged_count;
-    bool staged_is_zero;
-} PageChannel;
+    bool staged_is_zero, staged_is_damaged;
+    /* whether pages are compared with their checksums first; set with the hello's answer */
+    TakePages *take, *take_in_place;          /* from a buffer; received to where they belong */
+    uint64_t checksums[STREAM_RUN_PAGES_MAX]; /* of the run that is coming */
+    unsigned next_checksum;
+};
 
 /* A device section being read; by listen in precopy, by package after LISTEN. */
 typedef struct DeviceLoad {
@@ -87,7 +105,18 @@ typedef struct ReturnMessage {
     StreamReturnType type;
     uint32_t value;
 } ReturnMessage;
-#define MAILBOX_MAX 64u
+#define MAILBOX_MAX   64u
+#define LISTENERS_MAX 8u
+
+/* A page that came damaged, in postcopy a host page. */
+typedef struct Damage {
+    const RamBlock *block; /* NULL: free */
+    uint64_t page, count;
+    unsigned times; /* it came damaged */
+    bool is_told;   /* RESEND has been put into a frame */
+} Damage;
+#define DAMAGES_MAX       256u
+#define DAMAGES_PER_S_MAX 1024u
 
 /* A page that somebody waited for became visible by the listen role: for the account. */
 typedef struct PlacedPage {
@@ -100,14 +129,17 @@ struct Destination {
     /* set before any thread starts */
     Faultline *faultline;
     RamBlocks *blocks;
-    char *address; /* URI where it listens */
     bool can_postcopy, has_preempt, accounts, warms;
     uint64_t spin_limit_ns, bulk_nice;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
 
+    char *address; /* control thread: URI where it listens, or listened last */
+
     /* listen thread */
-    TransportListener *listener;
+    TransportListener *listeners[LISTENERS_MAX];
+    unsigned count_listeners;
+    char *heard_address; /* of the last one */
     DestinationStage stage;
     TransportLink *link, *urgent_link;
     TransportReceiver *receiver;
@@ -115,6 +147,8 @@ struct Destination {
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
     bool in_postcopy;                   /* records are placed, not stored */
+    bool in_recovery;                   /* from a new main link to RESUME */
+    uint64_t earlier_bytes;             /* received on main links before */
     uint32_t features;                  /* agreed; not changed after is_listening */
     bool has_told;                      /* by a faultline: */
     uint32_t told;                      /* its options_agreement() */
@@ -122,8 +156,13 @@ struct Destination {
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
     uint64_t drained_bytes, deadline_ns;
-    bool has_posted;  /* SHUT */
-    GByteArray *blob; /* the package, as far as it has come */
+    bool has_posted;     /* SHUT */
+    bool has_ordered;    /* the record TAKING */
+    uint32_t hello;      /* the first one; 0: none */
+    bool has_told_whole; /* WHOLE was posted */
+    bool has_told_verdict;
+    uint64_t judged_pages, bad_extents; /* by DIGEST */
+    GByteArray *blob;                   /* the package, as far as it has come */
     uint32_t blob_length;
     DeviceLoad device;
     GError *failure;  /* why it is failing or paused */
@@ -149,11 +188,20 @@ struct Destination {
     FaultlineWalkTrace *walk; /* NULL: not traced */
     const RamBlock *asked;    /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
-    bool has_faults;      /* the userfaultfd may be readable; set by the ring, and after placing */
-    bool is_rereading;    /* it was set after placing */
-    Spin reread;          /* whether that finds anything */
-    FaultAccount account; /* its figures are atomic */
-    RamBlock *expected;   /* of the page last asked for, until it was told to uffd; else NULL */
+    bool has_answered;     /* the hello, once: with checksums it is answered twice */
+    bool seals_next;       /* what follows the messages that were put is sealed */
+    bool has_faults;       /* the userfaultfd may be readable; set by the ring, and after placing */
+    bool is_rereading;     /* it was set after placing */
+    Spin reread;           /* whether that finds anything */
+    FaultAccount account;  /* its figures are atomic */
+    unsigned bitmaps_sent; /* of this recovery */
+    bool is_in_bitmap;     /* a bitmap's head was put, not yet its end */
+    uint64_t bitmap_word;  /* next word of it */
+    bool asks_again, shows_again; /* since the pause; from here on: */
+    unsigned again_block;
+    uint64_t again_page;
+    uint64_t earlier_urgent_bytes; /* received on urgent links before */
+    RamBlock *expected; /* of the page last asked for, until it was told to uffd; else NULL */
     uint64_t expected_page;
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
@@ -162,6 +210,11 @@ struct Destination {
     pthread_mutex_t mailbox_lock;
     ReturnMessage mailbox[MAILBOX_MAX];
     unsigned mailbox_count; /* atomic, for a look without the lock */
+    Damage damages[DAMAGES_MAX];
+    unsigned damages_next;   /* the one to be forgotten next */
+    unsigned damages_untold; /* atomic, as above */
+    uint64_t damages_since_ns;
+    unsigned damages_recent; /* since then */
 
     /* shared: filled by listen at head, emptied by fault at tail. Full: not accounted. */
     PlacedPage placed[PLACED_MAX];
@@ -178,13 +231,20 @@ struct Destination {
     bool package_ready;                            /* listen: package_reader may be used */
     bool is_ending;                                /* listen: all is here; unregister */
     bool has_left;                                 /* listen: over, in whatever way */
-    bool is_paused;                                /* listen: links are gone, faults are kept */
     bool has_run;                                  /* package: RUN was obeyed */
     bool fault_is_quiet;                           /* fault: places no more, after is_ending */
     bool is_unregistered;                          /* package */
     bool shut_sent;                                /* fault: the last message has left */
     bool package_failed, fault_failed;
     GError *package_error, *fault_error; /* set before the flags */
+
+    /* shared, atomic, for pause and recovery */
+    bool is_paused;         /* listen: faults are kept */
+    bool drops_links;       /* set by listen, cleared by fault */
+    bool has_hidden;        /* a page that is here could not be shown to who waits for it */
+    unsigned bitmaps_asked; /* listen: how many of the next are set */
+    unsigned bitmap_order[RAM_BLOCKS_MAX];
+    TransportListener *offered; /* control: the next one; taken by listen */
 
     bool is_stopping; /* control thread */
     bool wants_break; /* control thread; taken by listen */
@@ -194,6 +254,8 @@ struct Destination {
 Destination *destination_new(Faultline *faultline, const char *uri, GError **error);
 void destination_free(Destination *destination);
 void destination_stop(Destination *destination);
+/* In postcopy-paused: listens there instead. Thread: control. Errors: ADDRESS, HOST. */
+bool destination_recover(Destination *destination, const char *uri, GError **error);
 
 /* ---- Between the files of this folder -------------------------------------------------------- */
 
@@ -220,9 +282,38 @@ StageResult destination_stage_arrived(Destination *destination, GError **error);
 StageResult destination_stage_leave(Destination *destination, GError **error);
 StageResult destination_stage_paused(Destination *destination, GError **error);
 StageResult destination_stage_failing(Destination *destination, GError **error);
+StageResult destination_stage_resume(Destination *destination, GError **error);
+
+/* Listen role: lets go of the links and waits in stage paused. */
+void destination_pause(Destination *destination);
+/* An offered listener, and then a source: AGAIN: one is there, and its recovery begins. */
+StageResult destination_await_source(Destination *destination, GError **error);
+/* Whether an element is legal in a recovery; notes a bitmap that was asked for. */
+bool destination_obey_recovery(Destination *destination, const StreamElement *element,
+                               GError **error);
+/* Fault role: lets go of the links, as `drops_links` asks; forgets what came on them. */
+void destination_forget_links(Destination *destination);
+/* Puts bitmaps that were asked for, as far as the frame has room; true: there is more of them. */
+bool destination_put_bitmaps(Destination *destination);
+/* The next piece of one can be put at once. */
+bool destination_can_put_bitmaps(const Destination *destination);
+/* Asks again for what was asked for and has not come; true: there is more of it. */
+bool destination_ask_again(Destination *destination, uint64_t now_ns, GError **error);
+/* Asks for a host page; the requests have room. Fault role. */
+void destination_request_page(Destination *destination, RamBlock *block, uint64_t page,
+                              uint64_t now_ns);
 
 /* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
 bool destination_accept_urgent(Destination *destination, GError **error);
+
+/* Waits for it, for some seconds. */
+StageResult destination_await_urgent(Destination *destination, GError **error);
+/* A connection from anybody who was heard; nobody listens, or nobody came: STAY. */
+StageResult destination_accept_link(Destination *destination, TransportLink **ret_link,
+                                    GError **error);
+/* A main link was accepted. */
+void destination_begin_link(Destination *destination);
+void destination_close_listeners(Destination *destination);
 
 /* Decodes from the main channel, answered as a stage: AGAIN for OK. That the peer closes is a LINK
  * error. */
@@ -254,6 +345,8 @@ bool destination_register(Destination *destination, GError **error);
  * until OK: the guest has loaded it. */
 void destination_begin_device(Destination *destination, const StreamElement *head);
 ReadResult destination_load_device(Destination *destination, Reader *reader, GError **error);
+/* Has it recorded, once, that the guest runs here any moment. Thread: listen. */
+void destination_order_taking(Destination *destination);
 /* What a PING is answered with, posted; false: the mailbox is full. */
 bool destination_answer_ping(Destination *destination, uint32_t value);
 StreamResult destination_decode_element(void *context, const uint8_t *bytes, size_t available,
@@ -273,6 +366,38 @@ ReadResult destination_read_record(Reader *reader, const PageChannel *channel, S
                                    size_t *ret_length, GError **error);
 bool destination_take_record(Destination *destination, PageChannel *channel,
                              const StreamRecord *record, GError **error);
+/* What a channel does with pages that are good, and with those received in place. */
+TakePages destination_take_pages, destination_show_pages;
+
+/* Integrity (integrity.c). From the answer to the hello on that agrees on checksums. */
+void destination_begin_checks(Destination *destination);
+/* LINK error when there is too much damage. Thread: listen, fault. */
+bool destination_note_damage(Destination *destination, PageChannel *channel, RamBlock *block,
+                             uint64_t page, uint64_t count, GError **error);
+/* Puts RESENDs; false: some are left. Thread: fault. */
+bool destination_put_resends(Destination *destination);
+bool destination_obey_sealed(Destination *destination, const StreamElement *element,
+                             GError **error);
+/* Compares a part of memory; a difference is a PEER error in precopy, and noted in postcopy. */
+bool destination_obey_digest(Destination *destination, const StreamElement *element,
+                             GError **error);
+/* At EOF, with checksums: all of memory was compared. Says the verdict; PEER error if it is bad
+ * and the guest has not run. */
+bool destination_judge(Destination *destination, GError **error);
+/* The link is lost: what was damaged is missing, which the bitmaps will tell. Thread: fault, when
+ * it reads no more. */
+void destination_forget_damage(Destination *destination);
+/* The same: who recovers begins its digest anew. Thread: listen. */
+void destination_judge_anew(Destination *destination);
+/* The source is lost, and there will be no verdict. */
+void destination_leave_unjudged(Destination *destination);
+/* Posts the verdict, if there is one; false: the mailbox is full. */
+bool destination_tell_verdict(Destination *destination);
+/* In postcopy, with checksums: tells the source once that every page is here. */
+void destination_tell_whole(Destination *destination);
+/* Bytes of one piece that the source may send. */
+uint64_t destination_piece_limit(const Destination *destination);
+
 /* A run of the main channel whose pages are received to where they belong is under way. */
 static inline bool
 destination_is_receiving(const Destination *destination)
@@ -306,6 +431,22 @@ static inline void
 destination_set_flag(bool *flag)
 {
     __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+static inline void
+destination_clear_flag(bool *flag)
+{
+    __atomic_store_n(flag, false, __ATOMIC_RELEASE);
+}
+
+/* Nobody reads the channel any more, and what it brought in part will come again. Thread: the
+ * channel's. */
+static inline void
+page_channel_forget(PageChannel *channel)
+{
+    channel->block = NULL;
+    channel->coming = (ComingRun){0};
+    channel->staged_block = NULL;
 }
 
 #endif

@@ -7,13 +7,17 @@
  */
 #include "engine/destination/destination.h"
 
+#include <string.h>
+
 #define FAULTS_BATCH  16u
 #define RECORDS_BATCH 64u
 
+/* In a pause there is nobody to be told. */
 static void
 fail(Destination *destination, GError *error)
 {
-    if (destination_flag(&destination->fault_failed)) {
+    if (destination_flag(&destination->fault_failed) ||
+        (!destination->sender && destination_flag(&destination->is_paused))) {
         g_error_free(error);
         return;
     }
@@ -22,18 +26,24 @@ fail(Destination *destination, GError *error)
     destination_notify(destination, &destination->listen);
 }
 
-/* Links are of use: there, and nobody has given up. */
+/* Something can be sent: a link is there, and nobody has given it up. */
 static bool
 has_source(const Destination *destination)
 {
-    return destination->sender && !destination_flag(&destination->is_paused) &&
-           !destination_flag(&destination->fault_failed);
+    return destination->sender && !destination_flag(&destination->fault_failed);
+}
+
+/* And pages can be asked for. */
+static bool
+can_ask(const Destination *destination)
+{
+    return has_source(destination) && !destination_flag(&destination->is_paused);
 }
 
 /* ---- Faults ---------------------------------------------------------------------------------- */
 
-static void
-request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns)
+void
+destination_request_page(Destination *destination, RamBlock *block, uint64_t page, uint64_t now_ns)
 {
     const char *name = destination->asked == block ? NULL : block->is.name;
     stream_put_request(frame_queue_writer(destination->requests), name, page * FAULTLINE_PAGE_BYTES,
@@ -58,11 +68,16 @@ destination_note_answer(Destination *destination, uint64_t now_ns)
         destination->count_asked--;
 }
 
+/* The kernel tells a fault once: who could not be shown the page now is shown it in a recovery. */
 static bool
 show_local(Destination *destination, RamBlock *block, uint64_t page, GError **error)
 {
     progress_add(&destination->faultline->progress.local_faults, 1);
-    return destination_show_received(block, page, error);
+    if (destination_show_received(block, page, error))
+        return true;
+    page_bitmap_test_and_set(block->requested, page);
+    destination_set_flag(&destination->has_hidden);
+    return false;
 }
 
 /* Walk 2 and 3 of 12. */
@@ -93,8 +108,8 @@ take_fault(Destination *destination, const UffdFault *fault, uint64_t now_ns, GE
         return show_local(destination, block, page, error);
     if (destination->accounts)
         account_begin(&destination->account, block->index, page, fault->thread, now_ns);
-    if (!was_requested && has_source(destination))
-        request_page(destination, block, page, now_ns);
+    if (!was_requested && can_ask(destination))
+        destination_request_page(destination, block, page, now_ns);
     return true;
 }
 
@@ -134,7 +149,7 @@ static void
 close_urgent(Destination *destination)
 {
     g_clear_pointer(&destination->urgent_receiver, transport_receiver_free);
-    destination->urgent_reader = (Reader){0};
+    reader_clear(&destination->urgent_reader);
 }
 
 static bool
@@ -182,7 +197,8 @@ read_urgent(Destination *destination, GError **error)
         ReadResult result = destination_read_record(&destination->urgent_reader,
                                                     &destination->urgent, &record, &length, error);
         progress_set(&destination->faultline->progress.received_urgent_bytes,
-                     transport_receiver_count_bytes(destination->urgent_receiver));
+                     destination->earlier_urgent_bytes +
+                         transport_receiver_count_bytes(destination->urgent_receiver));
         if (result == READ_WAIT)
             return count != 0;
         if (result == READ_END && __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE))
@@ -219,26 +235,53 @@ destination_post(Destination *destination, StreamReturnType type, uint32_t value
 }
 
 static void
-empty_mailbox(Destination *destination)
+put_message(Destination *destination, const ReturnMessage *message)
 {
     StreamWriter *writer = frame_queue_writer(&destination->out);
+    bool is_answer = message->type == STREAM_RETURN_PONG &&
+                     (message->value & STREAM_HELLO_MASK) == STREAM_HELLO_ANSWER &&
+                     (message->value & STREAM_FEATURE_CHECKSUMS);
 
-    if (!__atomic_load_n(&destination->mailbox_count, __ATOMIC_ACQUIRE) ||
+    if (message->type == STREAM_RETURN_WHOLE)
+        stream_put_whole(writer);
+    else
+        stream_put_return_value(writer, message->type, message->value);
+    destination->is_sending_shut |= message->type == STREAM_RETURN_SHUT;
+    destination->seals_next = is_answer && destination->has_answered;
+    destination->has_answered |= is_answer;
+}
+
+static void
+empty_mailbox(Destination *destination)
+{
+    if (destination->seals_next || !frame_queue_has_room(&destination->out) ||
+        !destination_put_resends(destination) ||
+        !__atomic_load_n(&destination->mailbox_count, __ATOMIC_ACQUIRE) ||
         !frame_queue_has_room(&destination->out))
         return;
     pthread_mutex_lock(&destination->mailbox_lock);
     bool was_full = destination->mailbox_count == MAILBOX_MAX;
-    for (unsigned i = 0; i < destination->mailbox_count; i++) {
-        const ReturnMessage *message = &destination->mailbox[i];
-        stream_put_return_value(writer, message->type, message->value);
-        destination->is_sending_shut |= message->type == STREAM_RETURN_SHUT;
-    }
-    __atomic_store_n(&destination->mailbox_count, 0, __ATOMIC_RELEASE);
+    unsigned count = 0;
+    while (count < destination->mailbox_count && !destination->seals_next)
+        put_message(destination, &destination->mailbox[count++]);
+    unsigned left = destination->mailbox_count - count;
+    memmove(destination->mailbox, destination->mailbox + count,
+            left * sizeof destination->mailbox[0]);
+    __atomic_store_n(&destination->mailbox_count, left, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&destination->mailbox_lock);
     if (was_full) {
         destination_notify(destination, &destination->listen);
         destination_notify(destination, &destination->package);
     }
+}
+
+/* Whole bitmaps, with nothing in between; then what others have for the source. */
+static void
+fill_frame(Destination *destination)
+{
+    if (has_source(destination) && !destination->out.is_pending &&
+        !destination_put_bitmaps(destination))
+        empty_mailbox(destination);
 }
 
 static void
@@ -248,7 +291,10 @@ send_messages(Destination *destination, GError **error)
         frame_queue_flush(&destination->asking, error) == FLUSH_FAILED)
         return;
     if (frame_queue_flush(&destination->out, error) == FLUSH_TAKEN && !*error) {
-        empty_mailbox(destination);
+        if (destination->seals_next)
+            frame_queue_seal(&destination->out);
+        destination->seals_next = false;
+        fill_frame(destination);
         frame_queue_flush(&destination->out, error);
     }
     if (*error || !destination->is_sending_shut || destination_flag(&destination->shut_sent))
@@ -261,13 +307,24 @@ send_messages(Destination *destination, GError **error)
 
 /* ---- The role -------------------------------------------------------------------------------- */
 
-static bool
-attach(Destination *destination, GError **error)
+/* Where requests go. */
+static void
+choose_requests(Destination *destination, TransportLink *urgent)
+{
+    bool is_on_urgent = urgent && (destination->features & STREAM_FEATURE_URGENT_REQUESTS);
+
+    destination->requests = is_on_urgent ? &destination->asking : &destination->out;
+    if (!is_on_urgent || destination->asking.sender)
+        return;
+    destination->asking.sender = transport_sender_new(destination->fault.ring, urgent);
+    if (destination->features & STREAM_FEATURE_CHECKSUMS)
+        frame_queue_seal(&destination->asking);
+}
+
+static void
+attach_links(Destination *destination, TransportLink *link, TransportLink *urgent)
 {
     TransportRing *ring = destination->fault.ring;
-    bool is_listening = destination_flag(&destination->is_listening); /* before the links */
-    TransportLink *link = __atomic_load_n(&destination->fault_link, __ATOMIC_ACQUIRE);
-    TransportLink *urgent = __atomic_load_n(&destination->fault_urgent_link, __ATOMIC_ACQUIRE);
 
     if (link && !destination->sender) {
         destination->sender = transport_sender_new(ring, link);
@@ -278,20 +335,30 @@ attach(Destination *destination, GError **error)
         destination->urgent_receiver = transport_receiver_new(ring, urgent);
         transport_receiver_look(destination->urgent_receiver);
         destination->urgent_reader = (Reader){.receiver = destination->urgent_receiver};
+        if (destination->features & STREAM_FEATURE_CHECKSUMS)
+            reader_seal(&destination->urgent_reader, destination_piece_limit(destination));
+        if (destination->is_watching)
+            choose_requests(destination, urgent);
     }
-    if (!destination->is_watching && is_listening) {
-        destination->is_watching = true;
-        thread_set_urgency(URGENCY_URGENT, 0);
-        destination->requests = &destination->out;
-        if (urgent && (destination->features & STREAM_FEATURE_URGENT_REQUESTS)) {
-            destination->asking.sender = transport_sender_new(ring, urgent);
-            destination->requests = &destination->asking;
-        }
-        account_start(&destination->account, destination->faultline);
-        if (!transport_ring_watch(ring, uffd_fd(destination->uffd), &destination->has_faults,
-                                  error))
-            return false;
-    }
+}
+
+static bool
+attach(Destination *destination, GError **error)
+{
+    bool is_listening = destination_flag(&destination->is_listening); /* before the links */
+    TransportLink *link = __atomic_load_n(&destination->fault_link, __ATOMIC_ACQUIRE);
+    TransportLink *urgent = __atomic_load_n(&destination->fault_urgent_link, __ATOMIC_ACQUIRE);
+
+    attach_links(destination, link, urgent);
+    if (destination->is_watching || !is_listening || destination_flag(&destination->fault_failed))
+        return true;
+    choose_requests(destination, urgent);
+    if (!transport_ring_watch(destination->fault.ring, uffd_fd(destination->uffd),
+                              &destination->has_faults, error))
+        return false;
+    destination->is_watching = true;
+    thread_set_urgency(URGENCY_URGENT, 0);
+    account_start(&destination->account, destination->faultline);
     return true;
 }
 
@@ -333,6 +400,29 @@ let_go(Destination *destination)
     }
 }
 
+/* One round; true: there may be more to do. */
+static bool
+work(Destination *destination, GError **error)
+{
+    if (!attach(destination, error))
+        return false;
+    drain_placed(destination);
+    bool asks =
+        can_ask(destination); /* first: what listen has posted before that goes out before */
+    fill_frame(destination);
+    bool has_worked = read_faults(destination, error);
+    if (asks && destination->asks_again && !*error)
+        has_worked |= destination_ask_again(destination, clock_now_ns(), error);
+    if (!*error && has_source(destination)) {
+        send_messages(destination, error);
+        has_worked |= !*error && destination_can_put_bitmaps(destination);
+    }
+    expect_page(destination);
+    if (!*error)
+        has_worked |= read_urgent(destination, error);
+    return has_worked;
+}
+
 StepResult
 destination_fault_step(void *self)
 {
@@ -355,20 +445,13 @@ destination_fault_step(void *self)
     }
     if (destination_flag(&destination->is_stopping))
         return STEP_WAIT; /* for listen, which may be about to register */
-    bool has_worked = false;
-    if (attach(destination, &error)) {
-        drain_placed(destination);
-        if (has_source(destination) && !destination->out.is_pending)
-            empty_mailbox(destination);
-        has_worked = read_faults(destination, &error);
-        if (!error && has_source(destination))
-            send_messages(destination, &error);
-        expect_page(destination);
-        if (!error)
-            has_worked |= read_urgent(destination, &error);
-    }
+    bool has_worked = work(destination, &error);
     if (error)
         fail(destination, error);
+    if (destination_flag(&destination->drops_links)) {
+        destination_forget_links(destination);
+        return STEP_AGAIN;
+    }
     if (destination->count_asked)
         destination->fault.spin_ns =
             spin_for_answer(destination->answer_mean_ns, destination->spin_limit_ns);

@@ -60,41 +60,58 @@ destination_read_footer(Reader *reader, uint32_t section, const char *name, GErr
 
 /* ---- Connections ----------------------------------------------------------------------------- */
 
-static StageResult
-accept_link(Destination *destination, TransportLink **ret_link, GError **error)
+StageResult
+destination_accept_link(Destination *destination, TransportLink **ret_link, GError **error)
 {
-    g_autoptr(GError) cause = NULL;
-    TransportResult result =
-        transport_accept(destination->listener, destination->listen.ring, ret_link, &cause);
-    char *refusal = transport_listener_take_refusal(destination->listener);
-
-    if (refusal)
-        context_note_refusal(destination->faultline, refusal);
-    switch (result) {
-    case TRANSPORT_OK:
-        return STAGE_AGAIN;
-    case TRANSPORT_WAIT:
-        return STAGE_STAY;
-    default:
-        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST, "accept: %s",
-                    cause ? cause->message : "failed");
-        return STAGE_FAILED;
+    for (unsigned i = 0; i < destination->count_listeners; i++) {
+        g_autoptr(GError) cause = NULL;
+        TransportResult result =
+            transport_accept(destination->listeners[i], destination->listen.ring, ret_link, &cause);
+        char *refusal = transport_listener_take_refusal(destination->listeners[i]);
+        if (refusal)
+            context_note_refusal(destination->faultline, refusal);
+        switch (result) {
+        case TRANSPORT_OK:
+            return STAGE_AGAIN;
+        case TRANSPORT_WAIT:
+            break;
+        default:
+            g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST, "accept: %s",
+                        cause ? cause->message : "failed");
+            return STAGE_FAILED;
+        }
     }
+    return STAGE_STAY;
+}
+
+void
+destination_close_listeners(Destination *destination)
+{
+    while (destination->count_listeners > 0)
+        transport_listener_free(destination->listeners[--destination->count_listeners]);
+}
+
+void
+destination_begin_link(Destination *destination)
+{
+    destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
+    destination->reader = (Reader){.receiver = destination->receiver};
+    if (destination->features & STREAM_FEATURE_CHECKSUMS)
+        reader_seal(&destination->reader, destination_piece_limit(destination));
+    __atomic_store_n(&destination->fault_link, transport_link_ref(destination->link),
+                     __ATOMIC_RELEASE);
+    destination_notify(destination, &destination->fault);
+    if (!destination->has_preempt)
+        destination_close_listeners(destination);
 }
 
 StageResult
 destination_stage_accept(Destination *destination, GError **error)
 {
-    StageResult result = accept_link(destination, &destination->link, error);
+    StageResult result = destination_accept_link(destination, &destination->link, error);
     if (result != STAGE_AGAIN)
         return result;
-    destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
-    destination->reader = (Reader){.receiver = destination->receiver};
-    __atomic_store_n(&destination->fault_link, transport_link_ref(destination->link),
-                     __ATOMIC_RELEASE);
-    destination_notify(destination, &destination->fault);
-    if (!destination->has_preempt)
-        g_clear_pointer(&destination->listener, transport_listener_free);
+    destination_begin_link(destination);
     destination->stage = destination_stage_open;
     return STAGE_AGAIN;
 }
@@ -104,13 +121,13 @@ destination_accept_urgent(Destination *destination, GError **error)
 {
     if (!destination->has_preempt || destination->urgent_link)
         return true;
-    StageResult result = accept_link(destination, &destination->urgent_link, error);
+    StageResult result = destination_accept_link(destination, &destination->urgent_link, error);
     if (result != STAGE_AGAIN)
         return result != STAGE_FAILED;
     __atomic_store_n(&destination->fault_urgent_link, transport_link_ref(destination->urgent_link),
                      __ATOMIC_RELEASE);
     destination_notify(destination, &destination->fault);
-    g_clear_pointer(&destination->listener, transport_listener_free);
+    destination_close_listeners(destination);
     return true;
 }
 
@@ -214,6 +231,11 @@ begin_ram(Destination *destination, const StreamElement *element, GError **error
 static bool
 check_section(const Destination *destination, const StreamElement *element, GError **error)
 {
+    if ((destination->features & STREAM_FEATURE_CHECKSUMS) && !destination->reader.is_sealed) {
+        g_propagate_error(error, destination_peer_error("load section: pages come unsealed, though "
+                                                        "page-checksums was agreed on"));
+        return false;
+    }
     if (destination->has_ram && element->section_id == destination->ram_section)
         return true;
     g_propagate_error(error, destination_peer_error("load section: section %u was never started",
@@ -277,6 +299,8 @@ destination_stage_element(Destination *destination, GError **error)
         destination_read(destination, destination_decode_element, &element, &length, error);
     if (result != STAGE_AGAIN)
         return result;
+    if (destination->in_recovery && !destination_obey_recovery(destination, &element, error))
+        return STAGE_FAILED;
     switch (element.type) {
     case STREAM_START:
     case STREAM_PART:

@@ -50,8 +50,8 @@ obey_listen(Destination *destination, GError **error)
 }
 
 /* A source opens the second connection before it stops its guest, so that it is there by now. */
-static StageResult
-await_urgent(Destination *destination, GError **error)
+StageResult
+destination_await_urgent(Destination *destination, GError **error)
 {
     if (!destination_accept_urgent(destination, error))
         return STAGE_FAILED;
@@ -64,10 +64,11 @@ await_urgent(Destination *destination, GError **error)
     destination->listen.wake_ns = destination->deadline_ns;
     if (clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
-    g_propagate_error(error, destination_peer_error(
-                                 "load package: the source made no second connection for requested "
-                                 "pages; set capability postcopy-preempt to the same on both "
-                                 "sides"));
+    g_propagate_error(
+        error,
+        destination_peer_error("receive: the source made no second connection for requested pages; "
+                               " set capability postcopy-preempt to the same on both "
+                               "sides"));
     return STAGE_FAILED;
 }
 
@@ -79,11 +80,9 @@ destination_stage_blob(Destination *destination, GError **error)
     while (blob->len < destination->blob_length) {
         const uint8_t *bytes;
         ReadResult result = reader_peek(&destination->reader, 1, &bytes);
-        if (result == READ_LINK) {
-            const GError *cause = transport_receiver_error(destination->receiver);
+        if (result == READ_LINK)
             g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK, "receive package: %s",
-                        cause ? cause->message : "the link broke");
-        }
+                        reader_problem(&destination->reader));
         if (result != READ_OK)
             return destination_stage_of(result, error);
         size_t take =
@@ -91,7 +90,8 @@ destination_stage_blob(Destination *destination, GError **error)
         g_byte_array_append(blob, bytes, (guint)take);
         reader_consume(&destination->reader, take);
     }
-    StageResult awaited = await_urgent(destination, error);
+    destination_order_taking(destination);
+    StageResult awaited = destination_await_urgent(destination, error);
     if (awaited != STAGE_AGAIN)
         return awaited;
     context_note(destination->faultline, FAULTLINE_MOMENT_ARRIVED);
@@ -173,6 +173,7 @@ run_guest(Destination *destination, GError **error)
         return false;
     }
     context_note(faultline, FAULTLINE_MOMENT_RUNNING);
+    record_order(faultline, FAULTLINE_OWNER_HERE);
     destination_set_flag(&destination->has_run);
     destination_notify(destination, &destination->listen);
     thread_set_urgency(URGENCY_BULK, destination->bulk_nice); /* it is the mapper from here on */
@@ -190,7 +191,20 @@ take_device(Destination *destination, const StreamElement *element, GError **err
     return result == READ_OK;
 }
 
-/* One element of the package; AGAIN, STAY while the mailbox is full, FAILED. */
+/* The source is told that all is loaded, and the guest started, once it is on record. */
+static StageResult
+await_record(Destination *destination, const StreamElement *element, GError **error)
+{
+    bool is_last =
+        element->type == STREAM_COMMAND && (element->command == STREAM_COMMAND_POSTCOPY_RUN ||
+                                            (element->command == STREAM_COMMAND_PING &&
+                                             stream_parse_be32(element) == STREAM_PING_LOADED));
+    return is_last ? record_await(destination->faultline, FAULTLINE_OWNER_TAKING, error)
+                   : STAGE_AGAIN;
+}
+
+/* One element of the package; AGAIN, STAY while the mailbox is full or the record not written,
+ * FAILED. */
 static StageResult
 take_element(Destination *destination, GError **error)
 {
@@ -204,6 +218,9 @@ take_element(Destination *destination, GError **error)
                           destination_peer_error("load package: it ends before POSTCOPY_RUN"));
     if (result != READ_OK)
         return STAGE_FAILED;
+    StageResult recorded = await_record(destination, &element, error);
+    if (recorded != STAGE_AGAIN)
+        return recorded;
     if (element.type == STREAM_COMMAND && element.command == STREAM_COMMAND_PING &&
         !destination_answer_ping(destination, stream_parse_be32(&element)))
         return STAGE_STAY;

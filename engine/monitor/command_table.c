@@ -125,6 +125,7 @@ const Command command_table[] = {
      .typed_synopsis = "",
      .help = "status and figures of the migration",
      .run_typed = hmp_info_migrate},
+    {.name = "x-query-memory-blocks", .run = map_blocks_run},
     {.name = "x-query-memory-map", .arguments = arguments_memory_map, .run = map_query_run},
     {.name = "query-migrate-capabilities",
      .run = migrate_query_capabilities_run,

@@ -42,6 +42,7 @@ static const struct {
     [FAULTLINE_EVENT_PASS] = {"MIGRATION_PASS", true},
     [FAULTLINE_EVENT_STOP] = {"STOP", false},
     [FAULTLINE_EVENT_RESUME] = {"RESUME", false},
+    [FAULTLINE_EVENT_VERDICT] = {"FAULTLINE_VERDICT", true},
     [FAULTLINE_EVENT_REFUSED] = {NULL, false}, /* QEMU has none such */
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(event_kinds) == FAULTLINE_EVENT_REFUSED + 1);
@@ -49,11 +50,13 @@ G_STATIC_ASSERT(G_N_ELEMENTS(event_kinds) == FAULTLINE_EVENT_REFUSED + 1);
 static JsonObject *
 event_data(const FaultlineEvent *event)
 {
-    if (event->kind != FAULTLINE_EVENT_STATUS && event->kind != FAULTLINE_EVENT_PASS)
+    if (event->kind == FAULTLINE_EVENT_STOP || event->kind == FAULTLINE_EVENT_RESUME)
         return NULL;
     JsonObject *data = json_object_new();
     if (event->kind == FAULTLINE_EVENT_STATUS)
         json_object_set_string_member(data, "status", faultline_status_name(event->status));
+    else if (event->kind == FAULTLINE_EVENT_VERDICT)
+        json_object_set_string_member(data, "verdict", faultline_verdict_name(event->verdict));
     else
         json_object_set_int_member(data, "pass", (int64_t)event->pass);
     return data;

@@ -322,6 +322,8 @@ run_line(FaultlineMonitor *monitor, const char *line, GString *output, GError **
 {
     g_auto(GStrv) words = NULL;
     g_autoptr(GError) shell_error = NULL;
+    if (!g_utf8_validate(line, -1, NULL))
+        return hmp_refuse(error, "the line is not UTF-8; type it again");
     if (!g_shell_parse_argv(line, NULL, &words, &shell_error)) {
         if (g_error_matches(shell_error, G_SHELL_ERROR, G_SHELL_ERROR_EMPTY_STRING))
             return true;

@@ -7,40 +7,6 @@
  */
 #include "engine/monitor/monitor.h"
 
-static JsonNode *
-refuse_state(const char *text, GError **error)
-{
-    g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE, text);
-    return NULL;
-}
-
-static bool
-is_paused(FaultlineMonitor *monitor, bool incoming)
-{
-    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
-    faultline_query(monitor->faultline, info);
-    return info->status == FAULTLINE_STATUS_POSTCOPY_PAUSED && info->incoming == incoming;
-}
-
-/* Going on after postcopy-paused is not part of this version: says so, or what is wrong besides. */
-static JsonNode *
-refuse_resume(FaultlineMonitor *monitor, GError **error)
-{
-    if (!is_paused(monitor, false))
-        return refuse_state(
-            "migrate: cannot resume, as there is no paused migration; 'resume' goes "
-            "on with one whose status is postcopy-paused",
-            error);
-    if (faultline_get_capability(monitor->faultline, "release-ram"))
-        return refuse_state("migrate: cannot resume, as with capability 'release-ram' the pages "
-                            "that were sent are gone at the source",
-                            error);
-    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
-                "migrate: 'resume' is not supported by this version; the pages that have not moved "
-                "are kept here: keep both processes");
-    return NULL;
-}
-
 /* Where a command with `uri` or `channels` goes, as the engine takes it. */
 static char *
 read_uri(FaultlineMonitor *monitor, JsonObject *object, GError **error)
@@ -55,9 +21,8 @@ migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
     g_autofree char *uri = read_uri(monitor, object, error);
     if (uri == NULL)
         return NULL;
-    if (arguments_boolean(object, "resume", false))
-        return refuse_resume(monitor, error);
-    if (!faultline_migrate(monitor->faultline, uri, error))
+    bool resumes = arguments_boolean(object, "resume", false);
+    if (!(resumes ? faultline_migrate_resume : faultline_migrate)(monitor->faultline, uri, error))
         return NULL;
     fds_forget(monitor, uri);
     return command_done();
@@ -90,15 +55,11 @@ migrate_pause_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 JsonNode *
 migrate_recover_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
-    (void)object;
-    if (!is_paused(monitor, true))
-        return refuse_state("migrate-recover: it can only be run at a destination when postcopy is "
-                            "paused",
-                            error);
-    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
-                "migrate-recover: it is not supported by this version; the guest waits for the "
-                "pages that the source keeps: keep both processes");
-    return NULL;
+    g_autofree char *uri = read_uri(monitor, object, error);
+    if (uri == NULL || !faultline_recover(monitor->faultline, uri, error))
+        return NULL;
+    fds_forget(monitor, uri);
+    return command_done();
 }
 
 JsonNode *

@@ -243,6 +243,10 @@ uint64_t rate_mib_per_s(const FaultlineDirtyRate *rate);
 /* ---- map_command.c ----------------------------------------------------------------------------
  */
 
+/* {"blocks": [{"name", "guest-address", "length", "page-size"}, ...]}, all but the name in bytes.
+ */
+COMMAND_RUN(map_blocks_run);
+
 /* {"cells": [[pages, left, waiting], ...]}, as in FaultlineMapCell; empty when there is no map. */
 COMMAND_RUN(map_query_run);
 

@@ -30,6 +30,8 @@ static const unsigned source_fields[] = {
     [FAULTLINE_STATUS_POSTCOPY_DEVICE] = HAS_UNDER_WAY | HAS_DOWNTIME,
     [FAULTLINE_STATUS_POSTCOPY_ACTIVE] = HAS_UNDER_WAY | HAS_DOWNTIME,
     [FAULTLINE_STATUS_POSTCOPY_PAUSED] = HAS_UNDER_WAY | HAS_DOWNTIME,
+    [FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP] = HAS_UNDER_WAY | HAS_DOWNTIME,
+    [FAULTLINE_STATUS_POSTCOPY_RECOVER] = HAS_UNDER_WAY | HAS_DOWNTIME,
     [FAULTLINE_STATUS_COMPLETED] = HAS_TIMES | HAS_RAM | HAS_DOWNTIME,
     [FAULTLINE_STATUS_FAILED] = 0,
 };
@@ -164,6 +166,17 @@ set_latency(JsonObject *object, const FaultlineLatency *latency)
 }
 
 static JsonObject *
+integrity_object(const FaultlineIntegrity *integrity)
+{
+    JsonObject *object = json_object_new();
+    json_object_set_string_member(object, "verdict", faultline_verdict_name(integrity->verdict));
+    set_count(object, "checked-pages", integrity->checked_pages);
+    set_count(object, "damaged-pages", integrity->damaged_pages);
+    set_count(object, "asked-again", integrity->asked_again);
+    return object;
+}
+
+static JsonObject *
 faultline_object(const FaultlineInfo *info)
 {
     const struct {
@@ -194,6 +207,7 @@ faultline_object(const FaultlineInfo *info)
     set_latency(object, &info->latency);
     set_distribution(object, "fault-histogram", &info->latency);
     add_moments(object, info);
+    json_object_set_object_member(object, "integrity", integrity_object(&info->integrity));
     json_object_set_string_member(object, "side", info->incoming ? "destination" : "source");
     json_object_set_string_member(object, "run-state", faultline_run_state_name(info->run_state));
     return object;

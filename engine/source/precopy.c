@@ -230,6 +230,43 @@ judge_pass(Source *source)
         context_throttle_guest(source->faultline, source->throttle.percent);
 }
 
+void
+source_name_migration(Source *source)
+{
+    uint64_t number = record_migration(source->faultline);
+
+    if (source->has_named || !number || !source_flag(&source->has_pong) || !source->features)
+        return;
+    source->has_named = true;
+    for (unsigned shift = 64; shift > 0;) {
+        shift -= 16;
+        stream_put_ping(frame_queue_writer(&source->main),
+                        STREAM_PING_MIGRATION | (uint16_t)(number >> shift));
+    }
+}
+
+StageResult
+source_announce(Source *source, GError **error)
+{
+    if (!source->has_announced)
+        record_order(source->faultline, FAULTLINE_OWNER_GIVING);
+    source->has_announced = true;
+    return record_await(source->faultline, FAULTLINE_OWNER_GIVING, error);
+}
+
+/* What is left fits into the downtime. */
+static StageResult
+leave_passes(Source *source, GError **error)
+{
+    StageResult announced = source_announce(source, error);
+    if (announced == STAGE_FAILED)
+        return STAGE_FAILED;
+    bool is_ready = announced == STAGE_AGAIN && source_has_answer(source);
+    source->stage = is_ready ? source_stage_stop : source_stage_hello;
+    source->pass_began_bytes = source->main.closed_bytes;
+    return STAGE_AGAIN;
+}
+
 static StageResult
 end_pass(Source *source, GError **error)
 {
@@ -239,20 +276,26 @@ end_pass(Source *source, GError **error)
     source->cursor_block = 0;
     source->cursor_page = 0;
     if (is_converged(source))
-        source->stage = source_has_answer(source) ? source_stage_stop : source_stage_hello;
-    else if (source->slows_vcpus)
+        return leave_passes(source, error);
+    if (source->slows_vcpus)
         judge_pass(source);
     source->pass_began_bytes = source->main.closed_bytes;
     return STAGE_AGAIN;
 }
 
-/* The guest is not stopped for a destination that may never say a word. What it writes meanwhile
- * is sent by one more pass. */
+/* The guest is not stopped for a destination that may never say a word, nor before it is on record
+ * that it may go there. What it writes meanwhile is sent by one more pass. */
 StageResult
 source_stage_hello(Source *source, GError **error)
 {
-    if (!source_has_answer(source) && !source_flag(&source->wants_postcopy))
-        return source_drain(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
+    StageResult result = source_drain(source, error);
+    if (result == STAGE_FAILED || source_flag(&source->wants_postcopy)) {
+        source->stage = source_stage_pass;
+        return result == STAGE_FAILED ? STAGE_FAILED : STAGE_AGAIN;
+    }
+    result = source_announce(source, error);
+    if (result != STAGE_AGAIN || !source_has_answer(source))
+        return result == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     source->stage = source_stage_pass;
     return STAGE_AGAIN;
 }
@@ -277,6 +320,7 @@ source_stage_pass(Source *source, GError **error)
     if (source->migration.wake_ns)
         return STAGE_STAY;
 
+    source_name_migration(source);
     uint64_t count_before = source->main.count_zero + source->main.count_normal;
     uint64_t bytes_before = source->main.closed_bytes;
     source->main.puts_runs = source_has_runs(source);

@@ -142,8 +142,8 @@ account(Source *source)
                  count - progress->precopy_pages - progress->requested_main_pages);
     progress_set(&progress->zero_pages, source->main.count_zero);
     progress_set(&progress->normal_pages, source->main.count_normal);
-    progress_set(&progress->postcopy_bytes, transport_sender_accepted_bytes(source->main.sender) -
-                                                progress->precopy_bytes - progress->downtime_bytes);
+    progress_set(&progress->postcopy_bytes,
+                 source_sent_bytes(source) - progress->precopy_bytes - progress->downtime_bytes);
     progress_set(&progress->remaining_bytes, source_count_dirty(source) * FAULTLINE_PAGE_BYTES);
 }
 
@@ -172,7 +172,7 @@ source_stage_push(Source *source, GError **error)
     transport_limit_take(&source->limit, background * FAULTLINE_PAGE_BYTES, now_ns);
     if (!has_more) {
         account(source);
-        source->stage = source_stage_finish;
+        source->stage = source_has_checksums(source) ? source_stage_whole : source_stage_finish;
         return STAGE_AGAIN;
     }
     if (now_ns - source->window_began_ns > 50000000u) {

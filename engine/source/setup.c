@@ -15,9 +15,8 @@ begin_connect(Source *source, GError **error)
     return connector;
 }
 
-/* Drives s->connector. AGAIN: *ret_link is there. */
-static StageResult
-connect_link(Source *source, TransportLink **ret_link, GError **error)
+StageResult
+source_connect_link(Source *source, TransportLink **ret_link, GError **error)
 {
     g_autoptr(GError) cause = NULL;
 
@@ -36,9 +35,8 @@ connect_link(Source *source, TransportLink **ret_link, GError **error)
     return STAGE_FAILED;
 }
 
-/* Gives the request role a link of its own to hold. */
-static void
-publish_link(Source *source, TransportLink **slot, TransportLink *link)
+void
+source_publish_link(Source *source, TransportLink **slot, TransportLink *link)
 {
     __atomic_store_n(slot, transport_link_ref(link), __ATOMIC_RELEASE);
     transport_ring_notify(source->request.ring);
@@ -47,11 +45,11 @@ publish_link(Source *source, TransportLink **slot, TransportLink *link)
 StageResult
 source_stage_connect(Source *source, GError **error)
 {
-    StageResult result = connect_link(source, &source->link, error);
+    StageResult result = source_connect_link(source, &source->link, error);
     if (result != STAGE_AGAIN)
         return result;
     source->main.sender = transport_sender_new(source->migration.ring, source->link);
-    publish_link(source, &source->request_link, source->link);
+    source_publish_link(source, &source->request_link, source->link);
     source->stage = source_stage_open;
     return STAGE_AGAIN;
 }
@@ -78,6 +76,8 @@ source_stage_open(Source *source, GError **error)
     if (source->has_return_path) {
         stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
         stream_put_ping(writer, STREAM_HELLO | source->offers);
+        if (source->offers & STREAM_FEATURE_CHECKSUMS)
+            stream_put_ping(writer, STREAM_HELLO | source->offers);
     }
     if (source->can_postcopy && source->has_return_path)
         stream_put_ping(writer, STREAM_PING_AGREE | source->agreement);
@@ -92,7 +92,9 @@ source_stage_open(Source *source, GError **error)
         return STAGE_FAILED;
     progress_set(&source->faultline->progress.active_ns, clock_now_ns());
     context_move(source->faultline, FAULTLINE_STATUS_ACTIVE);
-    source->stage = source_stage_pass;
+    source->stage = source->has_return_path && (source->offers & STREAM_FEATURE_CHECKSUMS)
+                        ? source_stage_agree
+                        : source_stage_pass;
     return STAGE_AGAIN;
 }
 
@@ -104,22 +106,25 @@ source_stage_urgent(Source *source, GError **error)
     if (!source_has_answer(source))
         return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     if (source->has_preempt) {
-        StageResult result = connect_link(source, &source->urgent_link, error);
+        StageResult result = source_connect_link(source, &source->urgent_link, error);
         if (result != STAGE_AGAIN)
             return result;
-        publish_link(source, &source->request_urgent_link, source->urgent_link);
+        source_publish_link(source, &source->request_urgent_link, source->urgent_link);
     }
+    source_announce(source, NULL);
     source->stage = source_stage_settle;
     return STAGE_AGAIN;
 }
 
-/* What is on its way would be read while the guest stands. */
+/* What is on its way would be read while the guest stands. Meanwhile it is put on record that the
+ * guest may go there. */
 StageResult
 source_stage_settle(Source *source, GError **error)
 {
     StageResult result = source_flush(source, error);
     if (result != STAGE_AGAIN)
         return result;
+    source_name_migration(source);
     if (source->features & STREAM_FEATURE_COMMIT) {
         if (!source->asked_settled)
             stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_SETTLED);
@@ -127,6 +132,9 @@ source_stage_settle(Source *source, GError **error)
         if (!source_flag(&source->has_settled))
             return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     }
+    result = source_announce(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
     source->stage = source_stage_stop;
     return STAGE_AGAIN;
 }

@@ -56,6 +56,8 @@ source_new(Faultline *faultline, const char *uri, GError **error)
         RamBlock *block = &source->blocks->blocks[i];
         block->dirty = page_bitmap_new(block->count_pages);
     }
+    if (source->offers & STREAM_FEATURE_CHECKSUMS)
+        ram_blocks_open_checksums(source->blocks);
     bool is_good = !source->releases_ram || ram_blocks_open_memory(source->blocks, error);
     if (is_good && !faultline->guest.dirty_log_start) {
         source->tracker = uffd_tracker_new(error);
@@ -73,6 +75,7 @@ source_free(Source *source)
     ram_blocks_close_memory(source->blocks);
     for (unsigned i = 0; i < source->blocks->count; i++)
         g_clear_pointer(&source->blocks->blocks[i].dirty, page_bitmap_free);
+    ram_blocks_close_checksums(source->blocks);
     source_drop_request_links(source);
     frame_queue_clear(&source->main);
     frame_queue_clear(&source->urgent);
@@ -82,6 +85,7 @@ source_free(Source *source)
     g_clear_error(&source->request_error);
     g_clear_error(&source->failure);
     g_free(source->sync_words);
+    g_free(source->wanted_uri);
     g_free(source->uri);
     g_free(source);
 }
@@ -150,16 +154,33 @@ static bool
 is_given_away(const Source *source)
 {
     return source->gave_away && !is_sent_back(source) &&
-           transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes;
+           (source->is_handed_over ||
+            transport_sender_accepted_bytes(source->main.sender) >= source->give_bytes);
 }
 
 /* What the destination has said of itself, told as a status: the guest is no longer ours. */
 static void
 follow_destination(Source *source)
 {
-    if (source_flag(&source->has_loaded) &&
-        context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
-        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    if (!source_flag(&source->has_loaded) ||
+        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_DEVICE)
+        return;
+    record_order(source->faultline, FAULTLINE_OWNER_THERE);
+    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+}
+
+/* Puts on record that the guest is ours after all, before it runs, if the record says that it was
+ * given away. An old record that leaves open where it is, is no lie; one that says that it is at
+ * the destination would be: false, and the guest stays paused. */
+static bool
+claim_guest(Source *source, FaultlineStatus status)
+{
+    if (!source->has_recorded_given ||
+        record_write(source->faultline, FAULTLINE_OWNER_HERE, status) ||
+        !record_has_tried(source->faultline, FAULTLINE_OWNER_THERE))
+        return true;
+    source->was_running = false;
+    return false;
 }
 
 /* The guest is ours, and goes on as it was before. */
@@ -188,21 +209,29 @@ close_links(Source *source)
         transport_link_shutdown(source->urgent_link);
 }
 
-static void
+static StageResult
 fail_kept(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
 
+    bool is_claimed = claim_guest(source, FAULTLINE_STATUS_FAILED);
     bool runs = source->has_guest ? source->was_running
                                   : faultline_run_state(faultline) == FAULTLINE_RUN_RUNNING;
 
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
-    g_autofree char *text = g_strdup_printf("%s. The guest %s at the source, whole",
-                                            failure->message, runs ? "goes on" : "stays paused");
+    g_autofree char *text =
+        g_strdup_printf("%s. The guest %s at the source, whole%s", failure->message,
+                        runs ? "goes on" : "stays paused",
+                        is_claimed ? ""
+                                   : "; its record still says that it is at the destination: "
+                                     "mend the record's place, then 'cont'");
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     keep_guest(source);
+    record_write(faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_FAILED);
     context_move(faultline, FAULTLINE_STATUS_FAILED);
+    source->stage = NULL;
+    return STAGE_DONE;
 }
 
 /* Where the guest is that was given away to a destination which was then lost. */
@@ -220,7 +249,8 @@ place_given_away(const Source *source)
            "processes";
 }
 
-static void
+/* In postcopy it can go on; what was precopy cannot. */
+static StageResult
 fail_given_away(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
@@ -232,10 +262,18 @@ fail_given_away(Source *source, GError *failure)
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
-    if (in_postcopy && context_status(faultline) == FAULTLINE_STATUS_DEVICE)
+    source->is_handed_over = true;
+    source->stage = NULL;
+    source_record_given(source);
+    if (!in_postcopy)
+        record_write(faultline, FAULTLINE_OWNER_GIVEN, FAULTLINE_STATUS_FAILED);
+    else if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
         context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
-    context_move(faultline,
-                 in_postcopy ? FAULTLINE_STATUS_POSTCOPY_PAUSED : FAULTLINE_STATUS_FAILED);
+    if (in_postcopy)
+        source_pause(source);
+    else
+        context_move(faultline, FAULTLINE_STATUS_FAILED);
+    return in_postcopy ? STAGE_AGAIN : STAGE_DONE;
 }
 
 static void
@@ -244,6 +282,7 @@ cancel(Source *source)
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLING);
     close_links(source);
     keep_guest(source);
+    record_write(source->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_CANCELLED);
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLED);
 }
 
@@ -254,6 +293,10 @@ complete(Source *source)
     context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
     if (context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
         context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE); /* a peer without PONG */
+    /* Without a return path nobody has said that it arrived. */
+    record_write(source->faultline,
+                 source->has_return_path ? FAULTLINE_OWNER_THERE : FAULTLINE_OWNER_GIVEN,
+                 FAULTLINE_STATUS_COMPLETED);
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
@@ -290,9 +333,7 @@ stage_failing(Source *source, GError **error)
         return STAGE_STAY;
     prefer_shut(source);
     GError *failure = g_steal_pointer(&source->failure);
-    (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
-    source->stage = NULL;
-    return STAGE_DONE;
+    return (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
 }
 
 /* What the destination said last may still be on its way, for instance that the guest never ran
@@ -301,7 +342,7 @@ static StageResult
 stage_hearing(Source *source, GError **error)
 {
     (void)error;
-    bool may_speak = source->gave_away && source->has_return_path &&
+    bool may_speak = source->gave_away && source->has_return_path && source->link &&
                      !source_flag(&source->has_shut) && !source_flag(&source->request_ended);
     if (may_speak && clock_now_ns() < source->hear_until_ns) {
         source->migration.wake_ns = source->hear_until_ns;
@@ -317,7 +358,7 @@ static bool
 take_break(Source *source, GError **error)
 {
     if (!__atomic_exchange_n(&source->wants_break, false, __ATOMIC_ACQUIRE) || source->failure ||
-        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_ACTIVE)
+        !context_is_connected(source->faultline))
         return false;
     close_links(source);
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
@@ -329,7 +370,7 @@ take_break(Source *source, GError **error)
 static bool
 take_request_error(Source *source, GError **error)
 {
-    if (source->failure ||
+    if (source->failure || source_flag(&source->drops_links) ||
         (source->stage == source_stage_confirm && source_flag(&source->has_shut)))
         return false;
     if (source_flag(&source->has_shut)) {
@@ -346,6 +387,7 @@ static StepResult
 end(Source *source)
 {
     source_stop(source);
+    record_stop(source->faultline);
     return STEP_DONE;
 }
 

@@ -9,6 +9,8 @@
  *
  *   connect    main channel connects; request may read the return path from here on
  *   open       header, configuration, hello, AGREE, ADVISE, ram START; dirty log on
+ *   agree      only where page-checksums is wished: waits for the destination's answer; seals
+ *   agreed     the same: it has understood that
  *   pass       sends what is dirty; over and over, see precopy.c
  *   hello      nothing is left to be sent, but the destination has not answered yet
  *   urgent     postcopy: the destination's answer; with preempt the second connection
@@ -23,10 +25,28 @@
  *                                                 finish     ram END, EOF
  *   confirm    waits for the destination's SHUT
  *
+ * With checksums (integrity.c) no page may be damaged and not yet repaired when the guest is given
+ * away, or when the destination is told that it has everything: between rest and devices stand
+ * repair (back to rest if something was damaged), digest and end; between push and finish stand
+ * whole (back to push) and digest.
+ *
+ * A failure after the guest was given away in postcopy is a pause; see recover.c:
+ *   hearing    the destination's last word, which may be that the guest never ran there
+ *   failing    nothing is in flight any more: on which side the guest is
+ *   paused     links are let go of by both roles; waits for somebody who wants to go on
+ *   reconnect  main channel connects; without header
+ *   bitmaps    RECV_BITMAP for each block; request makes dirty what the destination has not
+ *   reconnect_urgent  with preempt
+ *   resume     RESUME until its acknowledgement; then push, as if nothing had been
+ *
  * Ownership. `gave_away` is set immediately before the bytes that let the destination run the guest
  * are handed to the transport. While it is false, every failure ends with the guest running here.
  * After that a failure is judged once nothing is in flight: the guest is ours again only if not all
  * of those bytes were accepted, or if a faultline destination said that it never ran.
+ *
+ * Links come and go together, for both roles. `drops_links` is set by migration and cleared by
+ * request when it holds nothing of a link any more, and has forgotten what came on it; only then
+ * are the next links published. In between the dirty bitmaps are nobody's.
  *
  * What the roles share: the dirty bitmaps (who clears a host page's first bit sends that page), the
  * queue of requests when there is no urgent channel, and the atomics below.
@@ -78,9 +98,14 @@ struct Source {
     bool is_part_open;           /* a PART has begun and not yet its EOS */
     bool is_logging;             /* the dirty log is on */
     bool asked_settled;          /* PING SETTLED was sent */
+    bool has_announced;          /* the record GIVING was ordered */
+    bool has_recorded_given;     /* the same for GIVEN */
+    bool has_named;              /* the migration's number was sent */
     bool has_guest, was_running; /* the guest was stopped by us, and whether it ran before */
     bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
+    bool is_handed_over;         /* all of the bytes that give it away were accepted */
+    uint64_t earlier_bytes;      /* accepted on the main channels of earlier links */
     unsigned cursor_block;       /* where pass or pusher goes on */
     uint64_t cursor_page;
     uint64_t end_page; /* pusher: has claimed up to here; 0: nothing */
@@ -95,13 +120,24 @@ struct Source {
     GError *failure;      /* why it is failing */
     uint64_t hear_until_ns;
     uint64_t give_bytes; /* accepted bytes from which on the guest is given away */
+    uint64_t agree_until_ns;
+    bool has_said_sealed, asks_settled; /* SEALED, a numbered SETTLED was sent */
+    uint32_t settled_number;            /* of the last one */
+    unsigned digest_block;              /* where the digest goes on */
+    uint64_t digest_page;
 
     /* request thread */
     TransportReceiver *receiver, *urgent_receiver; /* main; urgent: NULL without the feature */
     Reader reader, urgent_reader;
     FrameQueue urgent;
     bool is_mute;                     /* the urgent channel is lost */
+    bool is_deaf;                     /* the return path has ended, or was refused */
+    unsigned bitmap_block;            /* recovery: whose bitmap comes next, or is coming */
+    bool is_in_bitmap;                /* its message was read */
+    bool has_bitmap_size;             /* and its size */
+    uint64_t bitmap_word;             /* next word of it */
     bool has_answered;                /* in postcopy: the next request is likely to come soon */
+    unsigned count_hellos;            /* answers to our hello */
     RamBlock *asked;                  /* block of the last REQ_PAGES_ID */
     RamBlock *asking;                 /* request under way: host pages [asking_page, asking_end) */
     uint64_t asking_page, asking_end; /* next host page to claim, and the end */
@@ -120,10 +156,16 @@ struct Source {
     TransportLink *request_urgent_link; /* the urgent link */
     bool is_stopping;                   /* roles end */
     bool answers_requests;              /* dirty bitmaps are final */
+    bool expects_bitmaps;               /* RECV_BITMAP was sent for all blocks */
+    bool expects_resume;                /* RESUME was sent */
+    bool drops_links;                   /* cleared by the request role */
 
     /* shared: set with release by the request role, read with acquire by the migration role */
     bool has_pong, has_settled, has_commit, has_loaded, has_shut, request_failed, request_ended;
-    uint32_t features; /* agreed with a faultline peer */
+    bool has_whole;                /* in postcopy the destination has every page */
+    uint32_t settled_heard;        /* number of the last numbered SETTLED that was answered */
+    bool has_bitmaps, has_resumed; /* of this recovery */
+    uint32_t features;             /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
     uint64_t
@@ -137,6 +179,7 @@ struct Source {
     /* shared: set by the control thread */
     bool wants_postcopy, wants_switchover;
     bool wants_break; /* taken by the migration role */
+    char *wanted_uri; /* where to reconnect; taken by the migration role */
 
     /* shared: SourceFate, left OPEN once, by compare and exchange: control cancels or migration
      * gives the guest away, so that a cancel that was agreed to holds */
@@ -156,6 +199,10 @@ bool source_cancel(Source *source);
 /* Wakes the migration role. Thread: any. */
 void source_notify(Source *source);
 
+/* The phase was moved to POSTCOPY_RECOVER_SETUP by the caller: reconnects. Thread: control, or the
+ * migration role itself. */
+void source_resume(Source *source, const char *uri);
+
 /* ---- Between the files of this folder -------------------------------------------------------- */
 
 StepResult source_migration_step(void *self);
@@ -165,12 +212,22 @@ void source_request_close(void *self);
 /* Lets go of the references that migration put there for it; also of those it never saw. */
 void source_drop_request_links(Source *source);
 
+/* Has it recorded that the destination may come to own the guest; AGAIN: that is durable. */
+StageResult source_announce(Source *source, GError **error);
+
 /* From its true on the destination may own the guest; false: it was cancelled. */
 bool source_give_away(Source *source);
+
+/* Tells a faultline peer, once, the number of this migration. A frame is open. */
+void source_name_migration(Source *source);
+/* Has it recorded, once, that it was sent all that it needs. */
+void source_record_given(Source *source);
 
 /* Stages, in order. */
 StageResult source_stage_connect(Source *source, GError **error);
 StageResult source_stage_open(Source *source, GError **error);
+StageResult source_stage_agree(Source *source, GError **error);
+StageResult source_stage_agreed(Source *source, GError **error);
 StageResult source_stage_pass(Source *source, GError **error);
 StageResult source_stage_hello(Source *source, GError **error);
 StageResult source_stage_urgent(Source *source, GError **error);
@@ -179,13 +236,41 @@ StageResult source_stage_stop(Source *source, GError **error);
 StageResult source_stage_await(Source *source, GError **error);
 StageResult source_stage_last(Source *source, GError **error);
 StageResult source_stage_rest(Source *source, GError **error);
+StageResult source_stage_repair(Source *source, GError **error);
+StageResult source_stage_end(Source *source, GError **error);
 StageResult source_stage_devices(Source *source, GError **error);
 StageResult source_stage_commit(Source *source, GError **error);
 StageResult source_stage_discard(Source *source, GError **error);
 StageResult source_stage_package(Source *source, GError **error);
 StageResult source_stage_push(Source *source, GError **error);
+StageResult source_stage_whole(Source *source, GError **error);
+StageResult source_stage_digest(Source *source, GError **error);
 StageResult source_stage_finish(Source *source, GError **error);
 StageResult source_stage_confirm(Source *source, GError **error);
+
+/* Stages of a recovery. */
+StageResult source_stage_paused(Source *source, GError **error);
+StageResult source_stage_reconnect(Source *source, GError **error);
+StageResult source_stage_bitmaps(Source *source, GError **error);
+StageResult source_stage_reconnect_urgent(Source *source, GError **error);
+StageResult source_stage_resume(Source *source, GError **error);
+
+/* Nothing is in flight: lets go of the links and pauses. Migration role. */
+void source_pause(Source *source);
+/* Lets go of the links, as `drops_links` asks; forgets what came on them. Request role. */
+void source_forget_links(Source *source);
+/* A RECV_BITMAP was read; PEER error for one that nobody asked for, or out of turn. Request role.
+ */
+GError *source_begin_bitmap(Source *source, const char *name);
+/* The bitmap behind it, as far as it has come: OK: all of it. Request role. */
+ReadResult source_read_bitmap(Source *source, GError **error);
+/* Bytes accepted on the main channel, over all links. */
+uint64_t source_sent_bytes(const Source *source);
+
+/* Drives s->connector. AGAIN: *ret_link is there. */
+StageResult source_connect_link(Source *source, TransportLink **ret_link, GError **error);
+/* Gives the request role a link of its own to hold. */
+void source_publish_link(Source *source, TransportLink **slot, TransportLink *link);
 
 /* The flush of the main channel, in the terms of a stage: AGAIN: taken (drained). */
 StageResult source_flush(Source *source, GError **error);
@@ -222,7 +307,15 @@ void source_put_claimed(Source *source, RamBlock *block, uint64_t page);
 /* Device sections, for precopy's end and for the package. */
 bool source_put_devices(Source *source, GByteArray *bytes, GString *json, GError **error);
 
-/* Queue of requests; source_requests_pop by the migration role. */
+/* A message that belongs to checksums: RESEND, WHOLE, VERDICT; the error if it breaks a rule.
+ * Thread: request. */
+GError *source_take_integrity(Source *source, const StreamReturn *message);
+/* Bytes of one piece that a destination may send. */
+uint64_t source_piece_limit(const Source *source);
+
+/* Queue of requests, filled by the request role: full, the page comes when the pusher gets there;
+ * source_requests_pop by the migration role. */
+void source_leave_to_pusher(Source *source, RamBlock *block, uint64_t page);
 bool source_requests_pop(Source *source, SourceRequest *ret_request);
 
 static inline bool
@@ -245,10 +338,23 @@ source_has_runs(const Source *source)
     return source_flag(&source->has_pong) && (source->features & STREAM_FEATURE_RUNS);
 }
 
+/* What goes to the destination is sealed. */
+static inline bool
+source_has_checksums(const Source *source)
+{
+    return source_flag(&source->has_pong) && (source->features & STREAM_FEATURE_CHECKSUMS);
+}
+
 static inline void
 source_set_flag(bool *flag)
 {
     __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+static inline void
+source_clear_flag(bool *flag)
+{
+    __atomic_store_n(flag, false, __ATOMIC_RELEASE);
 }
 
 #endif

@@ -76,6 +76,9 @@ parse_nothing(G_GNUC_UNUSED WireReader *reader, G_GNUC_UNUSED uint16_t length,
 #define PARSE_RECV_BITMAP    parse_bitmap
 #define PARSE_RESUME_ACK     parse_value
 #define PARSE_SWITCHOVER_ACK parse_nothing
+#define PARSE_RESEND         parse_request
+#define PARSE_WHOLE          parse_nothing
+#define PARSE_VERDICT        parse_value
 
 /* number -> name, payload limits and reader; a row without name is an unknown message */
 static const struct {
@@ -88,7 +91,7 @@ static const struct {
     STREAM_RETURN_LIST(STREAM_RETURN_ROW)
 #undef STREAM_RETURN_ROW
 };
-static_assert(G_N_ELEMENTS(messages) == STREAM_RETURN_SWITCHOVER_ACK + 1, "no gap at the end");
+static_assert(G_N_ELEMENTS(messages) == STREAM_RETURN_VERDICT + 1, "no gap at the end");
 
 StreamResult
 stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, size_t *ret_length,
@@ -103,8 +106,10 @@ stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, 
         return wire_bad(error, "decode return message: the destination speaks TLS, and refuses "
                                "this connection; set 'tls-creds' here, or unset it there");
     if (number >= G_N_ELEMENTS(messages) || !messages[number].name)
-        return wire_bad(error, "decode return message: type is %u, expected 1 to %zu", number,
-                        G_N_ELEMENTS(messages) - 1);
+        return wire_bad(error,
+                        "decode return message: type is %u, expected 1 to %d or one of ours, "
+                        "to %zu",
+                        number, STREAM_RETURN_SWITCHOVER_ACK, G_N_ELEMENTS(messages) - 1);
     if (!wire_take_be16(&reader, &length))
         return wire_more(&reader, ret_length);
     if (length < messages[number].least || length > messages[number].greatest)
@@ -128,28 +133,68 @@ stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, 
     return result;
 }
 
+static uint64_t
+bitmap_bytes(uint64_t count_pages)
+{
+    return (count_pages + 63) / 64 * 8;
+}
+
+static uint64_t
+load_be64(const uint8_t *bytes)
+{
+    be64 value;
+    memcpy(&value, bytes, sizeof value);
+    return be64_load(value);
+}
+
+bool
+stream_check_bitmap_size(const uint8_t *bytes, uint64_t count_pages, GError **error)
+{
+    uint64_t size = load_be64(bytes), expected = bitmap_bytes(count_pages);
+
+    return size == expected || wire_bad(error,
+                                        "decode received bitmap: size is %" PRIu64
+                                        ", expected %" PRIu64 " for %" PRIu64 " pages",
+                                        size, expected, count_pages) == STREAM_OK;
+}
+
+bool
+stream_check_bitmap_end(const uint8_t *bytes, GError **error)
+{
+    uint64_t mark = load_be64(bytes);
+
+    return mark == BITMAP_END_MARK ||
+           wire_bad(error,
+                    "decode received bitmap: end mark is 0x%016" PRIx64 ", expected 0x%016llx",
+                    mark, BITMAP_END_MARK) == STREAM_OK;
+}
+
+uint64_t
+stream_bitmap_word(const uint8_t *bytes)
+{
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    return GUINT64_FROM_LE(word);
+}
+
 StreamResult
 stream_decode_bitmap(const uint8_t *bytes, size_t available, uint64_t count_pages,
                      const uint8_t **ret_bits, size_t *ret_length, GError **error)
 {
     WireReader reader = wire_reader(bytes, available);
-    uint64_t expected = (count_pages + 63) / 64 * 8;
-    uint64_t size, mark;
+    uint64_t expected = bitmap_bytes(count_pages);
 
-    if (!wire_take_be64(&reader, &size))
+    const uint8_t *size = wire_take(&reader, STREAM_BITMAP_MARK_BYTES);
+    if (!size)
         return wire_more(&reader, ret_length);
-    if (size != expected)
-        return wire_bad(error,
-                        "decode received bitmap: size is %" PRIu64 ", expected %" PRIu64
-                        " for %" PRIu64 " pages",
-                        size, expected, count_pages);
+    if (!stream_check_bitmap_size(size, count_pages, error))
+        return STREAM_BAD;
     const uint8_t *bits = wire_take(&reader, expected);
-    if (!wire_take_be64(&reader, &mark))
+    const uint8_t *mark = wire_take(&reader, STREAM_BITMAP_MARK_BYTES);
+    if (!mark)
         return wire_more(&reader, ret_length);
-    if (mark != BITMAP_END_MARK)
-        return wire_bad(error,
-                        "decode received bitmap: end mark is 0x%016" PRIx64 ", expected 0x%016llx",
-                        mark, BITMAP_END_MARK);
+    if (!stream_check_bitmap_end(mark, error))
+        return STREAM_BAD;
     for (uint64_t page = count_pages; page < expected * 8; page++)
         if (bits[page / 8] & 1u << page % 8)
             return wire_bad(error,
@@ -188,4 +233,41 @@ stream_put_request(StreamWriter *writer, const char *name, uint64_t start, uint3
     stream_put_bytes(writer, &wire, sizeof wire);
     if (name)
         stream_put_name(writer, name);
+}
+
+void
+stream_put_resend(StreamWriter *writer, const char *name, uint64_t start, uint32_t length)
+{
+    WireRequest wire = {be64_make(start), be32_make(length)};
+
+    put_head(writer, STREAM_RETURN_RESEND, sizeof wire + 1 + strlen(name));
+    stream_put_bytes(writer, &wire, sizeof wire);
+    stream_put_name(writer, name);
+}
+
+void
+stream_put_whole(StreamWriter *writer)
+{
+    put_head(writer, STREAM_RETURN_WHOLE, 0);
+}
+
+void
+stream_put_bitmap_head(StreamWriter *writer, const char *name, uint64_t count_pages)
+{
+    put_head(writer, STREAM_RETURN_RECV_BITMAP, 1 + strlen(name));
+    stream_put_name(writer, name);
+    stream_put_be64(writer, bitmap_bytes(count_pages));
+}
+
+void
+stream_put_bitmap_word(StreamWriter *writer, uint64_t word)
+{
+    word = GUINT64_TO_LE(word);
+    stream_put_bytes(writer, &word, sizeof word);
+}
+
+void
+stream_put_bitmap_end(StreamWriter *writer)
+{
+    stream_put_be64(writer, BITMAP_END_MARK);
 }

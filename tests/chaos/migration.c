@@ -7,9 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define POLL_US     2000
-#define REST_US     (60 * 1000)  /* both sides stand like that for so long: it is their end */
-#define OPERATOR_US (300 * 1000) /* so long after the strike somebody looks at a link that hangs   \
+#define POLL_US 2000
+#define REST_US (60 * 1000) /* both sides stand like that for so long: it is their end */
+#define OPERATOR_US                                                                                \
+    (300 * 1000)                 /* so long after the strike somebody looks at a link that hangs   \
                                   */
 #define PATIENCE_US (200 * 1000) /* and so much later its connections are ended for it */
 #define MIB         ((uint64_t)1 << 20)
@@ -139,7 +140,7 @@ start(Migration *migration, GError **error)
     g_autofree char *uri = side_listening_at(&migration->destination, error);
     if (!uri || !await_filled(migration, error))
         return false;
-    migration->relay = relay_new(uri, migration->directory);
+    migration->relay = relay_new(uri, migration->directory, plan->queue_bytes);
     return true;
 }
 
@@ -177,10 +178,18 @@ signal_victim(void *opaque)
 }
 
 static bool
+is_near_switchover(const Migration *migration)
+{
+    return migration->plan->is_postcopy ? migration->wished : migration->source.passes >= 2;
+}
+
+static bool
 is_moment(const Migration *migration)
 {
     const Plan *plan = migration->plan;
     const char *status = migration->source.status;
+    bool stands = !g_str_equal(status, "active") && !g_str_equal(status, "setup") &&
+                  !g_str_equal(status, "none");
 
     switch (plan->moment) {
     case MOMENT_CONNECT:
@@ -188,7 +197,7 @@ is_moment(const Migration *migration)
     case MOMENT_PASS:
         return migration->source.passes >= 1;
     case MOMENT_SWITCHOVER:
-        return plan->is_postcopy ? migration->wished : migration->source.passes >= 2;
+        return stands || (plan->arms_early && is_near_switchover(migration));
     default:
         return g_str_equal(status, "postcopy-active") || g_str_equal(status, "completed");
     }
@@ -199,13 +208,16 @@ arm_if_moment(Migration *migration)
 {
     RelayStrike strike = migration->plan->strike;
 
-    if (migration->is_armed || strike.act == RELAY_NOTHING || !is_moment(migration))
+    if (migration->is_armed || strike.act == RELAY_NOTHING)
+        return;
+    if (migration->plan->moment == MOMENT_SWITCHOVER && is_near_switchover(migration))
+        relay_pace(migration->relay, migration->plan->pace_bytes);
+    if (!is_moment(migration))
         return;
     migration->is_armed = true;
     strike.call = signal_victim;
     strike.opaque = migration;
-    if (migration->plan->pace_bytes)
-        relay_pace(migration->relay, migration->plan->pace_bytes);
+    relay_pace(migration->relay, migration->plan->pace_bytes);
     relay_arm(migration->relay, &strike);
     migration_note(migration, "armed; source %s, destination %s", migration->source.status,
                    migration->destination.status);

@@ -134,11 +134,15 @@ draw_strike(Plan *plan, GRand *random)
     strike->connection = plan->preempt && draw_of(random, 30);
     strike->way = draw_of(random, 70) ? RELAY_THERE : RELAY_BACK;
     strike->on_all = draw_of(random, 60);
+    if (plan->moment == MOMENT_SWITCHOVER)
+        all = 512 * 1024;
     strike->after_bytes = draw_scale(random, strike->way == RELAY_BACK ? 512 : all);
     strike->after_ms = 1 + draw_below(random, 400);
     strike->length_ms = 20 + draw_below(random, 300);
     strike->length_bytes = 1000 + draw_below(random, 8000);
     strike->bit = draw_below(random, 8);
+    plan->arms_early = draw_of(random, 40);
+    plan->queue_bytes = draw_of(random, 60) ? 16384 : 0;
     if (plan->moment >= MOMENT_SWITCHOVER)
         plan->pace_bytes = paces[draw_below(random, G_N_ELEMENTS(paces))];
 }
@@ -171,11 +175,12 @@ plan_describe(const Plan *plan)
     g_string_append_printf(text, "%s", fault_name(plan->fault));
     if (plan->fault != FAULT_NONE)
         g_string_append_printf(text,
-                               " from %s on, %s %s after %" G_GUINT64_FORMAT
-                               " bytes or %u ms, on %s, pace %u, for %u ms or %u bytes",
-                               moment_names[plan->moment], strike->connection ? "urgent" : "main",
+                               " from %s on%s, %s %s after %" G_GUINT64_FORMAT
+                               " bytes or %u ms, on %s, pace %u, queue %u, for %u ms or %u bytes",
+                               moment_names[plan->moment], plan->arms_early ? " (early)" : "",
+                               strike->connection ? "urgent" : "main",
                                strike->way == RELAY_THERE ? "there" : "back", strike->after_bytes,
                                strike->after_ms, strike->on_all ? "all" : "it", plan->pace_bytes,
-                               strike->length_ms, strike->length_bytes);
+                               plan->queue_bytes, strike->length_ms, strike->length_bytes);
     return g_string_free(text, FALSE);
 }

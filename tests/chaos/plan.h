@@ -33,7 +33,7 @@ typedef enum {
 typedef enum {
     MOMENT_CONNECT,    /* before anything was sent */
     MOMENT_PASS,       /* a pass of precopy has begun */
-    MOMENT_SWITCHOVER, /* the wish for postcopy was told; precopy: the pass that may be the last */
+    MOMENT_SWITCHOVER, /* the wish for postcopy was told, or a second pass begun; see arms_early */
     MOMENT_POSTCOPY,   /* the guest runs at the destination */
     MOMENT_COUNT
 } Moment;
@@ -49,8 +49,10 @@ typedef struct Plan {
     bool arrives_stopped; /* the guest is started only after all memory was compared */
     Fault fault;
     Moment moment;
-    unsigned pace_bytes; /* from the moment on, so that what follows lasts longer; 0: no */
-    RelayStrike strike;  /* without its call */
+    bool arms_early;      /* at the wish for the switch-over, else when the guest stands */
+    unsigned queue_bytes; /* of the relay */
+    unsigned pace_bytes;  /* from the moment on, so that what follows lasts longer; 0: no */
+    RelayStrike strike;   /* without its call */
 } Plan;
 
 /* What may be drawn. */

@@ -14,9 +14,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define POLL_MS     1000
-#define MAX_POLLED  (2 + 2 * RELAY_CONNECTIONS)
-#define QUEUE_BYTES (256 * 1024)
+#define POLL_MS    1000
+#define MAX_POLLED (2 + 2 * RELAY_CONNECTIONS)
 
 typedef union Address {
     struct sockaddr any;
@@ -39,15 +38,15 @@ parse(const char *uri, Address *ret_address)
     return sizeof ret_address->tcp;
 }
 
-/* Small queues in the kernel, so that what passes the relay is soon at the other side. */
 static void
-prepare(int fd, bool is_tcp)
+prepare(const Relay *relay, int fd, bool is_tcp)
 {
-    int one = 1, bytes = QUEUE_BYTES;
+    int one = 1, bytes = (int)relay->queue_bytes;
 
     if (is_tcp)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    if (bytes)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 }
 
 static void
@@ -73,8 +72,8 @@ accept_one(Relay *relay)
         return;
     }
     g_unix_set_fd_nonblocking(there, TRUE, NULL);
-    prepare(here, is_tcp);
-    prepare(there, is_tcp);
+    prepare(relay, here, is_tcp);
+    prepare(relay, there, is_tcp);
     RelayConnection *connection = &relay->connections[relay->count];
     *connection = (RelayConnection){.index = relay->count - relay->first};
     open_pipe(&connection->ways[RELAY_THERE], here, there);
@@ -223,7 +222,7 @@ sleep_ms(const Relay *relay, int64_t now_us)
     int64_t next_us = now_us + POLL_MS * 1000;
 
     if (relay->is_armed && relay->limit_us)
-        next_us = MIN(next_us, relay->limit_us);
+        next_us = MIN(next_us, MAX(relay->limit_us, now_us + 1000));
     for (unsigned i = 0; i < relay->count; i++)
         for (int way = 0; way < 2 && !relay->connections[i].is_closed; way++) {
             const RelayPipe *pipe = &relay->connections[i].ways[way];
@@ -289,7 +288,7 @@ relay_wake(Relay *relay)
 /* ---- For others ------------------------------------------------------------------------------ */
 
 Relay *
-relay_new(const char *target, const char *directory)
+relay_new(const char *target, const char *directory, unsigned queue_bytes)
 {
     static unsigned count_made;
     bool is_unix = g_str_has_prefix(target, "unix:");
@@ -300,8 +299,11 @@ relay_new(const char *target, const char *directory)
     socklen_t length = parse(is_unix ? path : "tcp:127.0.0.1:0", &own);
 
     relay->target = g_strdup(target);
+    relay->queue_bytes = queue_bytes;
     relay->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     relay->listener = socket(own.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (queue_bytes) /* those of its connections are the same */
+        setsockopt(relay->listener, SOL_SOCKET, SO_RCVBUF, &queue_bytes, sizeof queue_bytes);
     if (bind(relay->listener, &own.any, length) != 0 || listen(relay->listener, 8) != 0)
         g_error("relay: cannot listen: %s", g_strerror(errno));
     getsockname(relay->listener, &own.any, &length);

@@ -45,8 +45,9 @@ typedef struct RelayStrike {
 } RelayStrike;
 
 /* Listens at the same kind of address as target ("tcp:127.0.0.1:PORT", "unix:PATH") and passes each
- * connection on to it. directory: for sockets of unix. */
-Relay *relay_new(const char *target, const char *directory);
+ * connection on to it. directory: for sockets of unix. queue_bytes: of the sockets' queues in the
+ * kernel, 0: what it gives; the smaller, the less can a sender be ahead of its receiver. */
+Relay *relay_new(const char *target, const char *directory, unsigned queue_bytes);
 
 /* Owned by the relay. */
 const char *relay_uri(const Relay *relay);

@@ -33,6 +33,7 @@ typedef struct RelayConnection {
 struct Relay {
     /* Set before the thread starts. */
     int listener, wake;
+    unsigned queue_bytes;
     char *uri;
     GThread *thread;
 

@@ -101,17 +101,33 @@ relay_strike_at_mark(Relay *relay, RelayConnection *connection, RelayPipe *pipe)
     act(relay, connection);
 }
 
+/* The connection that triggers, or any that is hit as well; NULL: none is there yet. */
+static RelayConnection *
+find_target(Relay *relay)
+{
+    const RelayStrike *strike = &relay->strike;
+    RelayConnection *found = NULL;
+
+    for (unsigned i = relay->first; i < relay->count; i++) {
+        RelayConnection *connection = &relay->connections[i];
+        if (connection->is_closed)
+            continue;
+        if (connection->index == strike->connection)
+            return connection;
+        if (strike->on_all)
+            found = connection;
+    }
+    return found;
+}
+
 void
 relay_strike_when_late(Relay *relay)
 {
     if (!relay->is_armed || !relay->limit_us || g_get_monotonic_time() < relay->limit_us)
         return;
-    /* A bit can be turned only where there are bytes. */
-    if (relay->strike.act == RELAY_FLIP)
-        return;
-    RelayConnection *connection = NULL;
-    for (unsigned i = relay->first; i < relay->count; i++)
-        if (relay->connections[i].index == relay->strike.connection)
-            connection = &relay->connections[i];
-    act(relay, connection);
+    relay->pace_bytes = 0;
+    /* A bit can be turned only where there are bytes, a link be harmed only when there is one. */
+    RelayConnection *target = find_target(relay);
+    if (relay->strike.act == RELAY_CALL || (relay->strike.act != RELAY_FLIP && target))
+        act(relay, target);
 }

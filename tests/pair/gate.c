@@ -80,6 +80,15 @@ watch(Gate *gate, const char *line)
 }
 
 static void
+change(const Gate *gate, char *text)
+{
+    const char *from = gate->plan.from;
+
+    for (char *at = from ? strstr(text, from) : NULL; at; at = strstr(at, from))
+        memcpy(at, gate->plan.to, strlen(from));
+}
+
+static void
 hang_up(Gate *gate)
 {
     for (unsigned i = CLIENT; i <= MACHINE; i++) {
@@ -111,6 +120,8 @@ copy(Gate *gate, unsigned from, unsigned to)
     bytes[length] = '\0';
     if (from == CLIENT)
         watch(gate, bytes);
+    else
+        change(gate, bytes);
     if (send(gate->fds[to].fd, bytes, (size_t)length, MSG_NOSIGNAL) != length)
         hang_up(gate);
 }

@@ -2,7 +2,8 @@
 /*
  * A gate before a machine's QMP socket: passes on what a client says, and at a given command,
  * before the machine gets it, sends a signal to a process. So a test hits a phase of an
- * orchestrated migration exactly. Serves one client after another, on a thread of its own.
+ * orchestrated migration exactly. It can also change what the machine answers. Serves one client
+ * after another, on a thread of its own.
  */
 #ifndef TESTS_PAIR_GATE_H
 #define TESTS_PAIR_GATE_H
@@ -20,12 +21,14 @@ typedef struct GatePlan {
     Gate *after;
     const pid_t *target;
     int signal;
+    /* In all that the machine answers: this text is replaced, by one as long. NULL: nothing is. */
+    const char *from, *to;
 } GatePlan;
 
 /* Listens at path for clients of the machine at target_path. */
 Gate *gate_new(const char *path, const char *target_path);
 
-/* Before any client comes. */
+/* While there is no client. */
 void gate_plan(Gate *gate, const GatePlan *plan);
 
 /* Whether the signal was sent. */

@@ -1,34 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* See orchestrate.h. The machines are thread guests of 16 MiB; gates stand before their sockets.
- * One thread, and one for each gate. */
+/* See orchestrate.h. One thread, and one for each gate. */
 #include "tests/pair/orchestrate.h"
-#include "tests/pair/gate.h"
+#include "tests/pair/orchestra.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include <cmocka.h>
-
-#define GUEST_CHECKS 4096 /* once through 16 MiB */
-#define ARGUMENTS    32
-
-/* A full-speed guest of 16 MiB at 64 MiB/s: no pass leaves less than the one before. */
-#define SLOW "--bandwidth=64M"
-
-typedef struct Orchestra {
-    Scene *scene;
-    Vm *source, *destination;
-    Gate *gates[2];   /* of source and destination */
-    char *sockets[2]; /* of the gates */
-    char *output;     /* path: what the program printed */
-    pid_t pid;        /* of the program; 0: not started */
-} Orchestra;
 
 const PolicyCase orchestrate_policies[] = {
     {.name = "orchestrate_converging_moves_the_guest"},
@@ -58,167 +38,28 @@ const unsigned orchestrate_count_policies = G_N_ELEMENTS(orchestrate_policies);
 #define DESTINATION(name) "orchestrate_destination_gone_in_" name
 #define CANCEL(name)      "orchestrate_ctrl_c_in_" name
 
-const PhaseCase orchestrate_phases[] = {
-    {DESTINATION("begin"), "query-status", true, false, "destination", 1, "source", "begin"},
-    {DESTINATION("prepare"), "migrate-incoming", true, false, "destination", 1, "source",
-     "prepare"},
-    {DESTINATION("perform"), "migrate", false, false, "destination", 1, "source", "perform"},
-    {DESTINATION("finish"), "query-migrate", true, true, "destination", 5, NULL, "finish"},
-    {SOURCE("begin"), "query-status", false, false, "source", 5, NULL, "begin"},
-    {SOURCE("prepare"), "migrate-set-parameters", false, false, "source", 5, NULL, "prepare"},
-    {SOURCE("perform"), "query-migrate", false, true, "source", 5, NULL, "perform"},
-    {SOURCE("finish"), "query-migrate", true, true, "source", 0, "destination", NULL},
-    {SOURCE("confirm"), "quit", false, false, "source", 0, "destination", NULL},
-    {CANCEL("begin"), "query-memory-size-summary", false, false, NULL, 3, "source", "begin"},
-    {CANCEL("prepare"), "migrate-incoming", true, false, NULL, 3, "source", "prepare"},
-    {CANCEL("perform"), "migrate", false, false, NULL, 3, "source", "perform"},
-    {CANCEL("finish_goes_on"), "query-migrate", true, true, NULL, 0, "destination", NULL},
-    {CANCEL("confirm_goes_on"), "quit", false, false, NULL, 0, "destination", NULL},
-};
+/* clang-format off */
+/* X(machine, its name in the test's) */
+#define PHASES(machine, suffix) \
+    {DESTINATION("begin") suffix, machine, "query-status", true, false, "destination", 1, "source", "begin"}, \
+    {DESTINATION("prepare") suffix, machine, "migrate-incoming", true, false, "destination", 1, "source", "prepare"}, \
+    {DESTINATION("perform") suffix, machine, "migrate", false, false, "destination", 1, "source", "perform"}, \
+    {DESTINATION("finish") suffix, machine, "query-migrate", true, true, "destination", 5, NULL, "finish"}, \
+    {DESTINATION("confirm") suffix, machine, "quit", false, false, "destination", 5, NULL, "confirm"}, \
+    {SOURCE("begin") suffix, machine, "query-status", false, false, "source", 5, NULL, "begin"}, \
+    {SOURCE("prepare") suffix, machine, "migrate-set-parameters", false, false, "source", 5, NULL, "prepare"}, \
+    {SOURCE("perform") suffix, machine, "query-migrate", false, true, "source", 5, NULL, "perform"}, \
+    {SOURCE("finish") suffix, machine, "query-migrate", true, true, "source", 0, "destination", NULL}, \
+    {SOURCE("confirm") suffix, machine, "quit", false, false, "source", 0, "destination", NULL}, \
+    {CANCEL("begin") suffix, machine, "query-memory-size-summary", false, false, NULL, 3, "source", "begin"}, \
+    {CANCEL("prepare") suffix, machine, "migrate-incoming", true, false, NULL, 3, "source", "prepare"}, \
+    {CANCEL("perform") suffix, machine, "migrate", false, false, NULL, 3, "source", "perform"}, \
+    {CANCEL("finish_goes_on") suffix, machine, "query-migrate", true, true, NULL, 0, "destination", NULL}, \
+    {CANCEL("confirm_goes_on") suffix, machine, "quit", false, false, NULL, 0, "destination", NULL}
+/* clang-format on */
+
+const PhaseCase orchestrate_phases[] = {PHASES("threads", ""), PHASES("kvm", "_kvm")};
 const unsigned orchestrate_count_phases = G_N_ELEMENTS(orchestrate_phases);
-
-/* ---- The machines ---------------------------------------------------------------------------- */
-
-static Orchestra *
-set_up(Scene *scene, bool writes_much, const char *incoming, const char *memory)
-{
-    const char *calm[] = {
-        "--guest", "threads", "--memory", "16M", writes_much ? NULL : "--write-rate", "200", NULL};
-    const char *there[] = {"--guest", "threads", "--memory", memory, "--incoming", incoming, NULL};
-    Orchestra *orchestra = g_new0(Orchestra, 1);
-
-    orchestra->scene = scene;
-    orchestra->source = scene_start(scene, "source", calm);
-    orchestra->destination = scene_start(scene, "destination", there);
-    vm_wait_checks(orchestra->source, GUEST_CHECKS);
-    for (unsigned i = 0; i < 2; i++) {
-        const Vm *vm = i ? orchestra->destination : orchestra->source;
-        orchestra->sockets[i] = g_strdup_printf("%s/gate-%u", scene->directory, i);
-        orchestra->gates[i] = gate_new(orchestra->sockets[i], vm->socket);
-    }
-    orchestra->output = g_strdup_printf("%s/migrate.output", scene->directory);
-    return orchestra;
-}
-
-static void
-tear_down(Orchestra *orchestra)
-{
-    for (unsigned i = 0; i < 2; i++) {
-        gate_free(orchestra->gates[i]);
-        g_free(orchestra->sockets[i]);
-    }
-    g_free(orchestra->output);
-    g_free(orchestra);
-}
-
-/* ---- The program ----------------------------------------------------------------------------- */
-
-static void
-run_child(char *const *argv, const char *output)
-{
-    int fd = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    dup2(fd, STDOUT_FILENO);
-    dup2(fd, STDERR_FILENO);
-    execv(argv[0], argv);
-    _exit(127);
-}
-
-static void
-start_program(Orchestra *orchestra, const char *const *options)
-{
-    g_autofree char *program = scene_program();
-    const char *argv[ARGUMENTS] = {program,
-                                   "migrate",
-                                   "--json",
-                                   "--from",
-                                   orchestra->sockets[0],
-                                   "--to",
-                                   orchestra->sockets[1],
-                                   SLOW};
-    unsigned count = 8;
-
-    for (unsigned i = 0; options[i]; i++)
-        argv[count++] = options[i];
-    pid_t pid = fork();
-    if (pid == 0)
-        run_child((char *const *)argv, orchestra->output);
-    __atomic_store_n(&orchestra->pid, pid, __ATOMIC_RELEASE);
-}
-
-static char *
-said(const Orchestra *orchestra)
-{
-    char *text = NULL;
-
-    g_file_get_contents(orchestra->output, &text, NULL, NULL);
-    return text ? text : g_strdup("");
-}
-
-static void
-wait_for_text(Orchestra *orchestra, const char *words)
-{
-    int64_t until_us = g_get_monotonic_time() + DEADLINE_S * G_USEC_PER_SEC;
-
-    while (true) {
-        g_autofree char *text = said(orchestra);
-        if (strstr(text, words))
-            return;
-        if (g_get_monotonic_time() > until_us)
-            scene_fail(orchestra->scene, "it does not say \"%s\" but:\n%s", words, text);
-        g_usleep(5000);
-    }
-}
-
-/* Its exit code is that, and it said all of it. */
-static void
-expect_end(Orchestra *orchestra, int exit_code, const char *words)
-{
-    int64_t until_us = g_get_monotonic_time() + DEADLINE_S * G_USEC_PER_SEC;
-    int status = 0;
-
-    while (waitpid(orchestra->pid, &status, WNOHANG) == 0) {
-        if (g_get_monotonic_time() > until_us) {
-            g_autofree char *text = said(orchestra);
-            kill(orchestra->pid, SIGKILL);
-            scene_fail(orchestra->scene, "the program does not end; it said:\n%s", text);
-        }
-        g_usleep(5000);
-    }
-    g_autofree char *text = said(orchestra);
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != exit_code || !strstr(text, words))
-        scene_fail(orchestra->scene, "wait status 0x%x, expected exit code %d and \"%s\":\n%s",
-                   (unsigned)status, exit_code, words, text);
-}
-
-static void
-expect_outcome(Orchestra *orchestra, int exit_code, const char *guest)
-{
-    g_autofree char *words = g_strdup_printf("\"guest\":\"%s\"", guest);
-
-    expect_end(orchestra, exit_code, words);
-}
-
-static void
-require_runs_on(Vm *vm)
-{
-    vm_wait_run_state(vm, "running");
-    vm_wait_checks(vm, GUEST_CHECKS);
-}
-
-/* The guest is at the source, and can be moved to the same destination as if nothing had been. */
-static void
-require_moves_on(Orchestra *orchestra)
-{
-    static const char *const options[] = {"--postcopy=after-pass=1", NULL};
-
-    require_runs_on(orchestra->source);
-    start_program(orchestra, options);
-    expect_outcome(orchestra, 0, "destination");
-    vm_wait_exit(orchestra->source);
-    require_runs_on(orchestra->destination);
-}
 
 /* ---- Cases ----------------------------------------------------------------------------------- */
 
@@ -227,19 +68,20 @@ orchestrate_policy(void **state)
 {
     Scene *scene = *state;
     const PolicyCase *c = scene->subject;
-    Orchestra *orchestra =
-        set_up(scene, c->writes_much, c->destination_listens ? "tcp:127.0.0.1:0" : "defer", "16M");
+    const OrchestraKind kind = {.writes_much = c->writes_much,
+                                .incoming = c->destination_listens ? "tcp:127.0.0.1:0" : NULL};
+    Orchestra *orchestra = orchestra_new(scene, &kind);
 
-    start_program(orchestra, c->options);
-    expect_outcome(orchestra, 0, "destination");
-    g_autofree char *text = said(orchestra);
+    orchestra_start(orchestra, c->options);
+    orchestra_expect_outcome(orchestra, 0, "destination");
+    g_autofree char *text = orchestra_said(orchestra);
     if ((strstr(text, "switching to postcopy") != NULL) != c->switches)
         scene_fail(scene, "it %s to postcopy:\n%s", c->switches ? "did not switch" : "switched",
                    text);
     vm_wait_exit(orchestra->source);
-    require_runs_on(orchestra->destination);
+    orchestra_require_runs(orchestra->destination);
     vm_quit(orchestra->destination);
-    tear_down(orchestra);
+    orchestra_free(orchestra);
 }
 
 /* Nowhere else. */
@@ -250,15 +92,17 @@ require_guest(Orchestra *orchestra, const PhaseCase *c)
     bool destination_lives = g_strcmp0(c->killed, "destination") != 0;
 
     if (g_strcmp0(c->guest, "source") == 0 && destination_lives) {
-        require_moves_on(orchestra);
+        orchestra_require_moves(orchestra);
         return;
     }
     if (g_strcmp0(c->guest, "source") == 0)
-        require_runs_on(orchestra->source);
+        orchestra_require_runs(orchestra->source);
     else if (c->guest)
-        require_runs_on(orchestra->destination);
+        orchestra_require_runs(orchestra->destination);
     if (c->guest && g_str_equal(c->guest, "destination") && source_lives)
         vm_wait_exit(orchestra->source);
+    else if (!c->guest && source_lives && g_str_equal(c->phase, "confirm"))
+        vm_wait_exit(orchestra->source); /* it had been told so */
     else if (!c->guest && source_lives)
         vm_must_refuse(orchestra->source, "cont", NULL);
     if (!c->guest && destination_lives) {
@@ -274,7 +118,8 @@ orchestrate_phase(void **state)
     static const char *const options[] = {"--postcopy=after-pass=9", NULL};
     Scene *scene = *state;
     const PhaseCase *c = scene->subject;
-    Orchestra *orchestra = set_up(scene, false, "defer", "16M");
+    const OrchestraKind kind = {.guest = c->machine};
+    Orchestra *orchestra = orchestra_new(scene, &kind);
     Vm *killed = !c->killed                         ? NULL
                  : g_str_equal(c->killed, "source") ? orchestra->source
                                                     : orchestra->destination;
@@ -284,29 +129,29 @@ orchestrate_phase(void **state)
                            .signal = killed ? SIGKILL : SIGINT};
 
     gate_plan(orchestra->gates[c->at_destination], &plan);
-    start_program(orchestra, options);
+    orchestra_start(orchestra, options);
     g_autofree char *phase = g_strdup_printf("\"text\":\"%s: ", c->phase ? c->phase : "");
-    expect_end(orchestra, c->exit_code, c->phase ? phase : "\"outcome\":\"completed\"");
+    orchestra_expect_end(orchestra, c->exit_code, c->phase ? phase : "\"outcome\":\"completed\"");
     if (!gate_was_hit(orchestra->gates[c->at_destination]))
         scene_fail(scene, "%s never passed the gate", c->command);
     if (killed)
         vm_kill(killed);
     require_guest(orchestra, c);
-    tear_down(orchestra);
+    orchestra_free(orchestra);
 }
 
 void
 orchestrate_not_converging_is_cancelled_by_ctrl_c(void **state)
 {
     static const char *const options[] = {"--postcopy=never", "--downtime=1ms", NULL};
-    Orchestra *orchestra = set_up(*state, true, "defer", "16M");
+    Orchestra *orchestra = orchestra_new(*state, &(OrchestraKind){.writes_much = true});
 
-    start_program(orchestra, options);
+    orchestra_start(orchestra, options);
     vm_wait_number(orchestra->source, "ram.dirty-sync-count", 4);
     kill(orchestra->pid, SIGINT);
-    expect_outcome(orchestra, 3, "source");
-    require_moves_on(orchestra);
-    tear_down(orchestra);
+    orchestra_expect_outcome(orchestra, 3, "source");
+    orchestra_require_moves(orchestra);
+    orchestra_free(orchestra);
 }
 
 /* In postcopy, and for some seconds. */
@@ -315,9 +160,9 @@ set_up_postcopy(Scene *scene)
 {
     static const char *const options[] = {"--postcopy=after-pass=0", "--postcopy-bandwidth=2M",
                                           NULL};
-    Orchestra *orchestra = set_up(scene, true, "defer", "16M");
+    Orchestra *orchestra = orchestra_new(scene, &(OrchestraKind){.writes_much = true});
 
-    start_program(orchestra, options);
+    orchestra_start(orchestra, options);
     vm_wait_status(orchestra->source, "postcopy-active");
     vm_wait_status(orchestra->destination, "postcopy-active");
     return orchestra;
@@ -329,12 +174,12 @@ orchestrate_ctrl_c_in_postcopy_says_why_not_and_goes_on(void **state)
     Orchestra *orchestra = set_up_postcopy(*state);
 
     kill(orchestra->pid, SIGINT);
-    wait_for_text(orchestra, "migrate_pause");
+    orchestra_wait_for(orchestra, "migrate_pause");
     vm_do(orchestra->source, "migrate-set-parameters", "{\"max-postcopy-bandwidth\": 0}");
-    expect_outcome(orchestra, 0, "destination");
+    orchestra_expect_outcome(orchestra, 0, "destination");
     vm_wait_exit(orchestra->source);
-    require_runs_on(orchestra->destination);
-    tear_down(orchestra);
+    orchestra_require_runs(orchestra->destination);
+    orchestra_free(orchestra);
 }
 
 void
@@ -343,11 +188,11 @@ orchestrate_pause_in_postcopy_keeps_both(void **state)
     Orchestra *orchestra = set_up_postcopy(*state);
 
     vm_do(orchestra->source, "migrate-pause", NULL);
-    expect_outcome(orchestra, 4, "destination");
+    orchestra_expect_outcome(orchestra, 4, "destination");
     vm_wait_status(orchestra->source, "postcopy-paused");
     vm_wait_status(orchestra->destination, "postcopy-paused");
     vm_must_refuse(orchestra->source, "cont", NULL);
-    tear_down(orchestra);
+    orchestra_free(orchestra);
 }
 
 void
@@ -356,23 +201,52 @@ orchestrate_destination_gone_in_postcopy_says_lost(void **state)
     Orchestra *orchestra = set_up_postcopy(*state);
 
     vm_kill(orchestra->destination);
-    expect_outcome(orchestra, 5, "none");
+    orchestra_expect_outcome(orchestra, 5, "none");
     vm_must_refuse(orchestra->source, "cont", NULL);
-    tear_down(orchestra);
+    orchestra_free(orchestra);
 }
 
 void
 orchestrate_other_memory_is_refused(void **state)
 {
     static const char *const options[] = {NULL};
-    Orchestra *orchestra = set_up(*state, false, "defer", "32M");
+    Orchestra *orchestra = orchestra_new(*state, &(OrchestraKind){.other_memory = "32M"});
 
-    start_program(orchestra, options);
-    expect_outcome(orchestra, 1, "source");
-    g_autofree char *text = said(orchestra);
+    orchestra_start(orchestra, options);
+    orchestra_expect_outcome(orchestra, 1, "source");
+    g_autofree char *text = orchestra_said(orchestra);
     assert_non_null(strstr(text, "same memory"));
-    require_runs_on(orchestra->source);
-    tear_down(orchestra);
+    orchestra_require_runs(orchestra->source);
+    orchestra_free(orchestra);
+}
+
+void
+orchestrate_other_blocks_are_refused(void **state)
+{
+    static const char *const options[] = {"--postcopy=after-pass=1", NULL};
+    static const struct {
+        GatePlan plan; /* what the destination seems to have */
+        const char *says;
+    } changes[] = {
+        {{.from = "\"ram-low\"", .to = "\"ram-xyz\""}, "RAM block 'ram-low'"},
+        {{.from = "\"length\":16777216", .to = "\"length\":16777999"},
+         "length of RAM block 'ram-low': the source has 16777216 bytes"},
+        {{.from = "\"page-size\":4096", .to = "\"page-size\":8192"},
+         "page-size of RAM block 'ram-low': the source has 4096 bytes and the destination 8192"},
+    };
+    Orchestra *orchestra = orchestra_new(*state, &(OrchestraKind){.guest = "threads"});
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(changes); i++) {
+        gate_plan(orchestra->gates[1], &changes[i].plan);
+        orchestra_start(orchestra, options);
+        orchestra_expect_outcome(orchestra, 1, "source");
+        g_autofree char *text = orchestra_said(orchestra);
+        if (!strstr(text, changes[i].says) || !strstr(text, "nothing had begun"))
+            scene_fail(orchestra->scene, "it lacks \"%s\":\n%s", changes[i].says, text);
+    }
+    gate_plan(orchestra->gates[1], &(GatePlan){.command = NULL});
+    orchestra_require_moves(orchestra);
+    orchestra_free(orchestra);
 }
 
 static char *
@@ -390,16 +264,55 @@ void
 orchestrate_dry_run_leaves_everything_as_it_was(void **state)
 {
     static const char *const options[] = {"--dry-run", "--postcopy=stall", "--downtime=10ms", NULL};
-    Orchestra *orchestra = set_up(*state, true, "defer", "16M");
+    Orchestra *orchestra = orchestra_new(*state, &(OrchestraKind){.writes_much = true});
     g_autofree char *source = settings_of(orchestra->source);
     g_autofree char *destination = settings_of(orchestra->destination);
 
-    start_program(orchestra, options);
-    expect_end(orchestra, 0, "\"forecast\":{\"completes\":true,\"postcopy\":true");
+    orchestra_start(orchestra, options);
+    orchestra_expect_end(orchestra, 0, "\"forecast\":{\"completes\":true,\"postcopy\":true");
     g_autofree char *source_after = settings_of(orchestra->source);
     g_autofree char *destination_after = settings_of(orchestra->destination);
     assert_string_equal(source, source_after);
     assert_string_equal(destination, destination_after);
-    require_moves_on(orchestra);
-    tear_down(orchestra);
+    orchestra_require_moves(orchestra);
+    orchestra_free(orchestra);
+}
+
+static int64_t
+number_after(Scene *scene, const char *text, const char *words)
+{
+    const char *at = strstr(text, words);
+
+    if (!at)
+        scene_fail(scene, "it lacks \"%s\":\n%s", words, text);
+    return g_ascii_strtoll(at + strlen(words), NULL, 10);
+}
+
+/* A guest that writes all of its memory in each pass; its passes are counted, not timed. */
+void
+orchestrate_dry_run_foretells_a_stall(void **state)
+{
+    static const char *const dry[] = {"--dry-run", "--postcopy=stall", "--downtime=10ms", NULL};
+    Scene *scene = *state;
+    Orchestra *orchestra = orchestra_new(scene, &(OrchestraKind){.writes_much = true});
+
+    orchestra_start(orchestra, dry);
+    orchestra_expect_end(orchestra, 0, "\"postcopy\":true");
+    g_autofree char *forecast = orchestra_said(orchestra);
+    int64_t passes = number_after(scene, forecast, "\"passes\":");
+    int64_t left = number_after(scene, forecast, "\"remaining-bytes\":");
+
+    orchestra_start(orchestra, dry + 1);
+    orchestra_expect_outcome(orchestra, 0, "destination");
+    g_autofree char *text = orchestra_said(orchestra);
+    int64_t switched_in = number_after(scene, text, "switching to postcopy in pass ");
+    /* printed as "N MiB are left", of 16 */
+    int64_t left_then = number_after(scene, strstr(text, "switching"), ", ") << 20;
+    if (switched_in - 1 != passes || ABS(left_then - left) > left * 3 / 10)
+        scene_fail(scene,
+                   "foretold %" G_GINT64_FORMAT " passes and %" G_GINT64_FORMAT " bytes:\n%s",
+                   passes, left, text);
+    vm_wait_exit(orchestra->source);
+    orchestra_require_runs(orchestra->destination);
+    orchestra_free(orchestra);
 }

@@ -19,6 +19,7 @@ typedef struct PolicyCase {
 /* A side gone, or Ctrl-C, at a command of the program. */
 typedef struct PhaseCase {
     const char *name;
+    const char *machine; /* "threads", "kvm" */
     const char *command;
     bool at_destination; /* the command goes there */
     bool after_migrate;  /* only behind the source's migrate */
@@ -42,6 +43,8 @@ void orchestrate_ctrl_c_in_postcopy_says_why_not_and_goes_on(void **state);
 void orchestrate_pause_in_postcopy_keeps_both(void **state);
 void orchestrate_destination_gone_in_postcopy_says_lost(void **state);
 void orchestrate_other_memory_is_refused(void **state);
+void orchestrate_other_blocks_are_refused(void **state);
 void orchestrate_dry_run_leaves_everything_as_it_was(void **state);
+void orchestrate_dry_run_foretells_a_stall(void **state);
 
 #endif

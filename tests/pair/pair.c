@@ -9,6 +9,7 @@
 #include "tests/pair/huge.h"
 #include "tests/pair/move.h"
 #include "tests/pair/orchestrate.h"
+#include "tests/pair/progress.h"
 #include "tests/pair/trouble.h"
 
 #include <setjmp.h>
@@ -114,7 +115,11 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(orchestrate_pause_in_postcopy_keeps_both),
     TROUBLE(orchestrate_destination_gone_in_postcopy_says_lost),
     TROUBLE(orchestrate_other_memory_is_refused),
+    TROUBLE(orchestrate_other_blocks_are_refused),
+    TROUBLE(orchestrate_progress_at_a_terminal_is_one_line),
+    TROUBLE(orchestrate_json_is_one_object_a_line),
     TROUBLE(orchestrate_dry_run_leaves_everything_as_it_was),
+    TROUBLE(orchestrate_dry_run_foretells_a_stall),
     cmocka_unit_test_prestate_setup_teardown(postcopy_of_huge_pages_ends_on_huge_pages, huge_setup,
                                              huge_teardown, NULL),
 };

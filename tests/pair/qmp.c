@@ -213,7 +213,7 @@ find_event(Qmp *qmp, const char *event, bool want_last)
     g_auto(GStrv) words = g_strsplit(qmp->events->str, " ", -1);
     int64_t found_us = 0;
 
-    for (guint i = 0; words[i] && i < qmp->times->len; i++)
+    for (guint i = 0; i < qmp->times->len && words[i]; i++)
         if (g_str_equal(words[i], event) && (want_last || !found_us))
             found_us = g_array_index(qmp->times, int64_t, i);
     return found_us;

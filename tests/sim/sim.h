@@ -17,13 +17,16 @@
 #include "transport/transport.h"
 #include "uffd/uffd.h"
 
-#define SIM_PAGE        FAULTLINE_PAGE_BYTES
-#define SIM_BLOCKS_MAX  3u
-#define SIM_PAGES_MAX   64u /* target pages of a block */
-#define SIM_VCPUS_MAX   3u
-#define SIM_FAULTS_MAX  3u
-#define SIM_BLOCK_BYTES (SIM_PAGES_MAX * SIM_PAGE)
-#define SIM_URI         "tcp:127.0.0.1:4444"
+#define SIM_PAGE           FAULTLINE_PAGE_BYTES
+#define SIM_BLOCKS_MAX     3u
+#define SIM_PAGES_MAX      64u /* target pages of a block */
+#define SIM_VCPUS_MAX      3u
+#define SIM_FAULTS_DRAWN   3u
+#define SIM_FAULTS_MAX     (SIM_FAULTS_DRAWN + 2u)
+#define SIM_FLIPS_MAX      6u
+#define SIM_RECOVERIES_MAX 12u
+#define SIM_BLOCK_BYTES    (SIM_PAGES_MAX * SIM_PAGE)
+#define SIM_URI            "tcp:127.0.0.1:4444"
 
 typedef enum { SIM_SOURCE, SIM_DESTINATION, SIM_SIDES } SimSide;
 
@@ -52,7 +55,12 @@ typedef enum { SIM_SOURCE, SIM_DESTINATION, SIM_SIDES } SimSide;
     X(ZAP, "zap")                                                                                  \
     X(REGISTER, "register")                                                                        \
     X(PLACE, "place")                                                                              \
-    X(FINISH, "finish")
+    X(FINISH, "finish")                                                                            \
+    X(RECORD, "record")                                                                            \
+    X(KILL_SOURCE, "kill source")                                                                  \
+    X(KILL_DESTINATION, "kill dest.")                                                              \
+    X(FLIP_PAGE, "flip anywhere")                                                                  \
+    X(FLIP_HEADER, "flip in header")
 
 typedef enum {
 #define SIM_POINT_ENUM(name, text) SIM_POINT_##name,
@@ -67,7 +75,9 @@ typedef enum {
     X(PRECOPY, "precopy")                                                                          \
     X(SWITCH, "switch-over")                                                                       \
     X(POSTCOPY, "postcopy")                                                                        \
-    X(OVER, "after")
+    X(OVER, "after")                                                                               \
+    X(PAUSED, "paused")                                                                            \
+    X(RECOVER, "recovery")
 
 typedef enum {
 #define SIM_PHASE_ENUM(name, text) SIM_PHASE_##name,
@@ -84,10 +94,16 @@ typedef enum {
     X(PAUSED, "paused in postcopy")                                                                \
     X(FAILED, "failed")                                                                            \
     X(CANCELLED, "cancelled")                                                                      \
+    X(QUITS, "ended in a pause or recovery")                                                       \
+    X(PAUSES, "pauses")                                                                            \
+    X(RECOVERIES, "recoveries")                                                                    \
     X(THROTTLES, "steps of auto-converge")                                                         \
     X(WAITS, "accesses that waited for a page")                                                    \
     X(REQUESTS, "pages requested")                                                                 \
-    X(NEIGHBOURS, "pages unasked")
+    X(NEIGHBOURS, "pages unasked")                                                                 \
+    X(DAMAGED, "pages that came damaged")                                                          \
+    X(REPAIRED, "completed with some of them")                                                     \
+    X(VERDICTS, "verdicts over all memory")
 
 typedef enum {
 #define SIM_OUTCOME_ENUM(name, text) SIM_OUTCOME_##name,
@@ -105,6 +121,15 @@ typedef struct SimFault {
     bool fired;
 } SimFault;
 
+/* A bit that changes on the wire. */
+typedef struct SimFlip {
+    SimPoint point; /* FLIP_* */
+    unsigned way;   /* as of a cut: the pipe */
+    uint64_t at;    /* FLIP_PAGE: byte; FLIP_HEADER: how many pieces shorter than a page before */
+    unsigned bit, byte; /* byte: of the header, modulo its length */
+    bool fired;
+} SimFlip;
+
 typedef struct SimBlockPlan {
     uint64_t page_bytes;  /* of the backing */
     unsigned count_pages; /* target pages */
@@ -121,6 +146,7 @@ typedef struct SimPlan {
     bool waits_before_switch; /* pause-before-switchover */
     bool breaks_by_command;   /* a cut in postcopy is a migrate-pause */
     uint64_t wait_ns;         /* how long it waits for migrate-continue */
+    bool records[SIM_SIDES];  /* keep a record of who owns the guest */
     bool auto_converge, throttle_tailslow;
     uint64_t throttle_initial; /* percent */
     uint64_t postcopy_ns;      /* when the switch is wished */
@@ -135,6 +161,16 @@ typedef struct SimPlan {
     unsigned spurious_percent; /* of scheduler steps that run a sleeping role */
     unsigned preempt_percent;  /* of calls in which the caller loses the processor for a while */
     uint64_t downtime_ms, bandwidth_bytes_per_s, push_bytes_per_s;
+    bool checksums[SIM_SIDES];
+    SimFlip flips[SIM_FLIPS_MAX];
+    unsigned count_flips;
+    /* what is done about a pause */
+    unsigned recoveries;       /* how often it is tried */
+    uint64_t operator_ns;      /* greatest time that takes */
+    unsigned careless_percent; /* of attempts before the other side is ready */
+    unsigned again_percent;    /* of new links that are cut */
+    unsigned break_percent;    /* of attempts that end by migrate-pause */
+    uint64_t quit_ns;          /* after the first pause: the control threads end all; NEVER */
     SimFault faults[SIM_FAULTS_MAX];
     unsigned count_faults;
 } SimPlan;
@@ -142,12 +178,14 @@ typedef struct SimPlan {
 typedef struct Sim {
     uint64_t seed, random, now_ns, steps;
     bool trace, over;
+    bool dead[SIM_SIDES];               /* processes that died */
     uint64_t phase_ns[SIM_PHASE_COUNT]; /* when each began; UINT64_MAX: not yet */
     SimSide side;                       /* on whose behalf engine code runs now */
     const void *thread;                 /* the role that runs now; NULL: control */
     SimPlan plan;
     uint64_t (*coverage)[SIM_POINT_COUNT]; /* [SIM_PHASE_COUNT] */
     uint64_t *outcomes;                    /* [SIM_OUTCOME_COUNT] */
+    void (*on_bug)(void);                  /* set where one side is alone (tests/fuzz); else NULL */
 } Sim;
 extern Sim sim;
 
@@ -187,6 +225,8 @@ void sim_transport_check_freed(void);
 uint64_t sim_network_next_ns(void);
 /* One random action of those that are due. */
 void sim_network_step(void);
+/* A few URIs. */
+const char *sim_address(unsigned number);
 /* Breaks one link (0 main, 1 urgent), or all with UINT_MAX. */
 void sim_network_cut(unsigned link);
 /* The destination has accepted the main link. */
@@ -234,6 +274,8 @@ uint8_t *sim_destination_store(unsigned block);
 bool sim_guest_find(const void *address, SimSide *ret_side, unsigned *ret_block,
                     uint64_t *ret_offset);
 bool sim_guest_running(SimSide side);
+/* The VMMs end: no vCPU of theirs runs any more. */
+void sim_guest_kill(void);
 bool sim_guest_ever_ran(SimSide side);
 /* When a vCPU acts next; UINT64_MAX: none runs or all wait for pages. */
 uint64_t sim_vcpu_next_ns(void);
@@ -241,12 +283,25 @@ void sim_vcpu_step(void);
 /* All threads that wait for a page of this host page go on. */
 void sim_guest_wake(unsigned block, unsigned first_page, unsigned count_pages);
 SimPhase sim_guest_phase(void);
+/* Nothing of it runs there any more. */
+void sim_guest_die(SimSide side);
 /* The destination's device state was loaded whole. */
 bool sim_guest_loaded(void);
 /* The destination has every page. */
 bool sim_guest_whole(void);
 /* Checks what must hold at the end; says where the guest is. */
 void sim_guest_check_end(void);
+
+/* ---- sim_operator.c: who does something about a pause */
+
+/* A side is; the source of a given-up migration stays so, and is none. */
+bool sim_is_paused(void);
+bool sim_is_recovering(void);
+/* When somebody does something next. */
+uint64_t sim_operator_next_ns(void);
+void sim_operator_step(void);
+/* Nobody will do anything any more. */
+bool sim_operator_has_given_up(void);
 
 /* ---- sim_schedule.c */
 

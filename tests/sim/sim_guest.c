@@ -9,6 +9,7 @@
  * not touch it, would crash.
  */
 #include "tests/sim/sim_guest.h"
+#include "tests/sim/sim_record.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -36,9 +37,17 @@ sim_guest_blocks(SimSide side)
     return guest.blocks[side];
 }
 
+void
+sim_guest_kill(void)
+{
+    guest.running[SIM_SOURCE] = guest.running[SIM_DESTINATION] = false;
+}
+
 SimPhase
 sim_guest_phase(void)
 {
+    if (sim_is_recovering() || sim_is_paused())
+        return sim_is_paused() ? SIM_PHASE_PAUSED : SIM_PHASE_RECOVER;
     if (guest.ever_ran[SIM_DESTINATION])
         return sim_guest_whole() ? SIM_PHASE_OVER : SIM_PHASE_POSTCOPY;
     if (sim.phase_ns[SIM_PHASE_PRECOPY] == UINT64_MAX)
@@ -200,6 +209,12 @@ guest_pause(void *opaque, GError **error)
     return true;
 }
 
+void
+sim_guest_die(SimSide side)
+{
+    guest.running[side] = false;
+}
+
 static void
 guest_throttle(void *opaque, unsigned percent)
 {
@@ -235,6 +250,7 @@ guest_resume(void *opaque, GError **error)
     sim_trace("guest runs");
     check_resume(side);
     guest.running[side] = guest.ever_ran[side] = true;
+    sim_record_check();
     if (side == SIM_DESTINATION)
         sim_enter(SIM_PHASE_POSTCOPY);
     for (unsigned i = 0; i < sim.plan.count_vcpus; i++) {

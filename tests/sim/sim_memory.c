@@ -143,13 +143,13 @@ uffd_receive_address(UffdMemory *memory, uint64_t offset, uint64_t length)
     if (!memory->alias && memory->any_registered)
         return NULL;
     for (uint64_t i = first; memory->alias && i < end; i++) {
-        sim_check(!memory->any_registered || !(flags[i] & RECEIVED),
+        sim_check(!memory->any_registered || !(flags[i] & RECEIVED) || (flags[i] & ARRIVED),
                   "uffd_receive_address: page %lu was received before", i);
         if (flags[i] & VISIBLE)
             return NULL;
     }
     for (uint64_t i = first; i < end; i++)
-        flags[i] = (flags[i] & ~RECEIVED) | COMING;
+        flags[i] = (flags[i] & ~(RECEIVED | ARRIVED)) | COMING;
     uint64_t per_host_page = memory->page_bytes / SIM_PAGE;
     for (uint64_t i = first / per_host_page * per_host_page;
          i < (end + per_host_page - 1) / per_host_page * per_host_page; i++)
@@ -170,7 +170,11 @@ sim_uffd_arrived(const uint8_t *base, size_t before, size_t after)
         uint64_t page = (uint64_t)(base - store) / SIM_PAGE;
         for (uint64_t i = page + before / SIM_PAGE; i < page + after / SIM_PAGE; i++) {
             sim_check(flags[i] & COMING, "page %lu of block %u is received to nowhere", i, block);
-            flags[i] = (flags[i] & ~COMING) | RECEIVED;
+            const uint8_t *sent = sim_source_memory(block) + i * SIM_PAGE;
+            bool is_damaged = host.memories[SIM_DESTINATION][block].any_registered &&
+                              !sim_uffd_released(block, (unsigned)i) &&
+                              memcmp(store + i * SIM_PAGE, sent, SIM_PAGE) != 0;
+            flags[i] = (flags[i] & ~COMING) | (is_damaged ? 0 : RECEIVED | ARRIVED);
         }
         return;
     }
@@ -274,14 +278,15 @@ place_page(UffdMemory *memory, uint64_t page, const uint8_t *bytes)
     uint8_t *flags = flags_of(memory) + page;
     sim_check(*flags & REGISTERED, "page %lu of block %u is placed, but not registered", page,
               memory->block);
-    sim_check(!(*flags & RECEIVED), "page %lu of block %u is received twice", page, memory->block);
+    sim_check(!(*flags & RECEIVED) || (*flags & ARRIVED), "page %lu of block %u is received twice",
+              page, memory->block);
     sim_check(!(*flags & VISIBLE), "page %lu of block %u is placed, but visible before", page,
               memory->block);
     if (bytes)
         memcpy(memory->store + page * SIM_PAGE, bytes, SIM_PAGE);
     else
         memset(memory->store + page * SIM_PAGE, 0, SIM_PAGE);
-    *flags |= STORED | RECEIVED | VISIBLE;
+    *flags = (*flags & ~ARRIVED) | STORED | RECEIVED | VISIBLE;
 }
 
 void
@@ -328,7 +333,7 @@ uffd_place_received(UffdMemory *memory, uint64_t offset, uint64_t length)
         sim_check(flags[i] & REGISTERED, "uffd_place_received: page %lu is not registered", i);
         sim_check(flags[i] & RECEIVED, "uffd_place_received: page %lu was not received", i);
         count_new += !(flags[i] & VISIBLE);
-        flags[i] |= VISIBLE | STORED;
+        flags[i] = (flags[i] & ~ARRIVED) | VISIBLE | STORED;
     }
     sim_trace("place received block %u pages %lu+%lu, %u new", memory->block, first, count,
               count_new);

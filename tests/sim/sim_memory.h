@@ -16,6 +16,7 @@ enum {
     REGISTERED = 8, /* a touch that finds it not visible sleeps */
     RELEASED = 16,  /* source: given back */
     COMING = 32,    /* its bytes are received straight to its place, and are not all there */
+    ARRIVED = 64,   /* they are; until it is shown it may come again, when the link broke */
 };
 
 #define RUN_PAGES  64u

@@ -8,9 +8,13 @@
  * made to fail, the migration has completed.
  */
 #include "engine/source/source.h"
+#include "tests/sim/sim_record.h"
 #include "tests/sim/sim_schedule.h"
 
 #include <string.h>
+
+#define KILL_TRIES    50u
+#define KILL_LATER_NS 2000u
 
 SimRun run;
 static FaultlineInfo info[SIM_SIDES];
@@ -52,27 +56,16 @@ break_by_command(const SimFault *fault)
 {
     g_autoptr(GError) error = NULL;
     sim.side = fault->way & 1 ? SIM_SOURCE : SIM_DESTINATION;
-    bool ok = sim.plan.breaks_by_command && faultline_pause(run.sides[sim.side], &error);
+    bool ok = sim.plan.breaks_by_command && !sim.dead[sim.side] &&
+              faultline_pause(run.sides[sim.side], &error);
     sim_trace("control: pause: %s", ok ? "yes" : error ? error->message : "not wanted");
     return ok;
 }
 
-static void
-do_fault(SimFault *fault)
+static bool
+is_kill(const SimFault *fault)
 {
-    g_autoptr(GError) error = NULL;
-    sim.side = SIM_SOURCE;
-    sim_count(fault->point);
-    fault->fired = true;
-    if (fault->point == SIM_POINT_CUT_TIME) {
-        if (!break_by_command(fault))
-            sim_network_cut(fault->way == 0 ? UINT_MAX : fault->way / 2);
-        return;
-    }
-    faultline_query(run.sides[SIM_SOURCE], &info[SIM_SOURCE]);
-    bool ok = faultline_cancel(run.sides[SIM_SOURCE], &error);
-    run.cancelled |= ok && !status_is_final(info[SIM_SOURCE].status);
-    sim_trace("control: cancel: %s", ok ? "yes" : error->message);
+    return fault->point == SIM_POINT_KILL_SOURCE || fault->point == SIM_POINT_KILL_DESTINATION;
 }
 
 static uint64_t
@@ -82,13 +75,54 @@ fault_ns(const SimFault *fault)
     return began_ns == NEVER ? NEVER : began_ns + fault->at;
 }
 
+/* At once, or a little later if that is in the midst of a call; given up when that does not end. */
+static void
+do_kill(SimFault *fault)
+{
+    SimSide side = fault->point == SIM_POINT_KILL_SOURCE ? SIM_SOURCE : SIM_DESTINATION;
+
+    if (sim_process_can_die(side)) {
+        sim_count(fault->point);
+        sim_process_die(side);
+    } else if (++fault->countdown < KILL_TRIES) {
+        fault->at += sim.now_ns - fault_ns(fault) + KILL_LATER_NS;
+    } else {
+        fault->fired = true;
+    }
+}
+
+static void
+do_fault(SimFault *fault)
+{
+    g_autoptr(GError) error = NULL;
+    sim.side = SIM_SOURCE;
+    if (is_kill(fault)) {
+        do_kill(fault);
+        return;
+    }
+    sim_count(fault->point);
+    fault->fired = true;
+    if (fault->point == SIM_POINT_CUT_TIME) {
+        if (!break_by_command(fault))
+            sim_network_cut(fault->way == 0 ? UINT_MAX : fault->way / 2);
+        return;
+    }
+    if (sim.dead[SIM_SOURCE])
+        return;
+    faultline_query(run.sides[SIM_SOURCE], &info[SIM_SOURCE]);
+    bool ok = faultline_cancel(run.sides[SIM_SOURCE], &error);
+    run.cancelled |= ok && !status_is_final(info[SIM_SOURCE].status);
+    sim_trace("control: cancel: %s", ok ? "yes" : error->message);
+}
+
 static SimFault *
 next_timed_fault(void)
 {
     SimFault *next = NULL;
     for (unsigned i = 0; i < sim.plan.count_faults; i++) {
         SimFault *fault = &sim.plan.faults[i];
-        bool timed = fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_CANCEL;
+        bool timed = fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_CANCEL ||
+                     is_kill(fault);
         if (timed && !fault->fired && (!next || fault_ns(fault) < fault_ns(next)))
             next = fault;
     }
@@ -106,7 +140,8 @@ sim_control_next_ns(void)
                  !source_flag(&run.sides[SIM_SOURCE]->source->wants_switchover);
     if (waits)
         run.continue_ns = sim.now_ns + sim.plan.wait_ns;
-    return MIN(MIN(run.wish_ns, run.continue_ns), fault ? fault_ns(fault) : NEVER);
+    uint64_t next_ns = MIN(MIN(run.wish_ns, run.continue_ns), fault ? fault_ns(fault) : NEVER);
+    return MIN(next_ns, sim_operator_next_ns());
 }
 
 void
@@ -117,8 +152,10 @@ sim_control_step(void)
         do_fault(fault);
     else if (run.continue_ns <= sim.now_ns)
         wish_switchover();
-    else
+    else if (run.wish_ns <= sim.now_ns)
         wish_postcopy();
+    else
+        sim_operator_step();
 }
 
 /* ---- What must hold at the end -----------------------------------------------------------------
@@ -164,6 +201,28 @@ check_completed(void)
                   "destination says completed, and has not the whole guest: %s", describe_end());
 }
 
+/* A migration with checksums does not end before all of memory was compared, but for a destination
+ * that has all pages when it loses the source: it cannot be told any more. */
+static void
+check_verdict(void)
+{
+    const SimPlan *plan = &sim.plan;
+    bool has_checksums =
+        plan->checksums[SIM_SOURCE] && plan->checksums[SIM_DESTINATION] && plan->return_path;
+
+    for (unsigned side = 0; side < SIM_SIDES; side++) {
+        bool is_lost = side == SIM_DESTINATION && sim_any_fault_fired() &&
+                       info[SIM_SOURCE].status != FAULTLINE_STATUS_COMPLETED;
+        bool must_pass =
+            has_checksums && info[side].status == FAULTLINE_STATUS_COMPLETED && !is_lost;
+        sim_check(!must_pass || info[side].integrity.verdict == FAULTLINE_VERDICT_PASSED,
+                  "completed with checksums, and the verdict is %s: %s",
+                  faultline_verdict_name(info[side].integrity.verdict), describe_end());
+        sim_check(info[side].integrity.verdict != FAULTLINE_VERDICT_FAILED,
+                  "the verdict is failed: %s", describe_end());
+    }
+}
+
 /* Nobody runs the guest: is there a reason? */
 static void
 check_nobody_runs(void)
@@ -173,7 +232,8 @@ check_nobody_runs(void)
     bool given_up = info[SIM_SOURCE].run_state == FAULTLINE_RUN_POSTMIGRATE;
     bool excused = sim.plan.start_paused || sim_fault_fired(SIM_POINT_RESUME) ||
                    sim_fault_fired(SIM_POINT_PAUSE);
-    bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME);
+    bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME) ||
+                   sim_fault_fired(SIM_POINT_FLIP_PAGE);
     /* A destination that fails says SHUT 1. It cannot when its fault role is gone or it closed the
      * links before, for a page that could not be placed; and a source
      * whose urgent channel breaks first has stopped to listen. */
@@ -208,8 +268,18 @@ count_outcome(void)
         outcome = SIM_OUTCOME_FAILED;
     }
     sim.outcomes[outcome]++;
+    for (unsigned side = 0; side < SIM_SIDES; side++) {
+        FaultlinePauses pauses;
+        faultline_query_pauses(run.sides[side], &pauses);
+        sim.outcomes[SIM_OUTCOME_PAUSES] += pauses.count;
+    }
     sim.outcomes[SIM_OUTCOME_REQUESTS] += info[SIM_DESTINATION].postcopy_requests;
     sim.outcomes[SIM_OUTCOME_NEIGHBOURS] += info[SIM_DESTINATION].neighbour_pages;
+    const FaultlineIntegrity *integrity = &info[SIM_DESTINATION].integrity;
+    sim.outcomes[SIM_OUTCOME_DAMAGED] += integrity->damaged_pages;
+    sim.outcomes[SIM_OUTCOME_REPAIRED] +=
+        integrity->damaged_pages && info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED;
+    sim.outcomes[SIM_OUTCOME_VERDICTS] += integrity->verdict == FAULTLINE_VERDICT_PASSED;
 }
 
 void
@@ -222,12 +292,24 @@ sim_check_end(void)
         sim_trace("end: %s", text);
     }
     bool started = run.used[SIM_SOURCE];
-    sim_check(!started || status_is_final(info[SIM_SOURCE].status), "stuck: %s", describe_end());
-    sim_check(!started || !sim_network_met() || status_is_final(info[SIM_DESTINATION].status),
+    sim_check(!started || sim.dead[SIM_SOURCE] || status_is_final(info[SIM_SOURCE].status),
+              "stuck: %s", describe_end());
+    sim_check(!started || !sim_network_met() || sim.dead[SIM_DESTINATION] ||
+                  status_is_final(info[SIM_DESTINATION].status),
               "stuck: %s", describe_end());
     sim_guest_check_end();
+    sim_record_check_end();
     check_completed();
-    if (!sim_guest_running(SIM_SOURCE) && !sim_guest_running(SIM_DESTINATION))
+    check_verdict();
+    sim_check(sim_operator_has_given_up() ||
+                  info[SIM_SOURCE].status != info[SIM_DESTINATION].status ||
+                  info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
+              "paused, and nobody does anything: %s", describe_end());
+    sim_check(sim_operator_has_given_up() || sim.plan.recoveries < SIM_RECOVERIES_MAX ||
+                  info[SIM_DESTINATION].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
+              "the destination stays paused: %s", describe_end());
+    bool has_died = sim.dead[SIM_SOURCE] || sim.dead[SIM_DESTINATION];
+    if (!has_died && !sim_guest_running(SIM_SOURCE) && !sim_guest_running(SIM_DESTINATION))
         check_nobody_runs();
     sim_check(!run.cancelled || !sim_guest_ever_ran(SIM_DESTINATION),
               "cancel was agreed to, and the guest ran at the destination: %s", describe_end());
@@ -268,10 +350,12 @@ make_side(SimSide side)
     run.sides[side] = faultline_new(sim_guest_callbacks(side), sim_guest_opaque(side),
                                     sim_guest_blocks(side), plan->count_blocks, &error);
     sim_check(run.sides[side], "faultline_new: %s", error ? error->message : "no error is set");
+    sim_record_attach(side, run.sides[side]);
     set_capability(side, "postcopy-ram", plan->postcopy);
     set_capability(side, "postcopy-preempt", plan->preempt);
     set_capability(side, "return-path", plan->return_path);
     set_capability(side, "page-runs", plan->runs[side]);
+    set_capability(side, "page-checksums", plan->checksums[side]);
     if (side == SIM_SOURCE)
         set_capability(side, "release-ram", plan->release);
     if (side == SIM_SOURCE) {
@@ -318,6 +402,7 @@ finish(void)
 {
     unsigned first = (unsigned)sim_below(SIM_SIDES);
     sim.over = true;
+    sim.dead[SIM_SOURCE] = sim.dead[SIM_DESTINATION] = false;
     for (unsigned i = 0; i < SIM_SIDES; i++) {
         sim.side = (SimSide)((first + i) % SIM_SIDES);
         faultline_free(run.sides[sim.side]);
@@ -342,7 +427,8 @@ sim_run(uint64_t seed)
     sim_transport_reset();
     sim_uffd_reset();
     sim_guest_reset();
-    run.continue_ns = NEVER;
+    sim_record_reset();
+    run.continue_ns = run.operator_ns = run.break_ns = NEVER;
     run.wish_ns = sim.plan.want_postcopy ? sim.now_ns + sim.plan.postcopy_ns : NEVER;
     make_side(SIM_SOURCE);
     make_side(SIM_DESTINATION);

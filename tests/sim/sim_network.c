@@ -112,6 +112,11 @@ plan_cuts(Connection *connection, unsigned number)
         if (fault->point == SIM_POINT_CUT_BYTE && fault->way / 2 == number)
             connection->pipes[fault->way % 2].cut_at = fault->at;
     }
+    if (sim.phase_ns[SIM_PHASE_PAUSED] != NEVER && sim_chance(sim.plan.again_percent)) {
+        /* In a recovery; not for ever. */
+        sim.plan.again_percent -= MIN(sim.plan.again_percent, 8);
+        connection->pipes[sim_below(2)].cut_at = sim_below(UINT64_C(1) << sim_below(17));
+    }
 }
 
 static void
@@ -123,26 +128,28 @@ reset_pipe(Pipe *pipe)
 }
 
 Connection *
-sim_connection_new(void)
+sim_connection_new(TransportListener *listener)
 {
     unsigned number = net.count_connections++;
     sim_check(number < LINKS_MAX, "the source made more than %u links", LINKS_MAX);
     Connection *connection = &net.connections[number];
     for (unsigned i = 0; i < 2; i++) {
         reset_pipe(&connection->pipes[i]);
+        connection->pipes[i].way = 2 * number + i;
         connection->ends[i] = (TransportLink){.references = 1, .number = number, .end = i};
     }
     connection->broken = connection->accepted = connection->told = connection->met = false;
+    connection->listener = listener;
     connection->accept_ns = sim.now_ns + sim_below(sim.plan.delay_ns + 1);
     plan_cuts(connection, number);
     return connection;
 }
 
 Connection *
-sim_connection_waiting(void)
+sim_connection_waiting(const TransportListener *listener)
 {
     for (unsigned i = 0; i < net.count_connections; i++)
-        if (!net.connections[i].accepted)
+        if (!net.connections[i].accepted && net.connections[i].listener == listener)
             return net.connections[i].accept_ns <= sim.now_ns ? &net.connections[i] : NULL;
     return NULL;
 }
@@ -237,7 +244,7 @@ consider_all(Acts *acts)
         Connection *connection = &net.connections[i];
         for (unsigned j = 0; j < 2; j++)
             consider_pipe(acts, connection, &connection->pipes[j]);
-        if (!connection->accepted && !connection->told && net.listener.armed)
+        if (!connection->accepted && !connection->told && connection->listener->armed)
             consider(acts, connection->accept_ns,
                      (Act){.kind = ACT_ACCEPT, .connection = connection});
     }
@@ -255,6 +262,33 @@ sim_network_next_ns(void)
     return acts.next_ns;
 }
 
+/* The bytes [first, end) of the pipe, which begin a piece of a send that has `length` of them, may
+ * be damaged. */
+static void
+damage_bytes(Pipe *pipe, uint64_t first, uint64_t end, size_t length, bool begins)
+{
+    bool is_header = begins && length % SIM_PAGE != 0;
+
+    pipe->headers += is_header;
+    for (unsigned i = 0; i < sim.plan.count_flips; i++) {
+        SimFlip *flip = &sim.plan.flips[i];
+        if (flip->fired || flip->way != pipe->way)
+            continue;
+        if (flip->point == SIM_POINT_FLIP_HEADER && is_header && pipe->headers == flip->at + 1) {
+            flip->at = first + flip->byte % length;
+            flip->point = SIM_POINT_FLIP_PAGE;
+            flip->byte = UINT_MAX;
+        }
+        if (flip->point != SIM_POINT_FLIP_PAGE || flip->at < first || flip->at >= end)
+            continue;
+        pipe->bytes[flip->at % PIPE_BYTES] ^= (uint8_t)(1u << flip->bit);
+        flip->fired = true;
+        sim_trace("network: bit %u of byte %lu of pipe %u is flipped", flip->bit, flip->at,
+                  pipe->way);
+        sim_count(flip->byte == UINT_MAX ? SIM_POINT_FLIP_HEADER : SIM_POINT_FLIP_PAGE);
+    }
+}
+
 /* Copies up to count bytes of the send into the pipe, from where they lie now. */
 static void
 take_bytes(TransportSender *sender, Pipe *pipe, uint64_t count)
@@ -269,6 +303,8 @@ take_bytes(TransportSender *sender, Pipe *pipe, uint64_t count)
         } else {
             memcpy(pipe->bytes + at, (const uint8_t *)iov->iov_base + sender->offset, part);
             pipe->accepted += part;
+            damage_bytes(pipe, pipe->accepted - part, pipe->accepted, iov->iov_len,
+                         sender->offset == 0);
         }
         sender->accepted_bytes += part;
         sender->offset += part;
@@ -362,8 +398,8 @@ sim_network_step(void)
         break;
     case ACT_ACCEPT:
         act->connection->told = true;
-        net.listener.armed = false;
-        net.listener.ring->event = true;
+        act->connection->listener->armed = false;
+        act->connection->listener->ring->event = true;
         break;
     }
 }
@@ -391,7 +427,7 @@ sim_transport_reset(void)
     memset(net.connectors, 0, sizeof net.connectors);
     for (unsigned i = 0; i < G_N_ELEMENTS(net.receivers); i++)
         net.receivers[i].alive = false;
-    net.listener = (TransportListener){0};
+    memset(net.listeners, 0, sizeof net.listeners);
     net.count_connections = 0;
     net.has_reset = false;
 }
@@ -407,7 +443,8 @@ sim_transport_check_freed(void)
     }
     for (unsigned i = 0; i < LINKS_MAX; i++)
         sim_check(!net.connectors[i].alive, "a connector was not freed");
-    sim_check(!net.listener.alive, "the listener was not freed");
+    for (unsigned i = 0; i < LISTENERS_MAX; i++)
+        sim_check(!net.listeners[i].alive, "a listener was not freed");
     for (unsigned i = 0; i < net.count_connections; i++)
         for (unsigned j = 0; j < 2; j++)
             sim_check(net.connections[i].ends[j].references == 0 ||

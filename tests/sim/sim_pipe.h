@@ -9,7 +9,8 @@
 #include "tests/sim/sim.h"
 
 #define RINGS_MAX      16u
-#define LINKS_MAX      4u
+#define LINKS_MAX      32u
+#define LISTENERS_MAX  4u /* addresses */
 #define PIPE_BYTES     65536u
 #define RECEIVER_BYTES (2u * TRANSPORT_PEEK_MAX)
 #define AHEAD_BYTES    128u /* of a receive into the caller's memory */
@@ -37,6 +38,8 @@ typedef struct Pipe {
     Outcome sender_outcome, receiver_outcome;
     uint64_t sender_outcome_ns, receiver_outcome_ns; /* when they are noticed; NEVER: not */
     uint64_t cut_at;                                 /* breaks the link; NEVER: no */
+    unsigned way;                                    /* its number, as faults name it */
+    uint64_t headers;                                /* pieces shorter than a page so far */
     uint64_t take_ns, arrive_ns;
     TransportSender *sender;
     TransportReceiver *receiver;
@@ -53,6 +56,7 @@ typedef struct Connection {
     bool broken, told;
     bool accepted; /* or refused, when the listener went away */
     bool met;      /* the listener has taken it */
+    TransportListener *listener;
     uint64_t accept_ns;
 } Connection;
 
@@ -85,6 +89,7 @@ struct TransportConnector {
     TransportRing *ring;
     bool alive, told;
     uint64_t due_ns;
+    unsigned address;
     bool refused;
 };
 
@@ -99,7 +104,7 @@ typedef struct SimNetwork {
     TransportSender senders[2 * LINKS_MAX];
     TransportReceiver receivers[2 * LINKS_MAX];
     TransportConnector connectors[LINKS_MAX];
-    TransportListener listener;
+    TransportListener listeners[LISTENERS_MAX];
     unsigned count_connections;
     bool has_reset; /* an end closed with bytes unread, and what it had sent was lost */
 } SimNetwork;
@@ -107,9 +112,9 @@ extern SimNetwork net;
 
 /* Alive, and used by the thread it is for. */
 void sim_ring_check(const TransportRing *ring);
-Connection *sim_connection_new(void);
+Connection *sim_connection_new(TransportListener *listener);
 /* The one that a listener would accept now. */
-Connection *sim_connection_waiting(void);
+Connection *sim_connection_waiting(const TransportListener *listener);
 /* The end's socket is closed, or shut down both ways. */
 void sim_link_close(TransportLink *link);
 Pipe *sim_pipe_out(const TransportLink *link);

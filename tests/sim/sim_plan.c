@@ -94,7 +94,7 @@ octaves(unsigned low, unsigned high)
 static SimFault
 plan_fault(void)
 {
-    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_COUNT)};
+    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_RECORD)};
     static const SimPoint late[] = {SIM_POINT_CUT_BYTE, SIM_POINT_CUT_TIME, SIM_POINT_CANCEL,
                                     SIM_POINT_LOAD,     SIM_POINT_PLACE,    SIM_POINT_REGISTER,
                                     SIM_POINT_DISCARD,  SIM_POINT_ZAP,      SIM_POINT_WATCH};
@@ -152,6 +152,70 @@ plan_commands(SimPlan *plan, uint64_t seed)
     plan->auto_converge = (bits >> 11 & 3) == 0;
     plan->throttle_initial = 1 + (bits >> 13) % 99;
     plan->throttle_tailslow = bits >> 20 & 1;
+    plan->recoveries = (bits >> 21 & 7) == 0 ? 0 : (bits >> 24 & 7) == 0 ? 1 : SIM_RECOVERIES_MAX;
+    plan->operator_ns = UINT64_C(1) << (10 + (bits >> 27) % 16);
+    plan->careless_percent = bits >> 31 & 1 ? 0 : 30;
+    plan->again_percent = bits >> 32 & 1 ? 0 : 50;
+    plan->break_percent = (bits >> 33 & 3) == 0 ? 40 : 0;
+    plan->quit_ns = (bits >> 35 & 15) == 0 ? UINT64_C(1) << (bits >> 39) % 26 : UINT64_MAX;
+}
+
+/* Beside the generator too. */
+static void
+plan_records(SimPlan *plan, uint64_t seed)
+{
+    uint64_t bits = (seed + 3) * 0xbf58476d1ce4e5b9u;
+    bits ^= bits >> 31;
+    bits *= 0x94d049bb133111ebu;
+    bits ^= bits >> 30;
+    plan->records[SIM_SOURCE] = (bits & 3) != 0;
+    plan->records[SIM_DESTINATION] = (bits >> 2 & 3) != 0;
+    if ((bits >> 4 & 3) == 0)
+        plan->faults[plan->count_faults++] =
+            (SimFault){.point = SIM_POINT_RECORD, .countdown = (unsigned)(bits >> 6 & 7)};
+    if ((bits >> 9 & 3) != 0)
+        return;
+    SimPoint point = bits >> 11 & 1 ? SIM_POINT_KILL_SOURCE : SIM_POINT_KILL_DESTINATION;
+    plan->faults[plan->count_faults++] = (SimFault){
+        .point = point,
+        .phase = (SimPhase)((bits >> 12 & 0xff) % SIM_PHASE_COUNT),
+        .at = (UINT64_C(1) << (bits >> 20 & 0xff) % 21) + (bits >> 28 & 0xfff),
+    };
+}
+
+/* Another generator beside, for the same reason. */
+static uint64_t
+mix(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 32)) * 0xd6e8feb86659fd93u;
+    return z ^ (z >> 32);
+}
+
+/* Bits change only where both sides have checksums: elsewhere nobody could know. */
+static void
+plan_damage(SimPlan *plan, uint64_t seed)
+{
+    uint64_t state = seed * 0xaef17502108ef2d9u + 7;
+    unsigned chance = mix(&state) % 100;
+
+    plan->checksums[SIM_SOURCE] = chance < 50;
+    plan->checksums[SIM_DESTINATION] = chance < 45 || chance >= 95;
+    if (chance >= 45 || !plan->return_path || chance % 4 == 0)
+        return;
+    plan->count_flips = 1 + (unsigned)(mix(&state) % SIM_FLIPS_MAX);
+    for (unsigned i = 0; i < plan->count_flips; i++) {
+        bool is_header = mix(&state) % 100 < 30;
+        unsigned octave = (unsigned)(mix(&state) % (is_header ? 8 : 12));
+        uint64_t base = UINT64_C(1) << (is_header ? octave : octave + 8);
+        plan->flips[i] = (SimFlip){
+            .point = is_header ? SIM_POINT_FLIP_HEADER : SIM_POINT_FLIP_PAGE,
+            .way = mix(&state) % 100 < 60 ? 0 : (unsigned)(mix(&state) % 4),
+            .at = base + mix(&state) % base - is_header,
+            .bit = (unsigned)(mix(&state) % 8),
+            .byte = (unsigned)(mix(&state) % 4096),
+        };
+    }
 }
 
 void
@@ -196,9 +260,11 @@ sim_plan_make(uint64_t seed)
     plan->push_bytes_per_s = sim_chance(60) ? 0 : octaves(24, 30);
     for (unsigned side = 0; side < SIM_SIDES; side++)
         plan->runs[side] = !sim_chance(15);
-    plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX);
+    plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_DRAWN);
     for (unsigned i = 0; i < plan->count_faults; i++)
         plan->faults[i] = plan_fault();
+    plan_records(plan, seed);
+    plan_damage(plan, seed);
 }
 
 void
@@ -240,6 +306,9 @@ sim_fault_fired(SimPoint point)
     for (unsigned i = 0; i < sim.plan.count_faults; i++)
         if (sim.plan.faults[i].fired && sim.plan.faults[i].point == point)
             return true;
+    for (unsigned i = 0; i < sim.plan.count_flips; i++)
+        if (sim.plan.flips[i].fired && sim.plan.flips[i].point == point)
+            return true;
     return false;
 }
 
@@ -248,6 +317,9 @@ sim_any_fault_fired(void)
 {
     for (unsigned i = 0; i < sim.plan.count_faults; i++)
         if (sim.plan.faults[i].fired)
+            return true;
+    for (unsigned i = 0; i < sim.plan.count_flips; i++)
+        if (sim.plan.flips[i].fired)
             return true;
     return false;
 }
@@ -280,6 +352,10 @@ sim_fail(const char *format, ...)
     va_end(arguments);
     sim_trace("BUG: %s", text);
     fflush(stdout);
+    if (sim.on_bug) {
+        dprintf(STDERR_FILENO, "sim: %s\n", text);
+        sim.on_bug();
+    }
     dprintf(STDERR_FILENO,
             "seed %lu failed at %.3f us, phase %s: %s\nreplay: build/tests/sim/sim --seed %lu "
             "--trace\n",

@@ -25,13 +25,6 @@ transport_probe(GError **error G_GNUC_UNUSED)
     return true;
 }
 
-bool
-transport_check_uri(const char *uri, bool is_listen G_GNUC_UNUSED, GError **error G_GNUC_UNUSED)
-{
-    sim_check(g_str_equal(uri, SIM_URI), "transport_check_uri: '%s'", uri);
-    return true;
-}
-
 TransportRing *
 transport_ring_new(GError **error)
 {

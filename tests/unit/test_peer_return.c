@@ -102,9 +102,9 @@ put_bitmap(StreamWriter *w)
     X(pong_of_65535, PRECOPY, FAULTLINE, PAGES, put_message(w, 2, 65535), GO_ON, "length is 65535", KEPT) \
     X(request_id_of_13, POSTCOPY, FAULTLINE, PACKAGE, put_message(w, 3, 13), GO_ON, "length is 13", UNSAID) \
     X(request_of_11, POSTCOPY, FAULTLINE, PACKAGE, put_message(w, 4, 11), GO_ON, "length is 11", UNSAID) \
-    X(bitmap_in_precopy, PRECOPY, FAULTLINE, PAGES, put_bitmap(w), GO_ON, "belongs to a recovery", KEPT) \
-    X(bitmap_in_postcopy, POSTCOPY, FAULTLINE, PACKAGE, put_bitmap(w), GO_ON, "belongs to a recovery", UNSAID) \
-    X(resume_ack, PRECOPY, FAULTLINE, PAGES, stream_put_return_value(w, STREAM_RETURN_RESUME_ACK, 1), GO_ON, "belongs to a recovery", KEPT) \
+    X(bitmap_in_precopy, PRECOPY, FAULTLINE, PAGES, put_bitmap(w), GO_ON, "none was asked for", KEPT) \
+    X(bitmap_in_postcopy, POSTCOPY, FAULTLINE, PACKAGE, put_bitmap(w), GO_ON, "none was asked for", UNSAID) \
+    X(resume_ack, PRECOPY, FAULTLINE, PAGES, stream_put_return_value(w, STREAM_RETURN_RESUME_ACK, 1), GO_ON, "nobody asked for that", KEPT) \
     X(switchover_ack, PRECOPY, FAULTLINE, PAGES, put_message(w, 7, 0), GO_ON, "", COMPLETED) \
     X(shut_0_at_connect, PRECOPY, FAULTLINE, CONNECTED, SHUT(0), GO_ON, "ended the migration early, with error 0", KEPT) \
     X(shut_0_at_hello, PRECOPY, FAULTLINE, HELLO, SHUT(0), GO_ON, "ended the migration early, with error 0", KEPT) \

@@ -25,6 +25,7 @@ static const struct {
     {"query-memory-size-summary", {{.name = NULL}}},
     {"query-cpus-fast", {{.name = NULL}}},
     {"query-migrate", {{.name = NULL}}},
+    {"x-query-memory-blocks", {{.name = NULL}}},
     {"x-query-memory-map", {{"cells", "integer", true}, {.name = NULL}}},
     {"query-migrate-capabilities", {{.name = NULL}}},
     {"query-migrate-parameters", {{.name = NULL}}},
@@ -326,8 +327,20 @@ static void
 each_status_has_a_name_of_the_enumeration(void **state)
 {
     static const char *const names[] = {
-        "none",   "setup",  "cancelling",     "cancelled", "active",          "postcopy-active",
-        "device", "failed", "pre-switchover", "completed", "postcopy-paused", "postcopy-device",
+        "none",
+        "setup",
+        "cancelling",
+        "cancelled",
+        "active",
+        "postcopy-active",
+        "device",
+        "failed",
+        "pre-switchover",
+        "completed",
+        "postcopy-paused",
+        "postcopy-device",
+        "postcopy-recover-setup",
+        "postcopy-recover",
     };
     (void)state;
     assert_int_equal(G_N_ELEMENTS(names), FAULTLINE_STATUS_COUNT);

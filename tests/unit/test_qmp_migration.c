@@ -322,11 +322,11 @@ pause_breaks_a_postcopy_from_either_side(void **state)
         g_autoptr(JsonObject) reply = ask(side, "query-migrate", "");
         assert_non_null(strstr(json_object_get_string_member(reply, "error-desc"), "asked to"));
         expect_refusal(&scene.from, "migrate_cancel", "", "postcopy migration in progress");
-        expect_refusal(&scene.from, "migrate", "\"uri\":\"unix:/x\",\"resume\":true",
-                       "not supported by this version");
+        expect_refusal(&scene.to, "migrate", "\"uri\":\"unix:/x\",\"resume\":true",
+                       "there is no paused migration");
         expect_refusal(&scene.from, "migrate", "\"uri\":\"unix:/x\"", "given up");
-        expect_refusal(&scene.to, "migrate-recover", "\"uri\":\"unix:/x\"",
-                       "not supported by this version");
+        expect_refusal(&scene.from, "migrate-recover", "\"uri\":\"unix:/x\"", "at a destination");
+        expect_refusal(&scene.from, "migrate-pause", "", "postcopy-active");
         expect_events(&scene.from,
                       "setup active STOP device postcopy-device postcopy-active postcopy-paused");
         expect_events(&scene.to,

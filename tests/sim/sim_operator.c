@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who does something about a pause: an operator at both sides, who looks at the statuses, listens
+ * again at the destination, resumes at the source, at one of a few addresses; now and then too
+ * early, now and then breaking it again, and in some seeds ending everything in the midst.
+ */
+#include "engine/context.h"
+#include "tests/sim/sim_schedule.h"
+
+static FaultlineStatus
+status_of(SimSide side)
+{
+    return run.sides[side] ? context_status(run.sides[side]) : FAULTLINE_STATUS_NONE;
+}
+
+static bool
+any_is(FaultlineStatus status)
+{
+    return status_of(SIM_SOURCE) == status || status_of(SIM_DESTINATION) == status;
+}
+
+bool
+sim_is_paused(void)
+{
+    return any_is(FAULTLINE_STATUS_POSTCOPY_PAUSED) && !sim_is_recovering();
+}
+
+bool
+sim_is_recovering(void)
+{
+    return any_is(FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP) ||
+           any_is(FAULTLINE_STATUS_POSTCOPY_RECOVER);
+}
+
+/* The destination still needs its source. */
+static bool
+is_of_use(void)
+{
+    FaultlineStatus status = status_of(SIM_DESTINATION);
+    return status == FAULTLINE_STATUS_POSTCOPY_ACTIVE ||
+           status == FAULTLINE_STATUS_POSTCOPY_PAUSED ||
+           status == FAULTLINE_STATUS_POSTCOPY_RECOVER;
+}
+
+bool
+sim_operator_has_given_up(void)
+{
+    return run.recoveries >= sim.plan.recoveries || sim.plan.release || sim.dead[SIM_SOURCE] ||
+           sim.dead[SIM_DESTINATION];
+}
+
+static bool
+can_listen(void)
+{
+    return status_of(SIM_DESTINATION) == FAULTLINE_STATUS_POSTCOPY_PAUSED && !run.listens;
+}
+
+static bool
+can_resume(void)
+{
+    return status_of(SIM_SOURCE) == FAULTLINE_STATUS_POSTCOPY_PAUSED && is_of_use();
+}
+
+/* Before the destination listens. */
+static bool
+may_be_careless(void)
+{
+    return sim.plan.careless_percent && run.recoveries + 4 < sim.plan.recoveries;
+}
+
+static uint64_t
+soon_ns(void)
+{
+    return sim.now_ns + 1 + sim_below(sim.plan.operator_ns);
+}
+
+uint64_t
+sim_operator_next_ns(void)
+{
+    if (sim_is_paused())
+        sim_enter(SIM_PHASE_PAUSED);
+    uint64_t quit_ns = sim.phase_ns[SIM_PHASE_PAUSED] == NEVER || sim.plan.quit_ns == NEVER
+                           ? NEVER
+                           : sim.phase_ns[SIM_PHASE_PAUSED] + sim.plan.quit_ns;
+    if (status_of(SIM_DESTINATION) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        run.listens = false;
+    bool has_work = !sim_operator_has_given_up() &&
+                    (can_listen() || (can_resume() && (run.listens || may_be_careless())));
+    if (has_work && run.operator_ns == NEVER)
+        run.operator_ns = soon_ns();
+    if (!has_work)
+        run.operator_ns = NEVER;
+    if (sim_operator_has_given_up())
+        run.break_ns = NEVER;
+    return MIN(quit_ns, MIN(run.operator_ns, run.break_ns));
+}
+
+static void
+listen_again(void)
+{
+    g_autoptr(GError) error = NULL;
+    sim.side = SIM_DESTINATION;
+    run.address = (unsigned)sim_below(4);
+    run.listens = faultline_recover(run.sides[SIM_DESTINATION], sim_address(run.address), &error);
+    sim_trace("control: recover: %s", run.listens ? "yes" : error->message);
+    sim_check(run.listens || sim_fault_fired(SIM_POINT_LISTEN), "recover: %s",
+              run.listens ? "" : error->message);
+}
+
+static void
+resume(void)
+{
+    g_autoptr(GError) error = NULL;
+    sim.side = SIM_SOURCE;
+    run.recoveries++;
+    bool ok = faultline_migrate_resume(run.sides[SIM_SOURCE], sim_address(run.address), &error);
+    sim_trace("control: resume: %s", ok ? "yes" : error->message);
+    sim_check(ok, "resume: %s", ok ? "" : error->message);
+    sim_enter(SIM_PHASE_RECOVER);
+    sim.outcomes[SIM_OUTCOME_RECOVERIES]++;
+    if (run.break_ns == NEVER && sim_chance(sim.plan.break_percent))
+        run.break_ns = soon_ns();
+}
+
+static void
+break_again(void)
+{
+    g_autoptr(GError) error = NULL;
+    sim.side = sim_chance(50) ? SIM_SOURCE : SIM_DESTINATION;
+    bool ok = faultline_pause(run.sides[sim.side], &error);
+    sim_trace("control: pause: %s", ok ? "yes" : error->message);
+    run.break_ns = NEVER;
+}
+
+void
+sim_operator_step(void)
+{
+    if (sim.plan.quit_ns != NEVER && sim.phase_ns[SIM_PHASE_PAUSED] != NEVER &&
+        sim.phase_ns[SIM_PHASE_PAUSED] + sim.plan.quit_ns <= sim.now_ns) {
+        sim_trace("control: ends everything");
+        sim.outcomes[SIM_OUTCOME_QUITS]++;
+        sim_guest_kill();
+        sim.over = true;
+        return;
+    }
+    if (run.break_ns <= sim.now_ns) {
+        break_again();
+        return;
+    }
+    run.operator_ns = NEVER;
+    bool is_careless = may_be_careless() && sim_chance(sim.plan.careless_percent);
+    if (can_resume() && (run.listens || is_careless))
+        resume();
+    else if (can_listen())
+        listen_again();
+}
