@@ -43,7 +43,7 @@ preset_texts(Texts *texts)
 static bool
 parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, GError **error)
 {
-    gboolean netns = FALSE, filled = FALSE;
+    gboolean netns = FALSE, filled = FALSE, checksums = FALSE;
     const GOptionEntry entries[] = {
         {"memory", 0, 0, G_OPTION_ARG_STRING, &texts->memory, "of the transfers", "BYTES"},
         {"sizes", 0, 0, G_OPTION_ARG_STRING, &texts->sizes, "memories to switch over", "BYTES,..."},
@@ -53,6 +53,8 @@ parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, 
          "dirty pages at the largest size, dense and scattered", "PAGES,..."},
         {"filled", 0, 0, G_OPTION_ARG_NONE, &filled,
          "switch over memory that has content everywhere", NULL},
+        {"checksums", 0, 0, G_OPTION_ARG_NONE, &checksums,
+         "transfers with page-checksums as well, and their ratio", NULL},
         {"only", 0, 0, G_OPTION_ARG_STRING, &texts->only, "transfers, switches, syncs, all", "P"},
         {"preempt", 0, 0, G_OPTION_ARG_STRING, &texts->preempt, "urgent channel", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
@@ -78,6 +80,7 @@ parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, 
     preset_texts(texts);
     options->uses_netns = netns;
     options->is_filled = filled;
+    options->with_checksums = checksums;
     return true;
 }
 

@@ -64,6 +64,8 @@ plan_move(const LatencyRun *run, const Cell *cell, const FaultlineBlock *block, 
         .count_settings = options->count_settings,
     };
     memcpy(plan.settings, options->settings, sizeof plan.settings);
+    if (cell->has_checksums)
+        plan.settings[plan.count_settings++] = (MoveSetting){"page-checksums", 1};
     return plan;
 }
 
@@ -132,11 +134,14 @@ make_cells(LatencyRun *run)
     const GArray *patterns = options->patterns, *tls = options->tls;
     guint count = pushes->len * threads->len * patterns->len * tls->len;
 
+    guint ways = options->with_checksums ? 2 : 1;
+    count *= ways;
     run->cells = g_new0(Cell, count);
-    for (guint n = 0; n < count; n++) {
-        guint i = n / tls->len; /* those that are compared stand one behind the other */
-        Cell *cell = &run->cells[run->count_cells++];
-        guint rest = i / pushes->len;
+    while (run->count_cells < count) {
+        /* those that are compared stand one behind the other */
+        guint n = run->count_cells / ways, i = n / tls->len, rest = i / pushes->len;
+        Cell *cell = &run->cells[run->count_cells];
+        cell->has_checksums = run->count_cells++ % ways != 0;
         cell_init(cell);
         cell->uses_tls = g_array_index(tls, uint64_t, n % tls->len) != 0;
         cell->has_urgent = options->preempt;

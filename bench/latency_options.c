@@ -193,7 +193,7 @@ texts_clear(Texts *texts)
 static bool
 parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***argv, GError **error)
 {
-    gboolean writes = FALSE, netns = FALSE;
+    gboolean writes = FALSE, netns = FALSE, checksums = FALSE;
     const GOptionEntry entries[] = {
         {"guest", 0, 0, G_OPTION_ARG_STRING, &texts->guest, "threads, kvm", "KIND"},
         {"memory", 0, 0, G_OPTION_ARG_STRING, &texts->memory, "guest memory", "BYTES"},
@@ -212,6 +212,8 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
         {"low-latency", 0, 0, G_OPTION_ARG_STRING, &options->low_latency,
          "engine holds cpu_dma_latency", "auto|on|off"},
         {"neighbours", 0, 0, G_OPTION_ARG_INT64, &texts->neighbours, "neighbour-pages", "N"},
+        {"checksums", 0, 0, G_OPTION_ARG_NONE, &checksums,
+         "each configuration also with page-checksums", NULL},
         {"account", 0, 0, G_OPTION_ARG_STRING, &texts->account, "postcopy-blocktime", "on|off"},
         {"stages", 0, 0, G_OPTION_ARG_STRING, &texts->stages, "trace the walks of pages", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
@@ -243,6 +245,7 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
     preset_texts(options, texts);
     options->writes = writes;
     options->uses_netns = netns;
+    options->with_checksums = checksums;
     return true;
 }
 

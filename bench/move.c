@@ -210,6 +210,7 @@ take_events(Side *side, GError **error)
             if (!side->is_source)
                 note_switch(side);
             break;
+        case FAULTLINE_EVENT_VERDICT:
         case FAULTLINE_EVENT_REFUSED:
             break;
         }

@@ -138,11 +138,11 @@ void context_event_locked(Faultline *faultline, FaultlineEvent event);
 /* Keeps the first error of a migration, for faultline_query(). Takes the error. Thread: any. */
 void context_keep_error(Faultline *faultline, GError *error);
 
-/* A connection was turned away; the migration is not over. Takes the text. Thread: any. */
-void context_note_refusal(Faultline *faultline, char *text);
-
 /* It is not failing any more: a recovery has begun. Thread: any. */
 void context_forget_error(Faultline *faultline);
+
+/* A connection was turned away; the migration is not over. Takes the text. Thread: any. */
+void context_note_refusal(Faultline *faultline, char *text);
 
 /* Source, at the switch-over: stops the guest if it runs, and keeps stop and cont away from it. On
  * an error the guest goes on as it was. */

@@ -150,7 +150,9 @@ faultline_incoming(Faultline *faultline, const char *uri, GError **error)
                       "there is a guest here; start a machine of its own for it", error);
     if (!check_idle(faultline, "migrate-incoming", error))
         return false;
-    if (!check_transport(uri, true, error) || !security_take(faultline, uri, true, error))
+    if (!check_transport(uri, true, error))
+        return false;
+    if (!security_take(faultline, uri, true, error))
         return false;
     forget_last(faultline);
     faultline->destination = destination_new(faultline, uri, error);

@@ -46,10 +46,11 @@ faultline_recover(Faultline *faultline, const char *uri, GError **error)
     if (!faultline->destination || context_status(faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
         return refuse(error, "migrate-recover: it can only be run at a destination, and when "
                              "postcopy is paused");
-    if (!transport_check_uri(uri, true, error) || !security_take(faultline, uri, true, error) ||
-        !destination_recover(faultline->destination, uri, error))
+    if (!transport_check_uri(uri, true, error))
         return error_translate(error);
-    return true;
+    if (!security_take(faultline, uri, true, error))
+        return false;
+    return destination_recover(faultline->destination, uri, error) || error_translate(error);
 }
 
 void

@@ -9,11 +9,13 @@
 
 #include <string.h>
 
+#define PEER_LOST_AFTER_S 60
+
 /* What GOption fills; checked afterwards. */
 typedef struct RawOptions {
-    char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level;
+    char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level, *on_source_lost;
     char **qmp, **capabilities, **parameters, **objects;
-    int cpus;
+    int cpus, peer_lost_after;
     gboolean paused;
     char **rest;
 } RawOptions;
@@ -239,6 +241,19 @@ take_log_level(const char *text, RunOptions *options, GError **error)
 }
 
 static bool
+take_peer_lost(const RawOptions *raw, RunOptions *options, GError **error)
+{
+    const char *policy = raw->on_source_lost ? raw->on_source_lost : "stall";
+
+    if (!peer_lost_parse(policy, &options->on_source_lost))
+        return refuse(error, "--on-source-lost %s: give stall, pause or end", policy);
+    if (raw->peer_lost_after < 0)
+        return refuse(error, "--peer-lost-after %d: give seconds, or 0", raw->peer_lost_after);
+    options->peer_lost_after_s = (uint64_t)raw->peer_lost_after;
+    return true;
+}
+
+static bool
 serial_is_known(const char *text)
 {
     if (g_str_equal(text, "none") || g_str_equal(text, "stdio"))
@@ -273,7 +288,8 @@ take_raw(const RawOptions *raw, RunOptions *options, GError **error)
     return take_kind(raw->guest, options, error) && take_backing(raw->backing, options, error) &&
            take_dirty(raw->dirty, options, error) && take_memory(raw, options, error) &&
            take_qmp(raw->qmp, options, error) && take_metrics(options, error) &&
-           take_log_level(raw->log_level, options, error) && take_serial(options, error) &&
+           take_log_level(raw->log_level, options, error) && take_peer_lost(raw, options, error) &&
+           take_serial(options, error) &&
            take_settings(raw->capabilities, run_options_parse_capability, &options->capabilities,
                          &options->count_capabilities, error) &&
            take_settings(raw->parameters, run_options_parse_parameter, &options->parameters,
@@ -356,6 +372,10 @@ make_context(RawOptions *raw, RunOptions *options)
          "write what the guest says of its data there, twice a second", "FILE"},
         {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &options->state_dir,
          "keep a record there of who owns the guest, for faultline status", "DIR"},
+        {"on-source-lost", 0, 0, G_OPTION_ARG_STRING, &raw->on_source_lost,
+         "what a destination does whose source is gone for good (stall)", "stall|pause|end"},
+        {"peer-lost-after", 0, 0, G_OPTION_ARG_INT, &raw->peer_lost_after,
+         "a pause after which the other side counts as gone (60; 0: only when told)", "SECONDS"},
         {"log-level", 0, 0, G_OPTION_ARG_STRING, &raw->log_level,
          "what is said on standard error (warning)", "error|warning|info|debug"},
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->rest, NULL, NULL},
@@ -378,7 +398,9 @@ make_context(RawOptions *raw, RunOptions *options)
         "  0  ended by quit, SIGTERM or SIGINT\n"
         "  1  the machine could not be made, the incoming migration failed, or it was ended\n"
         "     while pages of its guest had not moved\n"
-        "  2  wrong use");
+        "  2  wrong use\n"
+        "  3  the source was lost in postcopy, and --on-source-lost said end\n"
+        "  4  ended while it held pages of a guest whose destination was lost");
     describe_options(description);
     describe_objects(description);
     g_option_context_set_description(context, description->str);
@@ -395,6 +417,7 @@ raw_clear(RawOptions *raw)
     g_free(raw->backing);
     g_free(raw->dirty);
     g_free(raw->log_level);
+    g_free(raw->on_source_lost);
     g_strfreev(raw->qmp);
     g_strfreev(raw->capabilities);
     g_strfreev(raw->parameters);
@@ -405,7 +428,7 @@ raw_clear(RawOptions *raw)
 RunOptions *
 run_options_parse(int argc, char **argv, GError **error)
 {
-    RawOptions raw = {.cpus = 1};
+    RawOptions raw = {.cpus = 1, .peer_lost_after = PEER_LOST_AFTER_S};
     RunOptions *options = g_new0(RunOptions, 1);
     g_autoptr(GOptionContext) context = make_context(&raw, options);
     g_autoptr(GError) reason = NULL;

@@ -8,6 +8,7 @@
 
 #include "kvm/log.h"
 #include "kvm/machine.h"
+#include "kvm/peer_lost.h"
 
 /* NAME=on|off of a capability, NAME=VALUE of a parameter. */
 typedef struct RunSetting {
@@ -27,6 +28,8 @@ typedef struct RunOptions {
     char *name;
     char *verdict;   /* NULL or a path */
     char *state_dir; /* NULL or a path */
+    PeerLostPolicy on_source_lost;
+    uint64_t peer_lost_after_s; /* 0: only when told */
     LogLevel log_level;
     RunSetting *capabilities, *parameters;
     unsigned count_capabilities, count_parameters;

@@ -36,6 +36,7 @@ struct FaultlineMonitor {
     FaultlineSession *current; /* whose command runs; NULL: none, or a line of the VMM's */
     GHashTable *named_fds;     /* of getfd: name -> FdNumber */
     GArray *set_fds;           /* of add-fd: SetFd */
+    bool has_ended;            /* the guest, and it was told */
     bool stays_on_error;       /* the last migrate-incoming said exit-on-error: false */
 };
 
@@ -222,6 +223,7 @@ COMMAND_TYPED(hmp_pmemsave);
 COMMAND_TYPED(hmp_fd_name);
 COMMAND_TYPED(hmp_help);
 COMMAND_TYPED(hmp_info_version);
+COMMAND_TYPED(hmp_info_missing);
 COMMAND_TYPED(hmp_info_name);
 COMMAND_TYPED(hmp_info_cpus);
 COMMAND_TYPED(hmp_info_migrate);
@@ -249,6 +251,8 @@ COMMAND_RUN(map_blocks_run);
 
 /* {"cells": [[pages, left, waiting], ...]}, as in FaultlineMapCell; empty when there is no map. */
 COMMAND_RUN(map_query_run);
+COMMAND_RUN(missing_query_run);
+COMMAND_RUN(missing_peer_lost_run);
 
 /* ---- fds.c: descriptors that clients hand over ------------------------------------------------
  */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See move.h. Runs in the test's only thread. */
 #include "tests/pair/move.h"
+#include "tests/pair/damage.h"
 #include "tests/pair/memory.h"
 
 #include <setjmp.h>
@@ -59,6 +60,7 @@ move_case_name(const MoveCase *c)
     g_string_append(name, c->release_ram ? "_release_ram" : "");
     g_string_append(name, c->blocktime ? "_blocktime" : "");
     g_string_append(name, c->tls ? "_tls" : "");
+    g_string_append(name, c->checksums ? "_checksums" : "");
     g_string_append(name, c->stopped ? "_memory_equal" : "_guest_content");
     return g_string_free(name, FALSE);
 }
@@ -150,6 +152,7 @@ move_start(Scene *scene, const MoveCase *c, const char *incoming)
     add_capability(arguments, "events", true);
     add_capability(arguments, "postcopy-ram", c->when != MOVE_PRECOPY);
     add_capability(arguments, "postcopy-preempt", c->preempt);
+    add_capability(arguments, "page-checksums", c->checksums);
     if (c->tls)
         add_tls(arguments, scene, incoming ? "server" : "client");
     if (incoming) {
@@ -285,6 +288,10 @@ move_run(Scene *scene, const MoveCase *c)
     require_numbers(source, destination, c);
     if (c->release_ram)
         require_released(source, c);
+    if (c->checksums) {
+        damage_require_verdict(source, "passed");
+        damage_require_verdict(destination, "passed");
+    }
     if (c->stopped) {
         memory_require_equal(source, destination);
         vm_do(destination, "cont", NULL);
