@@ -103,6 +103,8 @@ read_file(int fd, const char *path, const char *name)
         return file;
     }
     file->life = look_at_life(file->record);
+    g_autofree char *list = g_strdup_printf("%s." STATE_LIST, stem);
+    file->has_list = file->record->incoming && faccessat(fd, list, F_OK, 0) == 0;
     return file;
 }
 
