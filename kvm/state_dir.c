@@ -141,7 +141,7 @@ check_records(const StateDir *dir, bool incoming, GError **error)
 StateDir *
 state_dir_open(const char *path, const char *name, bool incoming, GError **error)
 {
-    g_autofree char *stem = g_uri_escape_string(name, NULL, FALSE);
+    g_autofree char *stem = state_file_stem(name);
 
     if (!*name || strlen(stem) > NAME_BYTES_MAX) {
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,

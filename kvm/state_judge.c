@@ -4,6 +4,7 @@
  * sentences for the rest.
  */
 #include "kvm/state_judge.h"
+#include "kvm/state_file.h"
 
 #include <string.h>
 
@@ -254,7 +255,7 @@ char *
 state_judge_start(GPtrArray *files, const char *name, bool incoming)
 {
     const StateFile *sides[2] = {NULL, NULL};
-    g_autofree char *stem = g_uri_escape_string(name, NULL, FALSE);
+    g_autofree char *stem = state_file_stem(name);
 
     for (unsigned i = 0; i < files->len; i++) {
         const StateFile *file = g_ptr_array_index(files, i);
