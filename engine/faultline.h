@@ -152,6 +152,7 @@ void faultline_free(Faultline *faultline);
 
 #include "check.h"
 #include "integrity.h"
+#include "objects.h"
 #include "owner.h"
 
 /* ---- Capabilities and parameters: names of QMP ----------------------------------------------- */
@@ -184,7 +185,12 @@ typedef enum {
 
 /* How a parameter's value is written: in JSON a number, or for BOOLEAN true and false (1 and 0
  * here); typed, a SIZE may have a letter. */
-typedef enum { FAULTLINE_TYPE_INTEGER, FAULTLINE_TYPE_SIZE, FAULTLINE_TYPE_BOOLEAN } FaultlineType;
+typedef enum {
+    FAULTLINE_TYPE_INTEGER,
+    FAULTLINE_TYPE_SIZE,
+    FAULTLINE_TYPE_BOOLEAN,
+    FAULTLINE_TYPE_TEXT, /* faultline_set_text_parameter() */
+} FaultlineType;
 
 /* One row of the tables that QMP, HMP, checks, help and the manual page read. */
 typedef struct FaultlineCapabilityRow {
@@ -280,6 +286,7 @@ typedef enum {
     FAULTLINE_EVENT_STOP,    /* the guest was stopped here */
     FAULTLINE_EVENT_RESUME,  /* the guest was started here */
     FAULTLINE_EVENT_VERDICT, /* destination: .verdict, when it is passed or failed */
+    FAULTLINE_EVENT_REFUSED, /* a connection was turned away: FaultlineInfo.refusal */
 } FaultlineEventKind;
 
 typedef struct FaultlineEvent {
@@ -342,6 +349,10 @@ typedef struct FaultlineInfo {
     FaultlineRunState run_state;
     bool incoming;   /* this is the destination */
     char error[512]; /* why it failed or paused; "" if it did not */
+
+    /* Destination: connections that were turned away while it waited, and why the last was. */
+    uint64_t refused_connections;
+    char refusal[512];
 
     uint64_t total_time_ms, setup_time_ms;
     uint64_t downtime_us;          /* source: stop of the guest to the last byte of device state */
@@ -408,35 +419,7 @@ bool faultline_query_map(const Faultline *faultline, FaultlineMapCell *cells, un
  * timeout_ms has passed (-1: no limit), and returns the status then. */
 FaultlineStatus faultline_wait(Faultline *faultline, int64_t timeout_ms);
 
-/* ---- How fast the guest writes, without a migration -------------------------------------------
- */
-
-#define FAULTLINE_MEASURE_LEAST_MS    50u
-#define FAULTLINE_MEASURE_GREATEST_MS 60000u
-
-typedef enum {
-    FAULTLINE_MEASURE_UNSTARTED, /* never asked for, given up for a migration, or it failed */
-    FAULTLINE_MEASURE_RUNNING,
-    FAULTLINE_MEASURE_DONE,
-} FaultlineMeasure;
-
-typedef struct FaultlineDirtyRate {
-    FaultlineMeasure state;
-    int64_t started_s; /* wall clock, since 1970; 0 before the first */
-    uint64_t time_ms;  /* asked for */
-    uint64_t pages;    /* DONE: written at least once in took_ns */
-    uint64_t took_ns;
-    char error[256]; /* why it failed; "" if it did not */
-} FaultlineDirtyRate;
-
-/* Counts the pages written in time_ms, by the guest's dirty log or the engine's own write tracking.
- * Returns at once; a thread does it. A migration that begins meanwhile comes first: the measuring
- * is given up. Errors: ARGUMENT for a time out of range; STATE when a migration or another
- * measuring goes on, or the guest is not here; UNSUPPORTED when writes cannot be tracked; HOST. */
-bool faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error);
-
-/* Thread: control. */
-void faultline_query_dirty_rate(const Faultline *faultline, FaultlineDirtyRate *ret_rate);
+#include "measure.h"
 
 /* Block `index` as faultline_new() was given it; NULL: there is none such. Thread: any. */
 const FaultlineBlock *faultline_block(const Faultline *faultline, unsigned index);

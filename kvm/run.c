@@ -33,6 +33,7 @@ typedef struct Run {
     PeerLost lost;
     GMainLoop *loop;
     bool said_address, said_bad, said_verdict_file;
+    uint64_t said_refused;
     FaultlineStatus said_status;
     int exit_code;
 } Run;
@@ -140,6 +141,10 @@ event_came(gint fd, GIOCondition condition, gpointer data)
     say_address(run);
     faultline_query(run->faultline, &info);
     log_status(run, &info);
+    if (info.refused_connections > run->said_refused)
+        log_say(LOG_WARNING, "a connection was refused; still waiting for the source: %s",
+                info.refusal);
+    run->said_refused = info.refused_connections;
     look_at_peer(run, &info);
     if (info.incoming && info.status == FAULTLINE_STATUS_FAILED && run->exit_code == EXIT_OK &&
         !faultline_monitor_stays_on_error(run->monitor)) {
@@ -177,17 +182,27 @@ look_at_verdict(gpointer data)
 }
 
 static bool
+set_parameter(Faultline *faultline, const RunSetting *setting, GError **error)
+{
+    if (setting->text)
+        return faultline_set_text_parameter(faultline, setting->name, setting->text, error);
+    return faultline_set_parameter(faultline, setting->name, setting->value, error);
+}
+
+static bool
 apply_settings(Run *run, GError **error)
 {
     const RunOptions *options = run->options;
 
+    for (char **object = options->objects; object && *object; object++)
+        if (!faultline_add_object_text(run->faultline, *object, error))
+            return false;
     for (unsigned i = 0; i < options->count_capabilities; i++)
         if (!faultline_set_capability(run->faultline, options->capabilities[i].name,
                                       options->capabilities[i].value != 0, error))
             return false;
     for (unsigned i = 0; i < options->count_parameters; i++)
-        if (!faultline_set_parameter(run->faultline, options->parameters[i].name,
-                                     options->parameters[i].value, error))
+        if (!set_parameter(run->faultline, &options->parameters[i], error))
             return false;
     return true;
 }

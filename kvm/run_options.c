@@ -14,7 +14,7 @@
 /* What GOption fills; checked afterwards. */
 typedef struct RawOptions {
     char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level, *on_source_lost;
-    char **qmp, **capabilities, **parameters;
+    char **qmp, **capabilities, **parameters, **objects;
     int cpus, peer_lost_after;
     gboolean paused;
     char **rest;
@@ -79,9 +79,19 @@ run_options_parse_capability(const char *text, RunSetting *ret_setting, GError *
     if (!value || (!g_str_equal(value, "on") && !g_str_equal(value, "off")))
         return refuse(error, "--capability %s: give NAME=on or NAME=off, e.g. postcopy-ram=on",
                       text);
-    ret_setting->value = g_str_equal(value, "on");
+    *ret_setting = (RunSetting){.value = g_str_equal(value, "on")};
     ret_setting->name = g_steal_pointer(&name);
     return true;
+}
+
+static bool
+is_text_parameter(const char *name)
+{
+    const FaultlineParameterRow *row = faultline_parameter_table();
+
+    while (row->name && !g_str_equal(row->name, name))
+        row++;
+    return row->name && row->type == FAULTLINE_TYPE_TEXT;
 }
 
 bool
@@ -92,6 +102,12 @@ run_options_parse_parameter(const char *text, RunSetting *ret_setting, GError **
 
     if (!value)
         return refuse(error, "--parameter %s: give NAME=VALUE, e.g. max-bandwidth=100M", text);
+    *ret_setting = (RunSetting){0};
+    if (is_text_parameter(name)) {
+        ret_setting->text = g_strdup(value);
+        ret_setting->name = g_steal_pointer(&name);
+        return true;
+    }
     bool is_switch = g_str_equal(value, "on") || g_str_equal(value, "off");
     ret_setting->value = g_str_equal(value, "on");
     if (!is_switch && !run_options_parse_size(value, &ret_setting->value, error)) {
@@ -264,6 +280,7 @@ static bool
 take_raw(const RawOptions *raw, RunOptions *options, GError **error)
 {
     options->paused = raw->paused;
+    options->objects = g_strdupv(raw->objects);
     if (!options->name)
         options->name = g_strdup("faultline");
     if (raw->rest)
@@ -289,6 +306,10 @@ describe_options(GString *text)
     g_string_append(text, "\nParameters, with what they are at first and their range:\n");
     for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
         bool is_boolean = row->type == FAULTLINE_TYPE_BOOLEAN;
+        if (row->type == FAULTLINE_TYPE_TEXT) {
+            g_string_append_printf(text, "  %s=TEXT  %s\n", row->name, row->help);
+            continue;
+        }
         g_autofree char *range = row->greatest >= INT64_MAX
                                      ? g_strdup_printf("from %" G_GUINT64_FORMAT, row->least)
                                      : g_strdup_printf("%" G_GUINT64_FORMAT "..%" G_GUINT64_FORMAT,
@@ -298,6 +319,18 @@ describe_options(GString *text)
         g_string_append_printf(text, "  %s=%s  (%s%s%s) %s%s\n", row->name, preset,
                                is_boolean ? "on|off" : range, *row->unit ? " " : "", row->unit,
                                row->help, row->both_sides ? "; equal on both sides" : "");
+    }
+}
+
+static void
+describe_objects(GString *text)
+{
+    g_string_append(text, "\nObjects, with their properties:\n");
+    for (const FaultlineObjectRow *type = faultline_object_table(); type->type; type++) {
+        g_string_append_printf(text, "  %s  %s\n", type->type, type->help);
+        for (const FaultlinePropertyRow *row = type->properties; row->name; row++)
+            g_string_append_printf(text, "    %s=%s  %s\n", row->name,
+                                   row->is_switch ? "on|off" : "TEXT", row->help);
     }
 }
 
@@ -333,6 +366,8 @@ make_context(RawOptions *raw, RunOptions *options)
          "migration capability; may be repeated", "NAME=on|off"},
         {"parameter", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->parameters,
          "migration parameter; may be repeated", "NAME=VALUE"},
+        {"object", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->objects,
+         "credentials or an authorization; may be repeated", "TYPE,id=ID,NAME=VALUE,..."},
         {"verdict", 0, 0, G_OPTION_ARG_FILENAME, &options->verdict,
          "write what the guest says of its data there, twice a second", "FILE"},
         {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &options->state_dir,
@@ -367,6 +402,7 @@ make_context(RawOptions *raw, RunOptions *options)
         "  3  the source was lost in postcopy, and --on-source-lost said end\n"
         "  4  ended while it held pages of a guest whose destination was lost");
     describe_options(description);
+    describe_objects(description);
     g_option_context_set_description(context, description->str);
     return context;
 }
@@ -385,6 +421,7 @@ raw_clear(RawOptions *raw)
     g_strfreev(raw->qmp);
     g_strfreev(raw->capabilities);
     g_strfreev(raw->parameters);
+    g_strfreev(raw->objects);
     g_strfreev(raw->rest);
 }
 
@@ -410,7 +447,7 @@ static void
 free_settings(RunSetting *settings, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
-        g_free(settings[i].name);
+        g_free(settings[i].name), g_free(settings[i].text);
     g_free(settings);
 }
 
@@ -427,5 +464,6 @@ run_options_free(RunOptions *options)
     g_free(options->state_dir);
     free_settings(options->capabilities, options->count_capabilities);
     free_settings(options->parameters, options->count_parameters);
+    g_strfreev(options->objects);
     g_free(options);
 }

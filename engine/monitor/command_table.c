@@ -74,6 +74,11 @@ static const Argument arguments_set_capabilities[] = {
     {NULL, 0, false},
 };
 
+static const Argument arguments_object_del[] = {
+    {"id", ARGUMENT_STRING, false},
+    {NULL, 0, false},
+};
+
 static const Argument arguments_human_monitor_command[] = {
     {"command-line", ARGUMENT_STRING, false},
     {"cpu-index", ARGUMENT_INTEGER, true},
@@ -208,6 +213,21 @@ const Command command_table[] = {
      .typed_synopsis = "PARAMETER VALUE",
      .help = "set a parameter; sizes take K, M, G, T (max-bandwidth without a letter: MiB/s)",
      .run_typed = hmp_migrate_set_parameter},
+    {.name = "object-add",
+     .check = object_add_check,
+     .run = object_add_run,
+     .typed = "object_add",
+     .typed_synopsis = "TYPE,id=ID[,NAME=VALUE...]",
+     .help = "make credentials (tls-creds-x509, tls-creds-psk) or an authorization (authz-simple, "
+             "authz-list)",
+     .run_typed = hmp_object_add},
+    {.name = "object-del",
+     .arguments = arguments_object_del,
+     .run = object_del_run,
+     .typed = "object_del",
+     .typed_synopsis = "ID",
+     .help = "remove an object; a migration under way keeps what it has of it",
+     .run_typed = hmp_object_del},
     {.name = "stop",
      .run = command_stop_run,
      .typed = "stop|s",

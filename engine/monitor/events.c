@@ -43,8 +43,9 @@ static const struct {
     [FAULTLINE_EVENT_STOP] = {"STOP", false},
     [FAULTLINE_EVENT_RESUME] = {"RESUME", false},
     [FAULTLINE_EVENT_VERDICT] = {"FAULTLINE_VERDICT", true},
+    [FAULTLINE_EVENT_REFUSED] = {NULL, false}, /* QEMU has none such */
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(event_kinds) == FAULTLINE_EVENT_VERDICT + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(event_kinds) == FAULTLINE_EVENT_REFUSED + 1);
 
 static JsonObject *
 event_data(const FaultlineEvent *event)
@@ -117,8 +118,9 @@ faultline_monitor_pump(FaultlineMonitor *monitor)
 {
     FaultlineEvent event;
     while (faultline_next_event(monitor->faultline, &event)) {
-        if (event_kinds[event.kind].needs_capability &&
-            !faultline_get_capability(monitor->faultline, "events"))
+        if (event_kinds[event.kind].name == NULL ||
+            (event_kinds[event.kind].needs_capability &&
+             !faultline_get_capability(monitor->faultline, "events")))
             continue;
         send_to_all(monitor,
                     named_event(event_kinds[event.kind].name, event_data(&event), event.time_us));

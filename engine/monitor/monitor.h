@@ -100,6 +100,8 @@ bool arguments_check(const Argument *arguments, JsonObject *object, const char *
 bool arguments_check_parameters(JsonObject *object, GError **error);
 /* Value of a checked member, as faultline_set_parameter() takes it. */
 uint64_t arguments_parameter(JsonNode *node);
+/* Of one of type TEXT; null is "". */
+const char *arguments_text_parameter(JsonNode *node);
 /* NULL: there is none such. */
 const FaultlineParameterRow *arguments_find_parameter(const char *name);
 bool arguments_check_range(const FaultlineParameterRow *row, uint64_t value, GError **error);
@@ -177,6 +179,10 @@ COMMAND_RUN(migrate_set_capabilities_run);
 COMMAND_RUN(migrate_query_capabilities_run);
 COMMAND_RUN(migrate_set_parameters_run);
 COMMAND_RUN(migrate_query_parameters_run);
+COMMAND_RUN(object_add_run);
+COMMAND_RUN(object_del_run);
+/* Any members: which, is looked at when it runs. */
+bool object_add_check(JsonObject *object, GError **error);
 
 /* The URI that `uri` or `channels` of a migrate command names (g_free). Errors: ARGUMENT. */
 char *channels_uri(JsonObject *object, GError **error);
@@ -210,6 +216,8 @@ COMMAND_TYPED(hmp_migrate_recover);
 COMMAND_TYPED(hmp_migrate_continue);
 COMMAND_TYPED(hmp_migrate_set_capability);
 COMMAND_TYPED(hmp_migrate_set_parameter);
+COMMAND_TYPED(hmp_object_add);
+COMMAND_TYPED(hmp_object_del);
 COMMAND_TYPED(hmp_calc_dirty_rate);
 COMMAND_TYPED(hmp_pmemsave);
 COMMAND_TYPED(hmp_fd_name);

@@ -26,7 +26,7 @@ typedef struct MoveCase {
     uint64_t push_mib_per_s;    /* max-postcopy-bandwidth [no limit] */
     const char *state_dir;      /* [none is kept] */
     const char *on_source_lost; /* ["stall"] */
-    bool preempt, release_ram, blocktime;
+    bool preempt, release_ram, blocktime, tls, checksums;
     bool stopped; /* the destination keeps the guest stopped, and all memory is compared */
 } MoveCase;
 
