@@ -109,6 +109,8 @@ destination_answer_ping(Destination *destination, uint32_t value)
         destination->has_told = true;
         value = STREAM_AGREE_ANSWER | options_agreement(&destination->faultline->options);
     }
+    if (value == STREAM_PING_LOADED)
+        destination_set_flag(&destination->has_told_loaded);
     if (!destination_post(destination, STREAM_RETURN_PONG, value))
         return false;
     /* The source's number comes in four parts; of one that says more the last four hold. */
@@ -216,6 +218,9 @@ destination_take_command(Destination *destination, const StreamElement *element,
     if (destination->in_recovery && element->command == STREAM_COMMAND_POSTCOPY_RESUME) {
         if (!destination_post(destination, STREAM_RETURN_RESUME_ACK, 1))
             return STAGE_STAY;
+        /* It may have been lost with the links before. */
+        if (destination->features && destination_flag(&destination->has_told_loaded))
+            destination_post(destination, STREAM_RETURN_PONG, STREAM_PING_LOADED);
         destination->stage = destination_stage_resume;
     }
     if (element->command == STREAM_COMMAND_PACKAGED)

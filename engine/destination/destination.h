@@ -241,6 +241,7 @@ struct Destination {
     /* shared, atomic, for pause and recovery */
     bool is_paused;         /* listen: faults are kept */
     bool drops_links;       /* set by listen, cleared by fault */
+    bool has_told_loaded;   /* package: a PONG says that the devices are loaded */
     bool has_hidden;        /* a page that is here could not be shown to who waits for it */
     unsigned bitmaps_asked; /* listen: how many of the next are set */
     unsigned bitmap_order[RAM_BLOCKS_MAX];

@@ -285,6 +285,9 @@ take_message(Source *source, const StreamReturn *message)
     case STREAM_RETURN_RESUME_ACK:
         if (!source_flag(&source->expects_resume) || source_flag(&source->has_resumed))
             return peer_error("recover: RESUME was acknowledged, and nobody asked for that");
+        /* A QEMU recovers no guest that does not run. Ours tells it once more if it was so. */
+        if (!(source->features & STREAM_FEATURE_COMMIT))
+            source_set_flag(&source->has_loaded);
         source_set_flag(&source->has_resumed);
         source_notify(source);
         return NULL;

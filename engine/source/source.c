@@ -162,11 +162,16 @@ is_given_away(const Source *source)
 static void
 follow_destination(Source *source)
 {
-    if (!source_flag(&source->has_loaded) ||
-        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_DEVICE)
+    FaultlineStatus status = context_status(source->faultline);
+    bool in_device = status == FAULTLINE_STATUS_POSTCOPY_DEVICE;
+
+    if (!source_flag(&source->has_loaded) || source->has_recorded_there ||
+        (!in_device && status != FAULTLINE_STATUS_POSTCOPY_ACTIVE))
         return;
+    source->has_recorded_there = true;
     record_order(source->faultline, FAULTLINE_OWNER_THERE);
-    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    if (in_device)
+        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
 }
 
 /* Puts on record that the guest is ours after all, before it runs, if the record says that it was

@@ -105,6 +105,7 @@ struct Source {
     bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
     bool is_handed_over;         /* all of the bytes that give it away were accepted */
+    bool has_recorded_there;     /* that it said so: the guest is the destination's */
     uint64_t earlier_bytes;      /* accepted on the main channels of earlier links */
     unsigned cursor_block;       /* where pass or pusher goes on */
     uint64_t cursor_page;

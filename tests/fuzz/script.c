@@ -17,7 +17,7 @@ static struct {
     uint64_t due_ns; /* the next piece */
     char channel, rest_channel;
     const uint8_t *rest, *rest_end; /* of the opening: the input comes behind it */
-    bool is_over;
+    bool is_over, is_busy;          /* the control thread is in a call */
     uint8_t page[SIM_PAGE];
     size_t page_left;
 } script;
@@ -255,15 +255,17 @@ void
 script_advance(void)
 {
     script.due_ns = 0;
+    script.is_busy = true;
     while (!script.is_over && script.due_ns == 0)
         step();
+    script.is_busy = false;
 }
 
 uint64_t
 sim_control_next_ns(void)
 {
     peer_drain();
-    return script.is_over ? NEVER : script.due_ns;
+    return script.is_over || script.is_busy ? NEVER : script.due_ns;
 }
 
 void
@@ -277,10 +279,23 @@ sim_control_step(void)
 void
 sim_check_end(void)
 {
-    if (script.is_over)
+    if (script.is_over || script.is_busy)
         sim.over = true;
     else
         script_advance();
+}
+
+/* The simulation has threads for one thing at a time. */
+bool __real_faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error);
+bool __wrap_faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error);
+
+bool
+__wrap_faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error)
+{
+    if (!run.used[side.side])
+        return __real_faultline_measure_dirty_rate(faultline, time_ms, error);
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE, "simulated: no more threads");
+    return false;
 }
 
 bool

@@ -8,6 +8,7 @@
  * Linked with --wrap of the calls that are listened to.
  */
 #include "tests/fuzz/side.h"
+#include "tests/sim/sim_guest.h"
 #include "tests/sim/sim_pipe.h"
 
 #include <stdio.h>
@@ -73,6 +74,8 @@ bool __real_faultline_recover(Faultline *faultline, const char *uri, GError **er
 bool __wrap_faultline_recover(Faultline *faultline, const char *uri, GError **error);
 bool __real_faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error);
 bool __wrap_faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error);
+void __real_sim_guest_reset(void);
+void __wrap_sim_guest_reset(void);
 void __real_sim_plan_make(uint64_t seed);
 void __wrap_sim_plan_make(uint64_t seed);
 
@@ -88,8 +91,11 @@ put_piece(Log *log, const struct iovec *iov)
         return;
     }
     for (size_t done = 0; done < iov->iov_len; done += SIM_PAGE) {
-        put_mark(log, 'P');
-        put(log, (uint8_t *)iov->iov_base + done, 1);
+        const uint8_t *page = (uint8_t *)iov->iov_base + done;
+        bool is_even = memcmp(page, page + 1, SIM_PAGE - 1) == 0;
+        if (is_even)
+            put_mark(log, 'P');
+        put(log, page, is_even ? 1 : SIM_PAGE);
     }
 }
 
@@ -182,14 +188,29 @@ __wrap_sim_plan_make(uint64_t seed)
     made->count_faults = seed & 2 ? 1 : 0;
     made->faults[0] = (SimFault){
         .point = SIM_POINT_CUT_TIME, .phase = SIM_PHASE_POSTCOPY, .at = 500 + sim_below(200000)};
+    made->count_flips = 0;
+    made->records[SIM_SOURCE] = made->records[SIM_DESTINATION] = false;
     made->recoveries = 1;
     made->release = false;
     made->careless_percent = made->again_percent = made->break_percent = 0;
     made->quit_ns = UINT64_MAX;
     made->start_paused = made->tracker = made->waits_before_switch = false;
     made->spurious_percent = made->preempt_percent = 0;
-    made->idle_ns = 200000;
+    made->idle_ns = 0;
     made->bandwidth_bytes_per_s = made->push_bytes_per_s = 0;
+}
+
+/* Pages that are one byte all over take little room. */
+void
+__wrap_sim_guest_reset(void)
+{
+    __real_sim_guest_reset();
+    for (unsigned block = 0; block < sim.plan.count_blocks; block++)
+        for (unsigned page = 0; page < sim.plan.blocks[block].count_pages; page++) {
+            uint8_t value = page % 3 ? (uint8_t)(0x40 + block * 64 + page) : 0;
+            memset(sim_truth_page(block, page), value, SIM_PAGE);
+            memset(sim_source_memory(block) + page * (size_t)SIM_PAGE, value, SIM_PAGE);
+        }
 }
 
 static uint8_t
@@ -230,7 +251,7 @@ static void
 write_own(const char *folder, SimSide to, const char *harness)
 {
     static uint64_t coverage[SIM_PHASE_COUNT][SIM_POINT_COUNT], outcomes[SIM_OUTCOME_COUNT];
-    GByteArray *best[4 * 256] = {NULL};
+    GByteArray *best[8 * 256] = {NULL};
 
     sim.coverage = coverage;
     sim.outcomes = outcomes;
@@ -241,8 +262,9 @@ write_own(const char *folder, SimSide to, const char *harness)
         logs[to].bytes = g_byte_array_new();
         logs[to].channel = 'm';
         sim_run(seed);
-        const uint8_t head[2] = {options_of(&sim.plan, to), 0};
-        unsigned kind = kind_of(head[0]);
+        bool seals = sim.plan.checksums[SIM_SOURCE] && sim.plan.checksums[SIM_DESTINATION];
+        const uint8_t head[2] = {options_of(&sim.plan, to), seals ? SIDE_SEED_CHECKSUMS : 0};
+        unsigned kind = kind_of(head[0]) + 1024 * seals;
         g_byte_array_prepend(logs[to].bytes, head, sizeof head);
         if (!best[kind] || best[kind]->len > logs[to].bytes->len) {
             g_clear_pointer(&best[kind], g_byte_array_unref);
@@ -252,7 +274,8 @@ write_own(const char *folder, SimSide to, const char *harness)
     }
     for (unsigned kind = 0; kind < G_N_ELEMENTS(best); kind++) {
         static const char *const stages[] = {"precopy", "postcopy", "requests", "recovery"};
-        g_autofree char *name = g_strdup_printf("own-%s-%02x", stages[kind / 256], kind % 256);
+        g_autofree char *name = g_strdup_printf("own-%s%s-%02x", kind / 1024 ? "sealed-" : "",
+                                                stages[kind / 256 % 4], kind % 256);
         if (best[kind] && best[kind]->len <= SEED_BYTES_MAX)
             write_seed(folder, harness, name, best[kind]);
         g_clear_pointer(&best[kind], g_byte_array_unref);

@@ -29,7 +29,7 @@
     "fz"
 #define SIDE_MARK_BYTES 3u
 
-/* Bits of the first byte of options; the second one seeds the scheduler. */
+/* Bits of the first byte of options; the second one seeds the scheduler, but for one bit. */
 enum {
     SIDE_OPTION_PRECOPY = 1, /* postcopy-ram is off */
     SIDE_OPTION_PREEMPT = 2,
@@ -39,6 +39,7 @@ enum {
     SIDE_OPTION_ZAP = 32,
     SIDE_OPTION_WAITS = 64, /* source: pause-before-switchover; destination: no autostart */
     SIDE_OPTION_NO_RETURN = 128,
+    SIDE_SEED_CHECKSUMS = 128, /* of the second byte */
 };
 
 typedef struct SideStart {
