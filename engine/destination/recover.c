@@ -21,6 +21,7 @@ destination_recover(Destination *destination, const char *uri, GError **error)
     }
     g_free(destination->address);
     destination->address = g_strdup(transport_listener_address(listener));
+    record_set_address(destination->faultline, destination->address);
     TransportListener *before =
         __atomic_exchange_n(&destination->offered, listener, __ATOMIC_ACQ_REL);
     g_clear_pointer(&before, transport_listener_free);
