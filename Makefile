@@ -219,8 +219,8 @@ include doc/rules.mk
 install: all install-documents
 	$(call say,INST,$(TO))
 	$(Q)install -d $(TO)/bin $(TO)/lib/pkgconfig $(TO)/include/faultline
-	$(Q)install -m 644 $(addprefix engine/,faultline.h check.h integrity.h owner.h recovery.h \
-	    tracing.h guest.h) $(TO)/include/faultline/
+	$(Q)install -m 644 $(addprefix engine/,faultline.h check.h control.h integrity.h measure.h \
+	    objects.h owner.h recovery.h tracing.h guest.h) $(TO)/include/faultline/
 	$(Q)install -m 644 $(BUILD)/libfaultline.a $(TO)/lib/
 	$(Q)install -m 755 $(BUILD)/$(SONAME) $(TO)/lib/$(SONAME)
 	$(Q)ln -sf $(SONAME) $(TO)/lib/libfaultline.so

@@ -15,6 +15,7 @@
 #include "engine/options.h"
 #include "engine/record.h"
 #include "engine/role.h"
+#include "engine/security.h"
 
 #include <pthread.h>
 
@@ -62,7 +63,8 @@ struct Faultline {
     int event_fd;
 
     /* control thread */
-    Options options; /* its values are atomic */
+    Options options;   /* its values are atomic */
+    Security security; /* connecting and listening roles read it */
     Source *source;
     Destination *destination;
     RoleThreads *threads;
@@ -87,6 +89,8 @@ struct Faultline {
     pthread_cond_t changed; /* the status, for faultline_wait() */
     GQueue events;          /* FaultlineEvent */
     GError *error;          /* first failure of the current migration */
+    char *refusal;          /* of the last connection that was turned away */
+    uint64_t refused_connections;
 };
 
 static inline void
@@ -136,6 +140,9 @@ void context_keep_error(Faultline *faultline, GError *error);
 
 /* It is not failing any more: a recovery has begun. Thread: any. */
 void context_forget_error(Faultline *faultline);
+
+/* A connection was turned away; the migration is not over. Takes the text. Thread: any. */
+void context_note_refusal(Faultline *faultline, char *text);
 
 /* Source, at the switch-over: stops the guest if it runs, and keeps stop and cont away from it. On
  * an error the guest goes on as it was. */

@@ -45,6 +45,8 @@ forget_last(Faultline *faultline)
     faultline->progress.expected_downtime_ms = UINT64_MAX;
     pthread_mutex_lock(&faultline->lock);
     g_clear_error(&faultline->error);
+    g_clear_pointer(&faultline->refusal, g_free);
+    faultline->refused_connections = 0;
     pthread_mutex_unlock(&faultline->lock);
 }
 
@@ -122,7 +124,8 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
         return false;
     if (!check_transport(uri, false, error))
         return false;
-    if (!migration_check_connections(faultline, uri, error))
+    if (!migration_check_connections(faultline, uri, error) ||
+        !security_take(faultline, uri, false, error))
         return false;
     forget_last(faultline);
     faultline->source = source_new(faultline, uri, error);
@@ -148,6 +151,8 @@ faultline_incoming(Faultline *faultline, const char *uri, GError **error)
     if (!check_idle(faultline, "migrate-incoming", error))
         return false;
     if (!check_transport(uri, true, error))
+        return false;
+    if (!security_take(faultline, uri, true, error))
         return false;
     forget_last(faultline);
     faultline->destination = destination_new(faultline, uri, error);

@@ -90,7 +90,17 @@ typedef enum {
       "auto-converge: later steps add no more than should suffice", BOOLEAN, SOURCE, false)        \
     X(THROTTLE_GREATEST, "max-cpu-throttle", 99, 1, 99, "%",                                       \
       "auto-converge: where the steps end; not below cpu-throttle-initial", INTEGER, SOURCE,       \
-      false)
+      false)                                                                                       \
+    X(TLS_CREDS, "tls-creds", 0, 0, 0, "",                                                         \
+      "id of a tls-creds-x509 or tls-creds-psk object: all connections are TLS; empty: none is",   \
+      TEXT, EACH, false)                                                                           \
+    X(TLS_HOSTNAME, "tls-hostname", 0, 0, 0, "",                                                   \
+      "name that the destination's certificate must have; empty: the host of a tcp: address",      \
+      TEXT, SOURCE, false)                                                                         \
+    X(TLS_AUTHZ, "tls-authz", 0, 0, 0, "",                                                         \
+      "id of an authz-simple or authz-list object: which certificates may come in; empty: all "    \
+      "that the CA signed",                                                                        \
+      TEXT, DESTINATION, false)
 
 /* Which parameter must not be above which: X(lower, upper) */
 #define PARAMETER_ORDER_LIST(X) X(THROTTLE_INITIAL, THROTTLE_GREATEST)
@@ -106,9 +116,11 @@ typedef enum {
 typedef struct Options {
     bool capabilities[CAPABILITY_COUNT];  /* atomic */
     uint64_t parameters[PARAMETER_COUNT]; /* atomic */
+    char *texts[PARAMETER_COUNT];         /* of type TEXT: control thread; NULL: empty */
 } Options;
 
 void options_init(Options *options);
+void options_clear(Options *options);
 
 /* STREAM_FEATURE_*: those that are not switched off, for the hello and its answer. */
 uint32_t options_features(const Options *options);

@@ -126,6 +126,9 @@ faultline_query(const Faultline *faultline, FaultlineInfo *ret_info)
     }
     figures_read_residence(faultline, ret_info, now_ns);
     pthread_mutex_lock(&locked->lock);
+    ret_info->refused_connections = faultline->refused_connections;
+    if (faultline->refusal)
+        g_strlcpy(ret_info->refusal, faultline->refusal, sizeof ret_info->refusal);
     if (faultline->error)
         g_strlcpy(ret_info->error, faultline->error->message, sizeof ret_info->error);
     pthread_mutex_unlock(&locked->lock);

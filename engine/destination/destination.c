@@ -114,7 +114,8 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     TransportListener *listener = transport_listen(uri, error);
     if (listener)
         destination->listeners[destination->count_listeners++] = listener;
-    if (!listener || !open_memory(destination, error)) {
+    if (!listener || !security_listen(faultline, listener, error) ||
+        !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }

@@ -184,6 +184,16 @@ looks_again(Destination *destination)
     return true;
 }
 
+/* A page may still have to come on it. In precopy nobody knows better; a source that has nothing
+ * more to send closes it, but not before precopy's SHUT. */
+static bool
+needs_urgent(const Destination *destination)
+{
+    if (destination_flag(&destination->is_listening))
+        return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE) != 0;
+    return !destination->is_sending_shut;
+}
+
 /* Reads on to the end also when the source is lost: what it sent last is good. */
 static bool
 read_urgent(Destination *destination, GError **error)
@@ -201,7 +211,7 @@ read_urgent(Destination *destination, GError **error)
                          transport_receiver_count_bytes(destination->urgent_receiver));
         if (result == READ_WAIT)
             return count != 0;
-        if (result == READ_END && __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE))
+        if (result == READ_END && needs_urgent(destination))
             g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                         "receive: the source closed the urgent channel");
         if (result != READ_OK || !take_urgent_record(destination, &record, error)) {

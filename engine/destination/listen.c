@@ -64,9 +64,14 @@ StageResult
 destination_accept_link(Destination *destination, TransportLink **ret_link, GError **error)
 {
     for (unsigned i = 0; i < destination->count_listeners; i++) {
+        TransportListener *listener = destination->listeners[i];
         g_autoptr(GError) cause = NULL;
-        switch (transport_accept(destination->listeners[i], destination->listen.ring, ret_link,
-                                 &cause)) {
+        TransportResult result =
+            transport_accept(listener, destination->listen.ring, ret_link, &cause);
+        char *refusal = transport_listener_take_refusal(listener);
+        if (refusal)
+            context_note_refusal(destination->faultline, refusal);
+        switch (result) {
         case TRANSPORT_OK:
             return STAGE_AGAIN;
         case TRANSPORT_WAIT:

@@ -15,8 +15,10 @@ bool
 destination_recover(Destination *destination, const char *uri, GError **error)
 {
     TransportListener *listener = transport_listen(uri, error);
-    if (!listener)
+    if (!listener || !security_listen(destination->faultline, listener, error)) {
+        g_clear_pointer(&listener, transport_listener_free);
         return false;
+    }
     g_free(destination->address);
     destination->address = g_strdup(transport_listener_address(listener));
     TransportListener *before =

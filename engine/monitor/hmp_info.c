@@ -40,7 +40,10 @@ hmp_info_parameters(FaultlineMonitor *monitor, const Command *command, char **wo
     (void)command, (void)words, (void)error;
     for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
         uint64_t value = faultline_get_parameter(monitor->faultline, row->name);
-        if (row->type == FAULTLINE_TYPE_BOOLEAN)
+        if (row->type == FAULTLINE_TYPE_TEXT)
+            g_string_append_printf(output, "%s: '%s'\n", row->name,
+                                   faultline_get_text_parameter(monitor->faultline, row->name));
+        else if (row->type == FAULTLINE_TYPE_BOOLEAN)
             g_string_append_printf(output, "%s: %s\n", row->name, value != 0 ? "on" : "off");
         else
             g_string_append_printf(output, "%s: %" G_GUINT64_FORMAT "%s%s\n", row->name, value,

@@ -5,13 +5,23 @@
  */
 #include "engine/source/source.h"
 
+static TransportConnector *
+begin_connect(Source *source, GError **error)
+{
+    TransportConnector *connector = transport_connect(source->migration.ring, source->uri, error);
+
+    if (connector && !security_connect(source->faultline, connector, error))
+        g_clear_pointer(&connector, transport_connector_free);
+    return connector;
+}
+
 StageResult
 source_connect_link(Source *source, TransportLink **ret_link, GError **error)
 {
     g_autoptr(GError) cause = NULL;
 
     if (!source->connector)
-        source->connector = transport_connect(source->migration.ring, source->uri, &cause);
+        source->connector = begin_connect(source, &cause);
     TransportResult result = TRANSPORT_ERROR_RESULT;
     if (source->connector)
         result = transport_connect_finish(source->connector, ret_link, &cause);

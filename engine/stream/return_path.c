@@ -102,6 +102,9 @@ stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, 
 
     if (!wire_take_be16(&reader, &number))
         return wire_more(&reader, ret_length);
+    if (number == STREAM_TLS_ALERT)
+        return wire_bad(error, "decode return message: the destination speaks TLS, and refuses "
+                               "this connection; set 'tls-creds' here, or unset it there");
     if (number >= G_N_ELEMENTS(messages) || !messages[number].name)
         return wire_bad(error,
                         "decode return message: type is %u, expected 1 to %d or one of ours, "

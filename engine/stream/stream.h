@@ -29,6 +29,10 @@
 #define STREAM_PAGE_BYTES  4096u
 #define STREAM_ITEM_MAX    (70u * 1024u)
 #define STREAM_RAM_VERSION 4u
+
+/* How a TLS peer begins: its hello to a plain destination, its refusal of a plain source. */
+#define STREAM_TLS_HELLO 0x1603u
+#define STREAM_TLS_ALERT 0x1503u
 #define STREAM_RECORD_MAX  (8u + 1u + 255u + 4u) /* of a page record without the pages' bytes */
 #define STREAM_RETURN_MAX  512u
 

@@ -24,7 +24,7 @@ typedef struct MoveCase {
     const char *dirty;       /* "ring" ["log"] */
     uint64_t write_rate;     /* pages a second and vCPU [full speed] */
     uint64_t push_mib_per_s; /* max-postcopy-bandwidth [no limit] */
-    bool preempt, release_ram, blocktime;
+    bool preempt, release_ram, blocktime, tls, checksums;
     bool stopped; /* the destination keeps the guest stopped, and all memory is compared */
 } MoveCase;
 

@@ -6,6 +6,7 @@
  *     build/tests/pair/pair [PATTERN]      * and ? in PATTERN
  */
 #include "tests/pair/converge.h"
+#include "tests/pair/damage.h"
 #include "tests/pair/huge.h"
 #include "tests/pair/move.h"
 #include "tests/pair/orchestrate.h"
@@ -49,6 +50,8 @@ static const MoveCase moves[] = {
 
     {.when = MOVE_POSTCOPY_AFTER_ONE},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .preempt = true, .tls = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true, .tls = true, .transport = "unix"},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true, .preempt = true, .transport = "unix"},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .cpus = 4, .preempt = true, .transport = "unix"},
@@ -69,6 +72,11 @@ static const MoveCase moves[] = {
     {.when = MOVE_POSTCOPY_IN_THIRD, .backing = "private"},
     {.when = MOVE_POSTCOPY_IN_THIRD, .guest = "kvm", .preempt = true},
     {.when = MOVE_POSTCOPY_IN_THIRD, .guest = "kvm", .stopped = true},
+
+    {.when = MOVE_PRECOPY, .checksums = true},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .backing = "private", .preempt = true, .checksums = true},
+    {.when = MOVE_POSTCOPY_IN_THIRD, .backing = "hugetlb", .preempt = true, .checksums = true},
+    {.when = MOVE_POSTCOPY_IN_THIRD, .guest = "kvm", .stopped = true, .checksums = true},
 
     /* More than 3 GiB lie on both sides of the PCI hole. */
     {.when = MOVE_PRECOPY, .memory_mib = 1024, .working_mib = 64},
@@ -102,6 +110,10 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(link_cut_in_postcopy_pauses_both),
     TROUBLE(link_cut_in_postcopy_with_preempt_pauses_both),
     TROUBLE(destination_killed_in_postcopy_pauses_source),
+    TROUBLE(damaged_pages_of_precopy_are_asked_for_again),
+    TROUBLE(damaged_pages_of_postcopy_are_asked_for_again),
+    TROUBLE(damage_that_goes_on_in_precopy_leaves_guest_running),
+    TROUBLE(damage_that_goes_on_in_postcopy_pauses_both_and_recovers),
     TROUBLE(auto_converge_ends_a_precopy_that_would_not_threads),
     TROUBLE(auto_converge_ends_a_precopy_that_would_not_kvm),
     TROUBLE(cancel_of_a_throttled_guest_lets_it_run_threads),

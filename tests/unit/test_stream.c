@@ -228,7 +228,7 @@ static const BadField bad_fields[] = {
     BAD(bitmap, 31, "\xee", "end mark is 0x0123456789abcdee"),
     BAD(sealed, 8, "\1", "features 0x1 are followed by 0xffffffe4"),
     BAD(digest, 4, "\x1b", "length is 27, expected 13 for the head"),
-    BAD(digest, 5, "\0", "block name is empty"),
+    BAD(digest, 6, "\t", "block name has byte 0x09"),
     BAD(resend, 11, "\1", "start is 0x123456001"),
     BAD(whole, 3, "\1", "length is 1, expected 0 to 0"),
     BAD(multifd_first, 3, "\x45", "magic is 0x11223345"),
