@@ -28,7 +28,7 @@ all:
 # $(BUILD)/packages.mk holds what pkg-config answers. make builds it before anything else, by
 # .ci/setup, which installs what is missing for check and demo, and starts over with it read.
 
-PACKAGES := liburing glib-2.0 gio-2.0 json-glib-1.0 gnutls
+PACKAGES := liburing glib-2.0 gio-2.0 json-glib-1.0 gnutls libxxhash
 INSTALL_PACKAGES := $(if $(filter check chaos demo bench,$(MAKECMDGOALS)),--install)
 
 ifneq ($(if $(MAKECMDGOALS),$(filter-out clean lint,$(MAKECMDGOALS)),all),)
@@ -219,8 +219,8 @@ include doc/rules.mk
 install: all install-documents
 	$(call say,INST,$(TO))
 	$(Q)install -d $(TO)/bin $(TO)/lib/pkgconfig $(TO)/include/faultline
-	$(Q)install -m 644 $(addprefix engine/,faultline.h check.h owner.h recovery.h tracing.h guest.h) \
-	    $(TO)/include/faultline/
+	$(Q)install -m 644 $(addprefix engine/,faultline.h check.h control.h integrity.h measure.h \
+	    objects.h owner.h recovery.h tracing.h guest.h) $(TO)/include/faultline/
 	$(Q)install -m 644 $(BUILD)/libfaultline.a $(TO)/lib/
 	$(Q)install -m 755 $(BUILD)/$(SONAME) $(TO)/lib/$(SONAME)
 	$(Q)ln -sf $(SONAME) $(TO)/lib/libfaultline.so

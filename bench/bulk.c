@@ -15,7 +15,7 @@
 
 /* What GOption fills. */
 typedef struct Texts {
-    char *memory, *sizes, *dirty, *preempt, *backing, *transport, *only;
+    char *memory, *sizes, *dirty, *preempt, *backing, *transport, *only, *tls;
     char *source_cpus, *destination_cpus;
     gint64 dirty_by_size;
     gint repeats, limit;
@@ -33,7 +33,7 @@ preset_texts(Texts *texts)
     } presets[] = {
         {&texts->memory, "1G"},  {&texts->sizes, "1G,2G,4G,8G"}, {&texts->dirty, PRESET_DIRTY},
         {&texts->preempt, "on"}, {&texts->backing, "4k"},        {&texts->transport, "tcp"},
-        {&texts->only, "all"},
+        {&texts->only, "all"},   {&texts->tls, "off"},
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(presets); i++)
         if (!*presets[i].text)
@@ -43,7 +43,7 @@ preset_texts(Texts *texts)
 static bool
 parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, GError **error)
 {
-    gboolean netns = FALSE, filled = FALSE;
+    gboolean netns = FALSE, filled = FALSE, checksums = FALSE;
     const GOptionEntry entries[] = {
         {"memory", 0, 0, G_OPTION_ARG_STRING, &texts->memory, "of the transfers", "BYTES"},
         {"sizes", 0, 0, G_OPTION_ARG_STRING, &texts->sizes, "memories to switch over", "BYTES,..."},
@@ -53,10 +53,13 @@ parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, 
          "dirty pages at the largest size, dense and scattered", "PAGES,..."},
         {"filled", 0, 0, G_OPTION_ARG_NONE, &filled,
          "switch over memory that has content everywhere", NULL},
+        {"checksums", 0, 0, G_OPTION_ARG_NONE, &checksums,
+         "transfers with page-checksums as well, and their ratio", NULL},
         {"only", 0, 0, G_OPTION_ARG_STRING, &texts->only, "transfers, switches, syncs, all", "P"},
         {"preempt", 0, 0, G_OPTION_ARG_STRING, &texts->preempt, "urgent channel", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &texts->transport, "tcp, unix", "T"},
+        {"tls", 0, 0, G_OPTION_ARG_STRING, &texts->tls, "transfers by TLS, too: off, psk", "T"},
         {"netns", 0, 0, G_OPTION_ARG_NONE, &netns, "own network namespaces and a veth", NULL},
         {"source-cpus", 0, 0, G_OPTION_ARG_STRING, &texts->source_cpus, "first one", "LIST"},
         {"destination-cpus", 0, 0, G_OPTION_ARG_STRING, &texts->destination_cpus, "second one",
@@ -77,6 +80,7 @@ parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, 
     preset_texts(texts);
     options->uses_netns = netns;
     options->is_filled = filled;
+    options->with_checksums = checksums;
     return true;
 }
 
@@ -116,17 +120,20 @@ take_texts(BulkOptions *options, const Texts *texts, GError **error)
 {
     const char *const flags[] = {"off", "on"};
     const char *const transports[] = {"tcp", "unix"};
-    unsigned preempt, backing, transport, only;
+    const char *const tls_kinds[] = {"off", "psk"};
+    unsigned preempt, backing, transport, only, tls;
 
     if (!take_choice("--preempt", texts->preempt, flags, 2, &preempt, error) ||
         !take_choice("--backing", texts->backing, backing_names, BACKING_COUNT, &backing, error) ||
         !take_choice("--transport", texts->transport, transports, 2, &transport, error) ||
+        !take_choice("--tls", texts->tls, tls_kinds, 2, &tls, error) ||
         !take_choice("--only", texts->only, bulk_part_names, BULK_PART_COUNT, &only, error))
         return false;
     options->only = (BulkPart)only;
     options->preempt = preempt;
     options->backing = (Backing)backing;
     options->is_unix = transport;
+    options->uses_tls = tls;
     uint64_t unit = options->backing == BACKING_HUGETLB ? 2u << 20 : FAULTLINE_PAGE_BYTES;
     if (!bench_parse_bytes(texts->memory, &options->memory_bytes) || !options->memory_bytes ||
         options->memory_bytes % unit || texts->repeats < 1 || texts->limit < 1 ||
@@ -150,7 +157,7 @@ parse(BulkOptions *options, int *argc, char ***argv, GError **error)
     Texts texts = {.dirty_by_size = 100000, .repeats = 5, .limit = 300};
     char **all[] = {&texts.memory,  &texts.sizes,     &texts.dirty,       &texts.preempt,
                     &texts.backing, &texts.transport, &texts.source_cpus, &texts.destination_cpus,
-                    &texts.only};
+                    &texts.only,    &texts.tls};
     bool parsed = parse_command_line(options, &texts, argc, argv, error) &&
                   take_texts(options, &texts, error);
 

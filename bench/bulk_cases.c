@@ -22,13 +22,55 @@ bulk_has(const Bulk *bulk, BulkPart part)
     return bulk->options->only == part || bulk->options->only == BULK_PART_ALL;
 }
 
+/* The same without what makes it slower. */
+static TransferKind
+bare(TransferKind kind)
+{
+    switch (kind) {
+    case TRANSFER_PRECOPY_TLS:
+    case TRANSFER_PRECOPY_CHECKED:
+        return TRANSFER_PRECOPY;
+    case TRANSFER_DRAIN_TLS:
+    case TRANSFER_DRAIN_CHECKED:
+        return TRANSFER_DRAIN_ALLOCATED;
+    default:
+        return kind;
+    }
+}
+
+static bool
+uses_tls(TransferKind kind)
+{
+    return kind == TRANSFER_PRECOPY_TLS || kind == TRANSFER_DRAIN_TLS;
+}
+
+static bool
+has_checksums(TransferKind kind)
+{
+    return kind == TRANSFER_PRECOPY_CHECKED || kind == TRANSFER_DRAIN_CHECKED;
+}
+
+TransferKind
+transfer_unchecked(TransferKind kind)
+{
+    return has_checksums(kind) ? bare(kind) : kind;
+}
+
+bool
+bulk_has_transfer(const Bulk *bulk, TransferKind kind)
+{
+    return bulk_has(bulk, BULK_PART_TRANSFERS) && (bulk->options->uses_tls || !uses_tls(kind)) &&
+           (bulk->options->with_checksums || !has_checksums(kind));
+}
+
 TransferKind
 transfer_floor(TransferKind kind)
 {
-    switch (kind) {
+    switch (transfer_unchecked(kind)) {
     case TRANSFER_PLAIN_FRESH:
     case TRANSFER_PRECOPY: /* the engine empties the destination's memory first */
     case TRANSFER_DRAIN_FRESH:
+    case TRANSFER_PRECOPY_TLS:
         return TRANSFER_PLAIN_FRESH;
     default:
         return TRANSFER_PLAIN_ALLOCATED;
@@ -147,8 +189,8 @@ static double
 transfer_seconds(const Board *board, TransferKind kind)
 {
     const SideBoard *source = &board->source, *destination = &board->destination;
-    int64_t us = kind == TRANSFER_PRECOPY ? source->stop_us - source->active_us
-                                          : destination->ended_us - source->postcopy_us;
+    int64_t us = bare(kind) == TRANSFER_PRECOPY ? source->stop_us - source->active_us
+                                                : destination->ended_us - source->postcopy_us;
     return (double)MAX(us, 1) * 1e-6;
 }
 
@@ -157,7 +199,7 @@ take_transfer(Bulk *bulk, TransferKind kind)
 {
     const SideBoard *source = &bulk->board->source, *destination = &bulk->board->destination;
     Transfer *transfer = &bulk->transfers[kind];
-    bool is_precopy = kind == TRANSFER_PRECOPY;
+    bool is_precopy = bare(kind) == TRANSFER_PRECOPY;
     double gib = (double)bulk->options->memory_bytes / GIB;
     const SideBoard *sides[2] = {source, destination};
     Samples *cpu[2] = {&transfer->source_cpu, &transfer->destination_cpu};
@@ -181,8 +223,11 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
         return run_plain(bulk, kind, error);
     FaultlineBlock block = part_of(&bulk->block, bulk->options->memory_bytes);
     MovePlan plan = bulk_plan_move(bulk, &block);
-    plan.is_postcopy = kind != TRANSFER_PRECOPY;
-    plan.is_warm = kind == TRANSFER_DRAIN_ALLOCATED;
+    plan.is_postcopy = bare(kind) != TRANSFER_PRECOPY;
+    plan.is_warm = bare(kind) == TRANSFER_DRAIN_ALLOCATED;
+    plan.uses_tls = uses_tls(kind);
+    if (has_checksums(kind))
+        plan.settings[plan.count_settings++] = (MoveSetting){"page-checksums", 1};
     plan.dirty.count_pages = plan.is_postcopy ? UINT64_MAX : 0;
     if (!move_run(&plan, bulk->board, error))
         return false;
@@ -193,7 +238,9 @@ run_transfer(Bulk *bulk, TransferKind kind, GError **error)
 bool
 bulk_run_repeat(Bulk *bulk, GError **error)
 {
-    for (unsigned i = 0; i < TRANSFER_COUNT && bulk_has(bulk, BULK_PART_TRANSFERS); i++) {
+    for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         report_progress("%s", transfer_names[i]);
         if (!run_transfer(bulk, (TransferKind)i, error))
             return false;

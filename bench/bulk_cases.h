@@ -31,7 +31,9 @@ typedef struct BulkOptions {
     GArray *dirty;          /* of uint64_t, pages: for the downtime by dirty pages */
     uint64_t dirty_by_size; /* pages that are dirty at each size */
     bool preempt, is_unix, uses_netns;
-    bool is_filled; /* what is switched over has content everywhere; else it is all zeros */
+    bool uses_tls;       /* the transfers by TLS, too */
+    bool with_checksums; /* and with page-checksums */
+    bool is_filled;      /* what is switched over has content everywhere; else it is all zeros */
     Backing backing;
     unsigned count_repeats, limit_s;
     Placement placement;
@@ -44,7 +46,11 @@ typedef struct BulkOptions {
     X(PLAIN_FRESH, "plain socket, into fresh memory")                                              \
     X(PRECOPY, "precopy")                                                                          \
     X(DRAIN_ALLOCATED, "postcopy drain, into allocated memory")                                    \
-    X(DRAIN_FRESH, "postcopy drain, into fresh memory")
+    X(DRAIN_FRESH, "postcopy drain, into fresh memory")                                            \
+    X(PRECOPY_TLS, "precopy, TLS")                                                                 \
+    X(DRAIN_TLS, "postcopy drain, into allocated memory, TLS")                                     \
+    X(PRECOPY_CHECKED, "precopy with checksums")                                                   \
+    X(DRAIN_CHECKED, "drain with checksums, into allocated memory")
 
 typedef enum {
 #define TRANSFER_ENUM(name, text) TRANSFER_##name,
@@ -54,6 +60,8 @@ typedef enum {
 } TransferKind;
 
 extern const char *const transfer_names[TRANSFER_COUNT];
+/* The same without checksums; kind itself if it has none. */
+TransferKind transfer_unchecked(TransferKind kind);
 /* The plain transfer that one is compared with. */
 TransferKind transfer_floor(TransferKind kind);
 
@@ -104,6 +112,8 @@ void bulk_init(Bulk *bulk, const BulkOptions *options);
 void bulk_clear(Bulk *bulk);
 
 bool bulk_has(const Bulk *bulk, BulkPart part);
+/* Whether the options ask for it. */
+bool bulk_has_transfer(const Bulk *bulk, TransferKind kind);
 
 /* All cases once. */
 bool bulk_run_repeat(Bulk *bulk, GError **error);

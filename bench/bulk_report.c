@@ -40,6 +40,13 @@ ratio_of_cpu(Bulk *bulk, TransferKind kind)
     return floor > 0 ? median(&bulk->transfers[kind].destination_cpu) / floor : 0;
 }
 
+/* Of the same without checksums, in the same run. */
+static double
+ratio_to_unchecked(Samples *checked, Samples *unchecked)
+{
+    return median(unchecked) > 0 ? median(checked) / median(unchecked) : 0;
+}
+
 /* ---- Markdown
  * -----------------------------------------------------------------------------------------------
  */
@@ -51,6 +58,8 @@ print_transfers(Bulk *bulk)
            "| | GiB/s | of plain | source CPU s/GiB | destination CPU s/GiB | of plain, allocated "
            "| private MiB/GiB, source | destination |\n|---|---|---|---|---|---|---|---|\n");
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         Transfer *one = &bulk->transfers[i];
         g_autofree char *speed = bulk_text(&one->gib_per_s);
         g_autofree char *source = bulk_text(&one->source_cpu);
@@ -60,6 +69,23 @@ print_transfers(Bulk *bulk)
         printf("| %s | %s | %.2f | %s | %s | %.2f | %s | %s |\n", transfer_names[i], speed,
                ratio_to_floor(bulk, (TransferKind)i), source, destination,
                ratio_of_cpu(bulk, (TransferKind)i), more, more_there);
+    }
+}
+
+static void
+print_checksums(Bulk *bulk)
+{
+    printf("\nRatio to the same without checksums\n\n"
+           "| | GiB/s | source CPU s/GiB | destination CPU s/GiB |\n|---|---|---|---|\n");
+    for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        TransferKind unchecked = transfer_unchecked((TransferKind)i);
+        Transfer *one = &bulk->transfers[i], *other = &bulk->transfers[unchecked];
+        if (unchecked == i)
+            continue;
+        printf("| %s | %.2f | %.2f | %.2f |\n", transfer_names[i],
+               ratio_to_unchecked(&one->gib_per_s, &other->gib_per_s),
+               ratio_to_unchecked(&one->source_cpu, &other->source_cpu),
+               ratio_to_unchecked(&one->destination_cpu, &other->destination_cpu));
     }
 }
 
@@ -78,6 +104,8 @@ bulk_report_print(Bulk *bulk)
            options->preempt ? "on" : "off", source, destination, options->count_repeats);
     if (bulk_has(bulk, BULK_PART_TRANSFERS))
         print_transfers(bulk);
+    if (bulk_has_transfer(bulk, TRANSFER_PRECOPY_CHECKED))
+        print_checksums(bulk);
     if (bulk_has(bulk, BULK_PART_SWITCHES))
         bulk_switches_print(bulk);
     if (bulk_has(bulk, BULK_PART_SYNCS))
@@ -126,6 +154,8 @@ write_transfers(JsonBuilder *json, Bulk *bulk)
     json_builder_set_member_name(json, "transfers");
     json_builder_begin_array(json);
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         Transfer *one = &bulk->transfers[i];
         json_builder_begin_object(json);
         report_text(json, "name", transfer_names[i]);
@@ -150,7 +180,11 @@ write_columns(Bulk *bulk, GError **error)
     g_autofree char *path = report_path(bulk->options->json_path, ".throughput.dat");
 
     for (unsigned i = 0; i < TRANSFER_COUNT; i++) {
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         Quantiles least, greatest;
+        if (!bulk_has_transfer(bulk, (TransferKind)i))
+            continue;
         samples_range(&bulk->transfers[i].gib_per_s, &least, &greatest);
         g_string_append_printf(text, "\"%s\" %.4f %.4f %.4f\n", transfer_names[i],
                                median(&bulk->transfers[i].gib_per_s), least.value[0],

@@ -27,6 +27,7 @@ typedef struct Cell {
     uint64_t push_bytes_per_s;
     unsigned count_threads;
     PatternKind pattern;
+    bool uses_tls, has_checksums; /* what is compared with the cell before, or one before that */
 
     uint64_t host_pages; /* target pages a page that is touched */
     bool has_urgent;

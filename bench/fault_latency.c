@@ -45,6 +45,7 @@ plan_move(const LatencyRun *run, const Cell *cell, const FaultlineBlock *block, 
         .preempt = options->preempt,
         .accounts = options->accounts,
         .is_unix = options->is_unix,
+        .uses_tls = cell->uses_tls,
         .netns = netns,
         .placement = &options->placement,
         .push_bytes_per_s = cell->push_bytes_per_s,
@@ -63,6 +64,8 @@ plan_move(const LatencyRun *run, const Cell *cell, const FaultlineBlock *block, 
         .count_settings = options->count_settings,
     };
     memcpy(plan.settings, options->settings, sizeof plan.settings);
+    if (cell->has_checksums)
+        plan.settings[plan.count_settings++] = (MoveSetting){"page-checksums", 1};
     return plan;
 }
 
@@ -128,13 +131,19 @@ make_cells(LatencyRun *run)
 {
     const LatencyOptions *options = run->options;
     const GArray *pushes = options->pushes, *threads = options->threads;
-    const GArray *patterns = options->patterns;
+    const GArray *patterns = options->patterns, *tls = options->tls;
+    guint count = pushes->len * threads->len * patterns->len * tls->len;
 
-    run->cells = g_new0(Cell, pushes->len * threads->len * patterns->len);
-    for (guint i = 0; i < pushes->len * threads->len * patterns->len; i++) {
-        Cell *cell = &run->cells[run->count_cells++];
-        guint rest = i / pushes->len;
+    guint ways = options->with_checksums ? 2 : 1;
+    count *= ways;
+    run->cells = g_new0(Cell, count);
+    while (run->count_cells < count) {
+        /* those that are compared stand one behind the other */
+        guint n = run->count_cells / ways, i = n / tls->len, rest = i / pushes->len;
+        Cell *cell = &run->cells[run->count_cells];
+        cell->has_checksums = run->count_cells++ % ways != 0;
         cell_init(cell);
+        cell->uses_tls = g_array_index(tls, uint64_t, n % tls->len) != 0;
         cell->has_urgent = options->preempt;
         cell->host_pages = options->backing == BACKING_HUGETLB ? 512 : 1;
         cell->push_bytes_per_s = g_array_index(pushes, uint64_t, i % pushes->len);

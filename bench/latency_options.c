@@ -17,7 +17,7 @@
 /* What GOption fills. */
 typedef struct Texts {
     char *guest, *memory, *push, *threads, *pattern, *preempt, *backing, *transport, *warm;
-    char *source_cpus, *destination_cpus, *touch_cpus, *account, *stages;
+    char *source_cpus, *destination_cpus, *touch_cpus, *account, *stages, *tls;
     gint64 faults, stride, seed, neighbours;
     gint repeats, seconds;
 } Texts;
@@ -111,6 +111,17 @@ parse_pattern(const char *text, uint64_t *ret_kind, GError **error)
     return true;
 }
 
+static bool
+parse_tls(const char *text, uint64_t *ret_kind, GError **error)
+{
+    const char *const names[] = {"off", "psk", NULL};
+    unsigned index;
+    if (!parse_choice("--tls", text, names, 2, &index, error))
+        return false;
+    *ret_kind = index;
+    return true;
+}
+
 static GArray *
 parse_list(const char *text, bool (*parse)(const char *, uint64_t *, GError **), GError **error)
 {
@@ -152,6 +163,7 @@ preset_texts(LatencyOptions *options, Texts *texts)
     preset_text(&texts->warm, "on");
     preset_text(&texts->account, "on");
     preset_text(&texts->stages, "on");
+    preset_text(&texts->tls, "off");
     preset_text(&options->spin, "auto");
     preset_text(&options->low_latency, "auto");
 }
@@ -172,6 +184,7 @@ texts_clear(Texts *texts)
                     &texts->destination_cpus,
                     &texts->touch_cpus,
                     &texts->account,
+                    &texts->tls,
                     &texts->stages};
     for (unsigned i = 0; i < G_N_ELEMENTS(all); i++)
         g_clear_pointer(all[i], g_free);
@@ -180,7 +193,7 @@ texts_clear(Texts *texts)
 static bool
 parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***argv, GError **error)
 {
-    gboolean writes = FALSE, netns = FALSE;
+    gboolean writes = FALSE, netns = FALSE, checksums = FALSE;
     const GOptionEntry entries[] = {
         {"guest", 0, 0, G_OPTION_ARG_STRING, &texts->guest, "threads, kvm", "KIND"},
         {"memory", 0, 0, G_OPTION_ARG_STRING, &texts->memory, "guest memory", "BYTES"},
@@ -193,11 +206,14 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
         {"think", 0, 0, G_OPTION_ARG_DOUBLE, &options->think_us, "pause between touches", "US"},
         {"push", 0, 0, G_OPTION_ARG_STRING, &texts->push, "background: off, RATE, full", "P,..."},
         {"preempt", 0, 0, G_OPTION_ARG_STRING, &texts->preempt, "urgent channel", "on|off"},
+        {"tls", 0, 0, G_OPTION_ARG_STRING, &texts->tls, "off, psk", "T,..."},
         {"spin", 0, 0, G_OPTION_ARG_STRING, &options->spin, "engine's spin: auto, on, off or us",
          "SPIN"},
         {"low-latency", 0, 0, G_OPTION_ARG_STRING, &options->low_latency,
          "engine holds cpu_dma_latency", "auto|on|off"},
         {"neighbours", 0, 0, G_OPTION_ARG_INT64, &texts->neighbours, "neighbour-pages", "N"},
+        {"checksums", 0, 0, G_OPTION_ARG_NONE, &checksums,
+         "each configuration also with page-checksums", NULL},
         {"account", 0, 0, G_OPTION_ARG_STRING, &texts->account, "postcopy-blocktime", "on|off"},
         {"stages", 0, 0, G_OPTION_ARG_STRING, &texts->stages, "trace the walks of pages", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
@@ -229,6 +245,7 @@ parse_command_line(LatencyOptions *options, Texts *texts, int *argc, char ***arg
     preset_texts(options, texts);
     options->writes = writes;
     options->uses_netns = netns;
+    options->with_checksums = checksums;
     return true;
 }
 
@@ -281,7 +298,8 @@ take_texts(LatencyOptions *options, const Texts *texts, GError **error)
     options->pushes = parse_list(texts->push, parse_push, error);
     options->threads = options->pushes ? parse_list(texts->threads, parse_threads, error) : NULL;
     options->patterns = options->threads ? parse_list(texts->pattern, parse_pattern, error) : NULL;
-    return options->patterns && take_numbers(options, texts, error) &&
+    options->tls = options->patterns ? parse_list(texts->tls, parse_tls, error) : NULL;
+    return options->tls && take_numbers(options, texts, error) &&
            placement_parse(&options->placement, texts->source_cpus, texts->destination_cpus,
                            texts->touch_cpus, error);
 }
@@ -383,6 +401,7 @@ latency_options_clear(LatencyOptions *options)
     g_clear_pointer(&options->pushes, g_array_unref);
     g_clear_pointer(&options->threads, g_array_unref);
     g_clear_pointer(&options->patterns, g_array_unref);
+    g_clear_pointer(&options->tls, g_array_unref);
     g_clear_pointer(&options->trace, g_free);
     g_clear_pointer(&options->json_path, g_free);
     g_clear_pointer(&options->spin, g_free);

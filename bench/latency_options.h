@@ -9,10 +9,12 @@
 
 typedef struct LatencyOptions {
     uint64_t memory_bytes, count_faults;
-    GArray *pushes, *threads, *patterns; /* of uint64_t: configurations are all combinations */
+    GArray *pushes, *threads, *patterns,
+        *tls; /* of uint64_t: configurations are all combinations */
     uint64_t stride;
     char *trace, *json_path;
-    bool is_kvm; /* the guest; else threads */
+    bool is_kvm;         /* the guest; else threads */
+    bool with_checksums; /* each configuration also with page-checksums */
     bool traces, writes, preempt, accounts, is_unix, is_warm, uses_netns;
     double think_us;
     Backing backing;

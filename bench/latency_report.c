@@ -15,8 +15,9 @@ static char *
 cell_name(const Cell *cell)
 {
     g_autofree char *push = push_text(cell->push_bytes_per_s);
-    return g_strdup_printf("push %s, %u thread%s, %s", push, cell->count_threads,
-                           cell->count_threads == 1 ? "" : "s", pattern_names[cell->pattern]);
+    return g_strdup_printf("push %s, %u thread%s, %s%s%s", push, cell->count_threads,
+                           cell->count_threads == 1 ? "" : "s", pattern_names[cell->pattern],
+                           cell->uses_tls ? ", TLS" : "", cell->has_checksums ? ", checksums" : "");
 }
 
 static double
@@ -96,6 +97,21 @@ print_floor_ratios(LatencyRun *run, bool by_ring)
 }
 
 static void
+print_checksum_ratios(LatencyRun *run)
+{
+    printf("\nRatio to the same without checksums\n\n"
+           "| | p50 | p90 | p99 | p99.9 | max |\n|---|---|---|---|---|---|\n");
+    for (unsigned i = 1; i < run->count_cells; i++) {
+        Cell *cell = &run->cells[i];
+        if (!cell->has_checksums)
+            continue;
+        Quantiles without = samples_quantiles(&run->cells[i - 1].latency_us);
+        g_autofree char *name = cell_name(cell);
+        print_ratios(name, &cell->latency_us, &without);
+    }
+}
+
+static void
 print_latencies(LatencyRun *run)
 {
     FloorFigures *floor = &run->floor;
@@ -115,6 +131,8 @@ print_latencies(LatencyRun *run)
     }
     print_floor_ratios(run, false);
     print_floor_ratios(run, true);
+    if (run->options->with_checksums)
+        print_checksum_ratios(run);
 }
 
 static void
@@ -283,6 +301,8 @@ write_cell(JsonBuilder *json, Cell *cell, FloorFigures *floor)
     report_text(json, "push", push);
     report_count(json, "threads", cell->count_threads);
     report_text(json, "pattern", pattern_names[cell->pattern]);
+    report_text(json, "tls", cell->uses_tls ? "psk" : "off");
+    report_flag(json, "checksums", cell->has_checksums);
     report_samples(json, "touch-to-resume-us", &cell->latency_us);
     write_ratios(json, "ratio-to-floor", cell, floor, false);
     write_ratios(json, "ratio-to-io-uring-floor", cell, floor, true);

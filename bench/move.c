@@ -5,6 +5,7 @@
  * done: the rest may come at full speed).
  */
 #include "bench/move.h"
+#include "bench/keys.h"
 #include "bench/clock.h"
 
 #include <errno.h>
@@ -19,6 +20,7 @@
 #define WARMING_BYTES_PER_S   (200u << 20)
 
 typedef struct Side {
+    const char *keys_dir; /* NULL: no TLS */
     const MovePlan *plan;
     Board *board;
     SideBoard *own;
@@ -110,6 +112,8 @@ make_faultline(Side *side, const FaultlineBlock *block, GError **error)
     for (unsigned i = 0; i < plan->count_settings; i++)
         if (!apply(side->faultline, &plan->settings[i], error))
             return false;
+    if (side->keys_dir && !bench_keys_use(side->faultline, side->keys_dir, side->is_source, error))
+        return false;
     side->own->cpu_begin_s = process_cpu_s();
     return faultline_trace_walk(side->faultline, board_walks(side->board, side->is_source), error);
 }
@@ -205,6 +209,9 @@ take_events(Side *side, GError **error)
             side->own->resume_us = event.time_us;
             if (!side->is_source)
                 note_switch(side);
+            break;
+        case FAULTLINE_EVENT_VERDICT:
+        case FAULTLINE_EVENT_REFUSED:
             break;
         }
     }
@@ -463,6 +470,12 @@ move_run(const MovePlan *plan, Board *board, GError **error)
          1, board->destination.error},
     };
 
+    char *keys_dir = plan->uses_tls ? bench_keys_make(error) : NULL;
+    if (plan->uses_tls && !keys_dir)
+        return false;
+    source.keys_dir = destination.keys_dir = keys_dir;
     board_clear(board);
-    return forked_pair_run(children, plan->limit_s, error);
+    bool done = forked_pair_run(children, plan->limit_s, error);
+    bench_keys_remove(keys_dir);
+    return done;
 }

@@ -31,6 +31,7 @@ typedef struct MovePlan {
     bool warms_host; /* see bench_warm_host() */
     bool preempt, accounts;
     bool is_unix;
+    bool uses_tls;      /* by a key, on all connections */
     const Netns *netns; /* NULL: none */
     const Placement *placement;
     uint64_t push_bytes_per_s; /* or PUSH_FULL, PUSH_OFF */

@@ -32,6 +32,10 @@ static void
 print_parameters(void)
 {
     for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
+        if (row->type == FAULTLINE_TYPE_TEXT) {
+            printf(".It Cm %s\n%s.\nPreset: empty; a text.\n", row->name, row->help);
+            continue;
+        }
         if (row->type == FAULTLINE_TYPE_BOOLEAN) {
             printf(".It Cm %s\n%s.\nPreset: %s; on or off.\n", row->name, row->help,
                    row->preset ? "on" : "off");

@@ -55,6 +55,39 @@ check_block(const FaultlineBlock *block, GError **error)
     return true;
 }
 
+static bool
+ranges_meet(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length)
+{
+    return a < b ? b - a < a_length : a - b < b_length;
+}
+
+/* A page of two blocks would be sent from one, and placed over what has come for the other. */
+static const char *
+find_overlap(const FaultlineBlock *a, const FaultlineBlock *b)
+{
+    uint64_t a_host = (uintptr_t)a->host_address, b_host = (uintptr_t)b->host_address;
+
+    if (ranges_meet(a_host, a->length_bytes, b_host, b->length_bytes))
+        return "is in the host memory";
+    if (ranges_meet(a->guest_address, a->length_bytes, b->guest_address, b->length_bytes))
+        return "has guest addresses";
+    if (a->shared && b->shared && a->fd == b->fd &&
+        ranges_meet(a->fd_offset_bytes, a->length_bytes, b->fd_offset_bytes, b->length_bytes))
+        return "has a range of the file";
+    return NULL;
+}
+
+static bool
+check_apart(const RamBlocks *blocks, const FaultlineBlock *block, GError **error)
+{
+    for (unsigned i = 0; i < blocks->count; i++) {
+        const char *what = find_overlap(&blocks->blocks[i].is, block);
+        if (what)
+            return refuse(error, block, "it %s of block '%s'", what, blocks->blocks[i].is.name);
+    }
+    return true;
+}
+
 bool
 ram_blocks_init(RamBlocks *blocks, const FaultlineBlock *descriptions, unsigned count,
                 GError **error)
@@ -78,6 +111,7 @@ ram_blocks_init(RamBlocks *blocks, const FaultlineBlock *descriptions, unsigned 
         bool is_good = check_block(is, error);
         if (is_good && ram_blocks_find(blocks, is->name))
             is_good = refuse(error, is, "another block has this name");
+        is_good = is_good && check_apart(blocks, is, error);
         if (!is_good) {
             ram_blocks_clear(blocks);
             return false;
@@ -157,4 +191,22 @@ ram_blocks_close_memory(RamBlocks *blocks)
 {
     for (unsigned i = 0; i < blocks->count; i++)
         g_clear_pointer(&blocks->blocks[i].memory, uffd_memory_free);
+}
+
+void
+ram_blocks_open_checksums(RamBlocks *blocks)
+{
+    for (unsigned i = 0; i < blocks->count; i++) {
+        RamBlock *block = &blocks->blocks[i];
+        block->place = stream_block_place(block->is.name);
+        block->checksums = g_new(uint64_t, block->count_pages);
+        memset(block->checksums, 0xff, block->count_pages * sizeof block->checksums[0]);
+    }
+}
+
+void
+ram_blocks_close_checksums(RamBlocks *blocks)
+{
+    for (unsigned i = 0; i < blocks->count; i++)
+        g_clear_pointer(&blocks->blocks[i].checksums, g_free);
 }

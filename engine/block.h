@@ -20,6 +20,9 @@ typedef struct RamBlock {
     uint64_t count_pages; /* target pages */
     uint64_t host_pages;  /* target pages a host page: 1, 512, ... */
     UffdMemory *memory;   /* destination, and a source with release-ram */
+    uint64_t place;       /* with page-checksums: stream_block_place() */
+    uint64_t *checksums;  /* with page-checksums: of each page as it was sent, or taken, last; a
+                             page's entry belongs to who sends or takes it; else NULL */
 
     /* shared by the threads of a migration: atomic */
     PageBitmap *dirty;     /* source: to be sent; who clears a bit sends that page */
@@ -65,5 +68,9 @@ ram_block_address(const RamBlock *block, uint64_t page)
  * of uffd_memory_new(). */
 bool ram_blocks_open_memory(RamBlocks *blocks, GError **error);
 void ram_blocks_close_memory(RamBlocks *blocks);
+
+/* The tables of checksums: 8 bytes a page, touched, so that nobody waits for them later. */
+void ram_blocks_open_checksums(RamBlocks *blocks);
+void ram_blocks_close_checksums(RamBlocks *blocks);
 
 #endif

@@ -13,6 +13,17 @@
 
 #define EVENTS_MAX 1024u
 
+/* Bytes of the struct as each version has it; 0: there is none such. */
+static size_t
+guest_bytes(uint32_t version)
+{
+    static const size_t bytes[FAULTLINE_GUEST_VERSION + 1] = {
+        [1] = offsetof(FaultlineGuest, throttle),
+        [2] = sizeof(FaultlineGuest),
+    };
+    return version <= FAULTLINE_GUEST_VERSION ? bytes[version] : 0;
+}
+
 static bool
 check_guest(const FaultlineGuest *guest, GError **error)
 {
@@ -21,7 +32,7 @@ check_guest(const FaultlineGuest *guest, GError **error)
         !guest->dirty_log_start && !guest->dirty_log_sync && !guest->dirty_log_stop;
     const char *reason = NULL;
 
-    if (guest->version != FAULTLINE_GUEST_VERSION)
+    if (!guest_bytes(guest->version))
         reason = "its version is not one that this library knows";
     else if (!guest->machine || !stream_name_is_good(guest->machine))
         reason = "the machine type must have 1 to 255 bytes of printable ASCII";
@@ -48,7 +59,7 @@ faultline_new(const FaultlineGuest *guest, void *opaque, const FaultlineBlock *b
         return NULL;
     }
     Faultline *faultline = g_new0(Faultline, 1);
-    faultline->guest = *guest;
+    memcpy(&faultline->guest, guest, guest_bytes(guest->version));
     faultline->machine = g_strdup(guest->machine);
     faultline->guest.machine = faultline->machine;
     faultline->opaque = opaque;
@@ -75,6 +86,9 @@ faultline_free(Faultline *faultline)
     record_clear(&faultline->record);
     g_queue_clear_full(&faultline->events, g_free);
     g_clear_error(&faultline->error);
+    g_free(faultline->refusal);
+    options_clear(&faultline->options);
+    security_clear(&faultline->security);
     wakeup_close(faultline->event_fd);
     pthread_mutex_destroy(&faultline->guest_lock);
     pthread_mutex_destroy(&faultline->lock);
@@ -150,6 +164,17 @@ context_forget_error(Faultline *faultline)
 {
     pthread_mutex_lock(&faultline->lock);
     g_clear_error(&faultline->error);
+    pthread_mutex_unlock(&faultline->lock);
+}
+
+void
+context_note_refusal(Faultline *faultline, char *text)
+{
+    pthread_mutex_lock(&faultline->lock);
+    g_free(faultline->refusal);
+    faultline->refusal = text;
+    faultline->refused_connections++;
+    context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_REFUSED});
     pthread_mutex_unlock(&faultline->lock);
 }
 

@@ -15,6 +15,7 @@
 #include "engine/options.h"
 #include "engine/record.h"
 #include "engine/role.h"
+#include "engine/security.h"
 
 #include <pthread.h>
 
@@ -41,6 +42,8 @@ typedef struct Progress {
     uint64_t local_faults;
     uint64_t received_main_bytes, received_urgent_bytes; /* destination */
     uint64_t moment_ns[FAULTLINE_MOMENT_COUNT];
+    uint64_t verdict;                             /* FaultlineVerdict */
+    uint64_t damaged_pages, asked_again;          /* destination: atomic sums of two threads */
     uint64_t pauses, paused_ns, longest_pause_ns; /* of postcopy; of those that are over */
     uint64_t pause_began_ns;                      /* of the one that is not; 0: there is none */
     uint64_t recover_attempts, recover_next_ns;   /* source; of this pause; 0: no attempt follows */
@@ -62,7 +65,8 @@ struct Faultline {
     int event_fd;
 
     /* control thread */
-    Options options; /* its values are atomic */
+    Options options;   /* its values are atomic */
+    Security security; /* connecting and listening roles read it */
     Source *source;
     Destination *destination;
     RoleThreads *threads;
@@ -87,6 +91,8 @@ struct Faultline {
     pthread_cond_t changed; /* the status, for faultline_wait() */
     GQueue events;          /* FaultlineEvent */
     GError *error;          /* first failure of the current migration */
+    char *refusal;          /* of the last connection that was turned away */
+    uint64_t refused_connections;
 };
 
 static inline void
@@ -139,6 +145,8 @@ void context_forget_error(Faultline *faultline);
 
 /* Appends a sentence to the error kept. Thread: any. */
 void context_amend_error(Faultline *faultline, const char *sentence);
+/* A connection was turned away; the migration is not over. Takes the text. Thread: any. */
+void context_note_refusal(Faultline *faultline, char *text);
 
 /* Source, at the switch-over: stops the guest if it runs, and keeps stop and cont away from it. On
  * an error the guest goes on as it was. */

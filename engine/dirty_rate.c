@@ -177,6 +177,8 @@ faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **er
 {
     if (!check(faultline, time_ms, error))
         return false;
+    if (!transport_probe(error))
+        return error_translate(error);
     dirty_rate_give_up(faultline);
     DirtyRate *rate = g_new0(DirtyRate, 1);
     faultline->dirty_rate = rate;

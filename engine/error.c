@@ -20,7 +20,8 @@ code_of(const GError *cause)
     if (g_error_matches(cause, UFFD_ERROR, UFFD_ERROR_UNSUPPORTED) ||
         g_error_matches(cause, TRANSPORT_ERROR, TRANSPORT_ERROR_UNSUPPORTED))
         return FAULTLINE_ERROR_UNSUPPORTED;
-    if (g_error_matches(cause, TRANSPORT_ERROR, TRANSPORT_ERROR_ADDRESS))
+    if (g_error_matches(cause, TRANSPORT_ERROR, TRANSPORT_ERROR_ADDRESS) ||
+        g_error_matches(cause, TRANSPORT_ERROR, TRANSPORT_ERROR_CREDENTIALS))
         return FAULTLINE_ERROR_ARGUMENT;
     if (g_error_matches(cause, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK))
         return FAULTLINE_ERROR_LINK;

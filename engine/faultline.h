@@ -151,6 +151,8 @@ Faultline *faultline_new(const FaultlineGuest *guest, void *opaque, const Faultl
 void faultline_free(Faultline *faultline);
 
 #include "check.h"
+#include "integrity.h"
+#include "objects.h"
 #include "owner.h"
 
 /* ---- Capabilities and parameters: names of QMP ----------------------------------------------- */
@@ -183,7 +185,12 @@ typedef enum {
 
 /* How a parameter's value is written: in JSON a number, or for BOOLEAN true and false (1 and 0
  * here); typed, a SIZE may have a letter. */
-typedef enum { FAULTLINE_TYPE_INTEGER, FAULTLINE_TYPE_SIZE, FAULTLINE_TYPE_BOOLEAN } FaultlineType;
+typedef enum {
+    FAULTLINE_TYPE_INTEGER,
+    FAULTLINE_TYPE_SIZE,
+    FAULTLINE_TYPE_BOOLEAN,
+    FAULTLINE_TYPE_TEXT, /* faultline_set_text_parameter() */
+} FaultlineType;
 
 /* One row of the tables that QMP, HMP, checks, help and the manual page read. */
 typedef struct FaultlineCapabilityRow {
@@ -274,16 +281,19 @@ bool faultline_pause(Faultline *faultline, GError **error);
 /* ---- Seeing it ------------------------------------------------------------------------------- */
 
 typedef enum {
-    FAULTLINE_EVENT_STATUS, /* .status */
-    FAULTLINE_EVENT_PASS,   /* .pass: a sync of the dirty log began pass n */
-    FAULTLINE_EVENT_STOP,   /* the guest was stopped here */
-    FAULTLINE_EVENT_RESUME, /* the guest was started here */
+    FAULTLINE_EVENT_STATUS,  /* .status */
+    FAULTLINE_EVENT_PASS,    /* .pass: a sync of the dirty log began pass n */
+    FAULTLINE_EVENT_STOP,    /* the guest was stopped here */
+    FAULTLINE_EVENT_RESUME,  /* the guest was started here */
+    FAULTLINE_EVENT_VERDICT, /* destination: .verdict, when it is passed or failed */
+    FAULTLINE_EVENT_REFUSED, /* a connection was turned away: FaultlineInfo.refusal */
 } FaultlineEventKind;
 
 typedef struct FaultlineEvent {
     FaultlineEventKind kind;
     FaultlineStatus status;
     uint64_t pass;
+    FaultlineVerdict verdict;
     int64_t time_us; /* wall clock, since 1970 */
 } FaultlineEvent;
 
@@ -340,6 +350,10 @@ typedef struct FaultlineInfo {
     bool incoming;   /* this is the destination */
     char error[512]; /* why it failed or paused; "" if it did not */
 
+    /* Destination: connections that were turned away while it waited, and why the last was. */
+    uint64_t refused_connections;
+    char refusal[512];
+
     uint64_t total_time_ms, setup_time_ms;
     uint64_t downtime_us;          /* source: stop of the guest to the last byte of device state */
     uint64_t expected_downtime_ms; /* UINT64_MAX when not known */
@@ -356,6 +370,7 @@ typedef struct FaultlineInfo {
     uint64_t neighbour_pages; /* on the urgent channel, behind requested ones, unasked */
     uint64_t missing_pages;   /* destination, in postcopy: not here yet */
 
+    FaultlineIntegrity integrity;
     uint64_t local_faults; /* destination: of pages that were here already */
 
     /* By channel, all bytes: sent at a source, received at a destination. Rates are those since a
@@ -404,35 +419,7 @@ bool faultline_query_map(const Faultline *faultline, FaultlineMapCell *cells, un
  * timeout_ms has passed (-1: no limit), and returns the status then. */
 FaultlineStatus faultline_wait(Faultline *faultline, int64_t timeout_ms);
 
-/* ---- How fast the guest writes, without a migration -------------------------------------------
- */
-
-#define FAULTLINE_MEASURE_LEAST_MS    50u
-#define FAULTLINE_MEASURE_GREATEST_MS 60000u
-
-typedef enum {
-    FAULTLINE_MEASURE_UNSTARTED, /* never asked for, given up for a migration, or it failed */
-    FAULTLINE_MEASURE_RUNNING,
-    FAULTLINE_MEASURE_DONE,
-} FaultlineMeasure;
-
-typedef struct FaultlineDirtyRate {
-    FaultlineMeasure state;
-    int64_t started_s; /* wall clock, since 1970; 0 before the first */
-    uint64_t time_ms;  /* asked for */
-    uint64_t pages;    /* DONE: written at least once in took_ns */
-    uint64_t took_ns;
-    char error[256]; /* why it failed; "" if it did not */
-} FaultlineDirtyRate;
-
-/* Counts the pages written in time_ms, by the guest's dirty log or the engine's own write tracking.
- * Returns at once; a thread does it. A migration that begins meanwhile comes first: the measuring
- * is given up. Errors: ARGUMENT for a time out of range; STATE when a migration or another
- * measuring goes on, or the guest is not here; UNSUPPORTED when writes cannot be tracked; HOST. */
-bool faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error);
-
-/* Thread: control. */
-void faultline_query_dirty_rate(const Faultline *faultline, FaultlineDirtyRate *ret_rate);
+#include "measure.h"
 
 /* Block `index` as faultline_new() was given it; NULL: there is none such. Thread: any. */
 const FaultlineBlock *faultline_block(const Faultline *faultline, unsigned index);
@@ -440,56 +427,7 @@ const FaultlineBlock *faultline_block(const Faultline *faultline, unsigned index
 /* Thread id (gettid) of vCPU `index`, as the guest tells it; 0: there is none such. Thread: any. */
 pid_t faultline_vcpu_thread(const Faultline *faultline, unsigned index);
 
-/* ---- The monitor: QMP and HMP over bytes that the VMM carries -------------------------------- */
-
-typedef struct FaultlineMonitor FaultlineMonitor;
-typedef struct FaultlineSession FaultlineSession;
-
-/* What the monitor needs of its VMM. */
-typedef struct FaultlineMonitorHost {
-    const char *name;           /* of the guest, for query-name */
-    void (*quit)(void *opaque); /* end the process soon; must return */
-
-    /* "shutdown" or "internal-error" when the guest has ended by itself and cannot run on; NULL: it
-     * can. The function may be NULL: it always can. */
-    const char *(*guest_end)(void *opaque);
-
-    /* pmemsave: writes guest physical memory to a file, which is made or emptied. NULL: there is no
-     * such command. Errors: of FAULTLINE_ERROR. */
-    bool (*save_memory)(void *opaque, uint64_t address, uint64_t length_bytes, const char *path,
-                        GError **error);
-} FaultlineMonitorHost;
-
-/* One monitor a Faultline. It drains faultline_next_event() itself: call faultline_monitor_pump()
- * whenever faultline_event_fd() is readable. Thread: the control thread, always the same. */
-FaultlineMonitor *faultline_monitor_new(Faultline *faultline, const FaultlineMonitorHost *host,
-                                        void *opaque);
-void faultline_monitor_free(FaultlineMonitor *monitor);
-void faultline_monitor_pump(FaultlineMonitor *monitor);
-
-/* The last migrate-incoming was given `exit-on-error`: false: the program shall not end when it
- * fails. */
-bool faultline_monitor_stays_on_error(const FaultlineMonitor *monitor);
-
-/* One QMP client. write is called with whole lines, greeting first, and must not block; it returns
- * false when the client cannot take more, which ends the session. */
-FaultlineSession *faultline_session_new(FaultlineMonitor *monitor,
-                                        bool (*write)(void *opaque, const char *bytes,
-                                                      size_t length_bytes),
-                                        void *opaque);
-void faultline_session_free(FaultlineSession *session);
-
-/* For getfd and add-fd. take_fd: hands over the oldest descriptor that came by SCM_RIGHTS and was
- * not taken yet, close-on-exec; -1: there is none. Called with the session's opaque. */
-void faultline_session_accept_fds(FaultlineSession *session, int (*take_fd)(void *opaque));
-
-/* Bytes from the client, cut anywhere. false: the session is over (hostile or broken input, or the
- * client cannot take more); close and free it. */
-bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t length_bytes);
-
-/* One HMP command line, which is refused if it is not UTF-8 -> its output (g_free). */
-char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
-
+#include "control.h"
 #include "recovery.h"
 #include "tracing.h"
 

@@ -6,16 +6,71 @@
 #include "engine/frame.h"
 #include "engine/zero_page.h"
 
+#include <string.h>
+
 #define COMMAND_ROOM  600u
-#define HEADERS_BYTES (FRAME_PAGES * STREAM_RECORD_MAX + 4u * COMMAND_ROOM)
+#define RECORD_BYTES  (STREAM_RECORD_MAX + 8u + STREAM_SEAL_BYTES) /* with a page's checksum */
+#define HEADERS_BYTES (FRAME_PAGES * RECORD_BYTES + 4u * COMMAND_ROOM)
+G_STATIC_ASSERT(HEADERS_BYTES <= STREAM_ITEM_MAX);
 /* The stream's first frame: name, length and page size of each block behind header, commands. */
 G_STATIC_ASSERT(RAM_BLOCKS_MAX *(1 + STREAM_NAME_MAX + 16) + 2 * COMMAND_ROOM <= HEADERS_BYTES);
 
+/* ---- Plain and sealed ------------------------------------------------------------------------ */
+
 static void
-frame_reset(Frame *frame)
+put_no_checksums(G_GNUC_UNUSED StreamWriter *writer, G_GNUC_UNUSED const FrameRecord *record)
+{
+}
+
+static void
+put_checksums(StreamWriter *writer, const FrameRecord *record)
+{
+    const RamBlock *block = record->block;
+
+    for (uint64_t i = 0; i < record->count; i++) {
+        const uint8_t *page = record->is_zero ? NULL : record->bytes + i * FAULTLINE_PAGE_BYTES;
+        uint64_t checksum = stream_page_checksum(page, block->place, record->page + i);
+        block->checksums[record->page + i] = checksum;
+        if (page)
+            stream_put_be64(writer, checksum);
+    }
+}
+
+static void
+leave_unsealed(G_GNUC_UNUSED FrameQueue *queue, G_GNUC_UNUSED uint8_t *at,
+               G_GNUC_UNUSED const void *piece, G_GNUC_UNUSED size_t length_bytes)
+{
+}
+
+static void
+seal_piece(FrameQueue *queue, uint8_t *at, const void *piece, size_t length_bytes)
+{
+    stream_put_seal(at, piece, (uint32_t)length_bytes, queue->count_sealed++);
+}
+
+static const FrameFormat plain = {0, put_no_checksums, leave_unsealed};
+static const FrameFormat sealed = {STREAM_SEAL_BYTES, put_checksums, seal_piece};
+
+static const uint8_t *
+borrow_page(G_GNUC_UNUSED Frame *frame, const RamBlock *block, uint64_t page)
+{
+    return ram_block_address(block, page);
+}
+
+static const uint8_t *
+copy_page(Frame *frame, const RamBlock *block, uint64_t page)
+{
+    uint8_t *copy = frame->copies + (size_t)frame->count_pages * FAULTLINE_PAGE_BYTES;
+    return memcpy(copy, ram_block_address(block, page), FAULTLINE_PAGE_BYTES);
+}
+
+/* ---- Frames ---------------------------------------------------------------------------------- */
+
+static void
+frame_reset(Frame *frame, const FrameFormat *format)
 {
     frame->open.count = 0;
-    frame->writer.length = 0;
+    frame->writer.length = format->seal_bytes;
     frame->piece = 0;
     frame->count_iov = frame->count_pages = frame->count_runs = 0;
     frame->length_bytes = 0;
@@ -24,7 +79,7 @@ frame_reset(Frame *frame)
 void
 frame_queue_init(FrameQueue *queue)
 {
-    *queue = (FrameQueue){.pages_max = FRAME_PAGES};
+    *queue = (FrameQueue){.pages_max = FRAME_PAGES, .format = &plain, .borrow = borrow_page};
     for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
         queue->frames[i].writer =
             (StreamWriter){.bytes = g_malloc(HEADERS_BYTES), .capacity = HEADERS_BYTES};
@@ -35,15 +90,45 @@ frame_queue_clear(FrameQueue *queue)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
         g_clear_pointer(&queue->frames[i].writer.bytes, g_free);
+    for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
+        g_clear_pointer(&queue->frames[i].copies, g_free);
+}
+
+void
+frame_queue_seal(FrameQueue *queue)
+{
+    g_assert(!queue->is_pending && frame_queue_is_empty(queue));
+    queue->format = &sealed;
+    queue->count_sealed = 0;
+    frame_reset(&queue->frames[queue->next], queue->format);
+}
+
+void
+frame_queue_unseal(FrameQueue *queue)
+{
+    g_assert(!queue->is_pending && frame_queue_is_empty(queue));
+    queue->format = &plain;
+    for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
+        frame_reset(&queue->frames[i], queue->format);
+}
+
+void
+frame_queue_copy(FrameQueue *queue, bool copies)
+{
+    for (unsigned i = 0; copies && i < G_N_ELEMENTS(queue->frames); i++)
+        if (!queue->frames[i].copies)
+            queue->frames[i].copies = g_malloc(FRAME_PAGES * FAULTLINE_PAGE_BYTES);
+    queue->borrow = copies ? copy_page : borrow_page;
 }
 
 void
 frame_queue_reset(FrameQueue *queue)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
-        frame_reset(&queue->frames[i]);
+        frame_reset(&queue->frames[i], queue->format);
     queue->is_pending = false;
     queue->named = NULL;
+    queue->count_sealed = 0;
 }
 
 static Frame *
@@ -67,7 +152,7 @@ frame_queue_room_pages(const FrameQueue *queue)
     if (queue->is_pending || frame->count_pages >= queue->pages_max ||
         taken > frame->writer.capacity)
         return 0;
-    size_t records = (frame->writer.capacity - taken) / STREAM_RECORD_MAX;
+    size_t records = (frame->writer.capacity - taken) / RECORD_BYTES;
     return MIN(queue->pages_max - frame->count_pages, (unsigned)records);
 }
 
@@ -75,7 +160,8 @@ bool
 frame_queue_is_empty(const FrameQueue *queue)
 {
     const Frame *frame = &queue->frames[queue->next];
-    return !frame->count_iov && !frame->writer.length && !frame->open.count;
+    return !frame->count_iov && frame->writer.length <= queue->format->seal_bytes &&
+           !frame->open.count;
 }
 
 static void
@@ -88,11 +174,33 @@ add_iov(Frame *frame, const void *bytes, size_t length_bytes)
 }
 
 static void
-close_piece(Frame *frame)
+close_piece(FrameQueue *queue, Frame *frame)
 {
-    if (frame->writer.length > frame->piece)
-        add_iov(frame, frame->writer.bytes + frame->piece, frame->writer.length - frame->piece);
-    frame->piece = frame->writer.length;
+    size_t seal_bytes = queue->format->seal_bytes;
+    size_t length = frame->writer.length - frame->piece;
+    uint8_t *at = frame->writer.bytes + frame->piece;
+
+    if (length > seal_bytes) {
+        queue->format->seal(queue, at, at + seal_bytes, length - seal_bytes);
+        add_iov(frame, at, length);
+        frame->piece = frame->writer.length;
+    }
+    frame->writer.length = frame->piece + seal_bytes;
+}
+
+/* The room for the next piece's seal becomes that of memory that follows. */
+static void
+put_memory_seal(FrameQueue *queue, Frame *frame, const void *bytes, size_t length_bytes)
+{
+    size_t seal_bytes = queue->format->seal_bytes;
+    uint8_t *at = frame->writer.bytes + frame->piece;
+
+    if (!seal_bytes)
+        return;
+    queue->format->seal(queue, at, bytes, length_bytes);
+    add_iov(frame, at, seal_bytes);
+    frame->piece += seal_bytes;
+    frame->writer.length += seal_bytes;
 }
 
 static void
@@ -119,10 +227,10 @@ close_record(FrameQueue *queue)
     stream_put_run(&frame->writer, record.is_zero ? STREAM_RAM_ZERO : STREAM_RAM_PAGE,
                    record.is_continue ? NULL : record.block->is.name,
                    record.page * FAULTLINE_PAGE_BYTES, record.count);
+    queue->format->put_checksums(&frame->writer, &record);
     if (!record.is_zero) {
-        close_piece(frame);
-        add_iov(frame, ram_block_address(record.block, record.page),
-                record.count * FAULTLINE_PAGE_BYTES);
+        close_piece(queue, frame);
+        add_iov(frame, record.bytes, record.count * FAULTLINE_PAGE_BYTES);
     }
     note_pages(frame, &record);
 }
@@ -138,9 +246,19 @@ void
 frame_queue_put_memory(FrameQueue *queue, const void *bytes, size_t length_bytes)
 {
     close_record(queue);
-    close_piece(current(queue));
-    if (length_bytes)
-        add_iov(current(queue), bytes, length_bytes);
+    close_piece(queue, current(queue));
+    if (!length_bytes)
+        return;
+    put_memory_seal(queue, current(queue), bytes, length_bytes);
+    add_iov(current(queue), bytes, length_bytes);
+}
+
+uint64_t
+frame_queue_close(FrameQueue *queue)
+{
+    close_record(queue);
+    close_piece(queue, current(queue));
+    return current(queue)->length_bytes;
 }
 
 void
@@ -159,15 +277,19 @@ frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page)
 {
     Frame *frame = current(queue);
     FrameRecord *open = &frame->open;
-    bool is_zero = zero_page_check(ram_block_address(block, page), FAULTLINE_PAGE_BYTES);
+    const uint8_t *bytes = queue->borrow(frame, block, page);
+    bool is_zero = zero_page_check(bytes, FAULTLINE_PAGE_BYTES);
 
     bool joins = queue->puts_runs && open->count && open->count < STREAM_RUN_PAGES_MAX &&
                  open->block == block && open->page + open->count == page &&
                  open->is_zero == is_zero;
     if (!joins) {
         close_record(queue);
-        *open = (FrameRecord){
-            .block = block, .page = page, .is_zero = is_zero, .is_continue = queue->named == block};
+        *open = (FrameRecord){.block = block,
+                              .bytes = bytes,
+                              .page = page,
+                              .is_zero = is_zero,
+                              .is_continue = queue->named == block};
         queue->named = block;
     }
     open->count++;
@@ -218,7 +340,7 @@ finish_frame(FrameQueue *queue, Frame *frame)
 {
     if (queue->releases)
         release_pages(frame);
-    frame_reset(frame);
+    frame_reset(frame, queue->format);
 }
 
 FlushResult
@@ -230,7 +352,7 @@ frame_queue_flush(FrameQueue *queue, GError **error)
         if (frame_queue_is_empty(queue))
             return FLUSH_TAKEN;
         close_record(queue);
-        close_piece(frame);
+        close_piece(queue, frame);
         queue->closed_bytes += frame->length_bytes;
         queue->is_pending = true;
     }

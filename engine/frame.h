@@ -5,6 +5,11 @@
  *
  * A FrameQueue is a channel's send half with two frames: one is filled while the other is in
  * flight, and neither is touched before the transport has let go of it. Owned by one role.
+ *
+ * frame_queue_seal() makes all that follows sealed (stream.h): each piece of headers gets its seal,
+ * and page records the checksums of their pages, which are also kept in the block's table. Pages
+ * that somebody may write until they have left are copied then, else the checksum would be of
+ * something that was never sent: frame_queue_copy().
  */
 #ifndef ENGINE_FRAME_H
 #define ENGINE_FRAME_H
@@ -26,6 +31,8 @@ typedef struct FrameRun {
 /* A page record that may still become a run: its header is not written yet. */
 typedef struct FrameRecord {
     RamBlock *block;
+    const uint8_t *bytes; /* of the first page, and behind it the others; of a copy, if pages may
+                             still be written */
     uint64_t page;
     uint32_t count; /* 0: there is none */
     bool is_zero, is_continue;
@@ -39,9 +46,20 @@ typedef struct Frame {
     struct iovec iov[2 * FRAME_PAGES + 4];
     FrameRun runs[FRAME_PAGES]; /* pages in it, for release-ram */
     uint64_t length_bytes;      /* of all closed pieces */
+    uint8_t *copies;            /* FRAME_PAGES pages; NULL: never copied any */
 } Frame;
 
-typedef struct FrameQueue {
+typedef struct FrameQueue FrameQueue;
+
+/* How it is sent: plain or sealed. */
+typedef struct FrameFormat {
+    size_t seal_bytes; /* room before each piece */
+    /* Puts what a record has behind its head. */
+    void (*put_checksums)(StreamWriter *writer, const FrameRecord *record);
+    void (*seal)(FrameQueue *queue, uint8_t *at, const void *piece, size_t length_bytes);
+} FrameFormat;
+
+struct FrameQueue {
     TransportSender *sender; /* NULL: not connected */
     Frame frames[2];
     unsigned next;         /* frame that is being filled */
@@ -54,7 +72,10 @@ typedef struct FrameQueue {
     uint64_t count_zero, count_normal; /* pages put */
     FaultlineWalkTrace *walk;          /* of the pages in a frame, as it leaves; NULL: none */
     WalkStep walk_step;
-} FrameQueue;
+    const FrameFormat *format;
+    const uint8_t *(*borrow)(Frame *frame, const RamBlock *block, uint64_t page);
+    uint64_t count_sealed; /* pieces */
+};
 
 typedef enum {
     FLUSH_TAKEN, /* another frame may be filled */
@@ -66,7 +87,14 @@ void frame_queue_init(FrameQueue *queue);
 /* The sender has been freed before. */
 void frame_queue_clear(FrameQueue *queue);
 
-/* As after init, but for the counts: for another link. The sender has been freed before. */
+/* From here on everything is sealed; on a queue that is empty. pieces begin with number 0. */
+void frame_queue_seal(FrameQueue *queue);
+/* Nothing is any more; after a reset. */
+void frame_queue_unseal(FrameQueue *queue);
+/* Whether pages put from here on are copied. The first time allocates. Not while it holds pages. */
+void frame_queue_copy(FrameQueue *queue, bool copies);
+/* As after init, but for the counts, and sealed if it was: for another link. The sender has been
+ * freed before. */
 void frame_queue_reset(FrameQueue *queue);
 
 /* Headers are put here, behind all that was put before; room for STREAM_RECORD_MAX more bytes is
@@ -84,6 +112,10 @@ void frame_queue_put_memory(FrameQueue *queue, const void *bytes, size_t length_
 void frame_queue_put_page(FrameQueue *queue, RamBlock *block, uint64_t page);
 /* Pages that the frame still takes. */
 unsigned frame_queue_room_pages(const FrameQueue *queue);
+
+/* Nothing that is put later joins what was put before; returns the bytes that the frame has so far,
+ * on the wire. */
+uint64_t frame_queue_close(FrameQueue *queue);
 
 /* What was put last concerns this page: for the trace. */
 void frame_queue_note_page(FrameQueue *queue, RamBlock *block, uint64_t page);

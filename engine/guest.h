@@ -31,7 +31,8 @@ G_BEGIN_DECLS
 /*
  * One block of guest RAM. The VMM owns the memory and the mapping and keeps both until
  * faultline_free(). At a destination nobody may touch the guest mapping between
- * faultline_incoming() and the end of the migration except vCPUs and load_state.
+ * faultline_incoming() and the end of the migration except vCPUs and load_state. No two blocks may
+ * share host memory, guest addresses or, by the same fd and both shared, a range of the file.
  */
 typedef struct FaultlineBlock {
     const char *name;         /* equal on both sides, 1..255 printable ASCII, e.g. "ram-low" */
@@ -55,10 +56,13 @@ typedef struct FaultlineState FaultlineState;
 void faultline_state_add(FaultlineState *state, const char *name, uint32_t instance,
                          uint32_t version, const void *bytes, size_t length_bytes);
 
-#define FAULTLINE_GUEST_VERSION 1
+/* New members stand at the end. Of a struct that says an earlier version only the members of that
+ * version are read, so that a VMM built with an earlier guest.h goes on to work; what it could not
+ * set is NULL or 0. */
+#define FAULTLINE_GUEST_VERSION 2
 
 typedef struct FaultlineGuest {
-    uint32_t version;    /* FAULTLINE_GUEST_VERSION; a later library accepts earlier versions */
+    uint32_t version;    /* FAULTLINE_GUEST_VERSION */
     const char *machine; /* versioned machine type, equal on both sides, e.g. "faultline-kvm-1.0" */
 
     /* Most bytes of device state this guest can have, over all sections; a longer package from the
@@ -92,6 +96,12 @@ typedef struct FaultlineGuest {
     bool (*load_state)(void *opaque, const char *name, uint32_t instance, uint32_t version,
                        const void *bytes, size_t length_bytes, GError **error);
 
+    /* Thread id (gettid) of vCPU `index`, or 0 when there is none such; for blocktime. NULL: none.
+     * Thread: any. */
+    pid_t (*vcpu_thread)(void *opaque, unsigned index);
+
+    /* ---- from version 2 on ---- */
+
     /* Slows the guest down: from its return on, until it is called again, vCPUs are held for
      * percent (0..99) of their time, in slices so short that none of them seems to stand, and run
      * for the rest. 0: at full speed again, none is held any more on return. Holds also for a guest
@@ -99,10 +109,6 @@ typedef struct FaultlineGuest {
      * 0 before it stops the guest and at each end of the migration. Must not fail and not wait for
      * the guest. NULL: auto-converge is refused. Thread: migration. */
     void (*throttle)(void *opaque, unsigned percent);
-
-    /* Thread id (gettid) of vCPU `index`, or 0 when there is none such; for blocktime. NULL: none.
-     * Thread: any. */
-    pid_t (*vcpu_thread)(void *opaque, unsigned index);
 } FaultlineGuest;
 
 #pragma GCC visibility pop

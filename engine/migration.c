@@ -45,6 +45,8 @@ forget_last(Faultline *faultline)
     faultline->progress.expected_downtime_ms = UINT64_MAX;
     pthread_mutex_lock(&faultline->lock);
     g_clear_error(&faultline->error);
+    g_clear_pointer(&faultline->refusal, g_free);
+    faultline->refused_connections = 0;
     pthread_mutex_unlock(&faultline->lock);
 }
 
@@ -95,6 +97,15 @@ migration_check_connections(const Faultline *faultline, const char *uri, GError 
     return false;
 }
 
+/* A filter that lets a ring be made and not be used would be noticed by roles that wait for ever.
+ */
+static bool
+check_transport(const char *uri, bool is_listen, GError **error)
+{
+    return (transport_check_uri(uri, is_listen, error) && transport_probe(error)) ||
+           error_translate(error);
+}
+
 bool
 faultline_migrate(Faultline *faultline, const char *uri, GError **error)
 {
@@ -111,9 +122,10 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
     }
     if (!check_idle(faultline, "migrate", error))
         return false;
-    if (!transport_check_uri(uri, false, error))
-        return error_translate(error);
-    if (!migration_check_connections(faultline, uri, error))
+    if (!check_transport(uri, false, error))
+        return false;
+    if (!migration_check_connections(faultline, uri, error) ||
+        !security_take(faultline, uri, false, error))
         return false;
     forget_last(faultline);
     faultline->source = source_new(faultline, uri, error);
@@ -145,8 +157,8 @@ faultline_incoming_several(Faultline *faultline, const char *const *uris, GError
     if (!check_idle(faultline, "migrate-incoming", error))
         return false;
     for (const char *const *uri = uris; *uri; uri++)
-        if (!transport_check_uri(*uri, true, error))
-            return error_translate(error);
+        if (!check_transport(*uri, true, error) || !security_take(faultline, *uri, true, error))
+            return false;
     forget_last(faultline);
     faultline->destination = destination_new(faultline, uris, error);
     if (!faultline->destination)

@@ -69,6 +69,13 @@ options_init(Options *options)
         options->parameters[i] = parameters[i].preset;
 }
 
+void
+options_clear(Options *options)
+{
+    for (unsigned i = 0; i < PARAMETER_COUNT; i++)
+        g_clear_pointer(&options->texts[i], g_free);
+}
+
 uint32_t
 options_features(const Options *options)
 {
@@ -85,6 +92,8 @@ options_features(const Options *options)
         features &= ~STREAM_FEATURE_TOKEN;
     if (!options_get(options, PARAMETER_HEARTBEAT_TIMEOUT))
         features &= ~STREAM_FEATURE_HEARTBEAT;
+    if (!options_has(options, CAPABILITY_PAGE_CHECKSUMS))
+        features &= ~STREAM_FEATURE_CHECKSUMS;
     return features;
 }
 
@@ -243,6 +252,16 @@ check_order(const Options *options, Parameter parameter, uint64_t value, GError 
     return true;
 }
 
+static bool
+check_is_text(const FaultlineParameterRow *row, bool is_text, GError **error)
+{
+    if ((row->type == FAULTLINE_TYPE_TEXT) == is_text)
+        return true;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT, "set parameter '%s': it takes %s",
+                row->name, is_text ? "no text, but a number" : "a text, not a number");
+    return false;
+}
+
 bool
 faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value, GError **error)
 {
@@ -254,6 +273,8 @@ faultline_set_parameter(Faultline *faultline, const char *name, uint64_t value, 
         return false;
     }
     const FaultlineParameterRow *row = &parameters[parameter];
+    if (!check_is_text(row, false, error))
+        return false;
     if (value < row->least || value > row->greatest) {
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
                     "set parameter '%s': %" G_GUINT64_FORMAT
@@ -273,4 +294,39 @@ faultline_get_parameter(const Faultline *faultline, const char *name)
 {
     int parameter = find_parameter(name);
     return parameter < 0 ? 0 : options_get(&faultline->options, (Parameter)parameter);
+}
+
+/* ---- Texts ----------------------------------------------------------------------------------- */
+
+bool
+faultline_set_text_parameter(Faultline *faultline, const char *name, const char *value,
+                             GError **error)
+{
+    const char *texts[PARAMETER_COUNT];
+    int parameter = find_parameter(name);
+
+    if (parameter < 0) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                    "set parameter: there is none named '%s'; query-migrate-parameters lists them",
+                    name);
+        return false;
+    }
+    if (!check_is_text(&parameters[parameter], true, error))
+        return false;
+    memcpy(texts, faultline->options.texts, sizeof texts);
+    texts[parameter] = value;
+    if (!security_check(&faultline->security, texts, error))
+        return false;
+    g_free(faultline->options.texts[parameter]);
+    faultline->options.texts[parameter] = g_strdup(value);
+    return true;
+}
+
+const char *
+faultline_get_text_parameter(const Faultline *faultline, const char *name)
+{
+    int parameter = find_parameter(name);
+    const char *text = parameter < 0 ? NULL : faultline->options.texts[parameter];
+
+    return text ? text : "";
 }

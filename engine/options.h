@@ -43,6 +43,10 @@
       "with postcopy-ram: each further connection proves that it is of the same migration, if "    \
       "the peer is a faultline that has it on",                                                    \
       EACH)                                                                                        \
+    X(PAGE_CHECKSUMS, "page-checksums", false, 0,                                                  \
+      "all that is sent carries checksums, if the peer is a faultline that has it on: what the "   \
+      "network damages is found and asked for again, and the end is a verdict over all memory",    \
+      EACH)                                                                                        \
     X(WARM_MEMORY, "warm-memory", false, 0,                                                        \
       "destination: take huge pages for all of the guest early, while the host has some to spare", \
       DESTINATION)                                                                                 \
@@ -88,6 +92,9 @@ typedef enum {
       INTEGER, EACH, false)                                                                        \
     X(NEIGHBOUR_PAGES, "neighbour-pages", 16, 0, 4096, "pages",                                    \
       "most pages to send unasked behind one of a stream, 0: none", INTEGER, SOURCE, false)        \
+    X(DAMAGE_LIMIT, "damage-limit", 3, 1, 1000, "times",                                           \
+      "page-checksums: a page that comes damaged so often breaks the connection", INTEGER,         \
+      DESTINATION, false)                                                                          \
     X(THROTTLE_TRIGGER, "throttle-trigger-threshold", 50, 1, 100, "%",                             \
       "auto-converge: a pass in which more than this part of what was sent is dirtied does not "   \
       "converge; two in a row make a step",                                                        \
@@ -101,7 +108,17 @@ typedef enum {
       "auto-converge: later steps add no more than should suffice", BOOLEAN, SOURCE, false)        \
     X(THROTTLE_GREATEST, "max-cpu-throttle", 99, 1, 99, "%",                                       \
       "auto-converge: where the steps end; not below cpu-throttle-initial", INTEGER, SOURCE,       \
-      false)
+      false)                                                                                       \
+    X(TLS_CREDS, "tls-creds", 0, 0, 0, "",                                                         \
+      "id of a tls-creds-x509 or tls-creds-psk object: all connections are TLS; empty: none is",   \
+      TEXT, EACH, false)                                                                           \
+    X(TLS_HOSTNAME, "tls-hostname", 0, 0, 0, "",                                                   \
+      "name that the destination's certificate must have; empty: the host of a tcp: address",      \
+      TEXT, SOURCE, false)                                                                         \
+    X(TLS_AUTHZ, "tls-authz", 0, 0, 0, "",                                                         \
+      "id of an authz-simple or authz-list object: which certificates may come in; empty: all "    \
+      "that the CA signed",                                                                        \
+      TEXT, DESTINATION, false)
 
 /* Which parameter must not be above which: X(lower, upper) */
 #define PARAMETER_ORDER_LIST(X) X(THROTTLE_INITIAL, THROTTLE_GREATEST)
@@ -117,9 +134,11 @@ typedef enum {
 typedef struct Options {
     bool capabilities[CAPABILITY_COUNT];  /* atomic */
     uint64_t parameters[PARAMETER_COUNT]; /* atomic */
+    char *texts[PARAMETER_COUNT];         /* of type TEXT: control thread; NULL: empty */
 } Options;
 
 void options_init(Options *options);
+void options_clear(Options *options);
 
 /* STREAM_FEATURE_*: those that are not switched off, for the hello and its answer. */
 uint32_t options_features(const Options *options);

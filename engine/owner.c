@@ -58,7 +58,9 @@ faultline_locate(const FaultlineOwner *source, const FaultlineOwner *destination
         bool is_gone = source && destination && *source == FAULTLINE_OWNER_GIVEN;
         return is_gone ? FAULTLINE_PLACE_DESTINATION : FAULTLINE_PLACE_EITHER;
     }
-    if (here == FAULTLINE_PLACE_EITHER)
+    /* It may have loaded it, and then not have been able to start it. */
+    bool is_sent_back = destination && *destination == FAULTLINE_OWNER_REFUSED;
+    if (here == FAULTLINE_PLACE_EITHER || is_sent_back)
         return there;
     if (there == FAULTLINE_PLACE_EITHER || there == here)
         return here;

@@ -85,8 +85,19 @@ typedef struct FaultlineOwnership {
 typedef bool (*FaultlineRecordWrite)(void *opaque, const FaultlineOwnership *ownership,
                                      GError **error);
 
-/* From the next migration on; NULL: none is kept (the preset). opaque as given to faultline_new().
- * Call it while no migration is under way. */
-void faultline_set_record(Faultline *faultline, FaultlineRecordWrite write);
+/* From the next migration on; NULL: none is kept (the preset). opaque: handed to it, must outlive
+ * the Faultline. Call it while no migration is under way. */
+void faultline_set_record(Faultline *faultline, FaultlineRecordWrite write, void *opaque);
+
+/* Pages of one block, one behind the other. */
+typedef struct FaultlineRange {
+    const char *block; /* its name; NULL: before the first */
+    uint64_t page, count_pages;
+} FaultlineRange;
+
+/* Moves *range on to the next one that is missing: at a destination not received, at a source not
+ * sent; {NULL} begins. Once the source is gone, the pages that are lost. false: there is none.
+ * Thread: control. */
+bool faultline_next_missing(const Faultline *faultline, FaultlineRange *range);
 
 #endif

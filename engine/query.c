@@ -70,6 +70,38 @@ read_rates(const Faultline *faultline, FaultlineInfo *info)
         info->pages_per_s = (info->normal_pages + info->zero_pages) * 1000 / info->total_time_ms;
 }
 
+const char *
+faultline_verdict_name(FaultlineVerdict verdict)
+{
+    static const char *const names[] = {
+        [FAULTLINE_VERDICT_UNCHECKED] = "unchecked",
+        [FAULTLINE_VERDICT_PENDING] = "pending",
+        [FAULTLINE_VERDICT_PASSED] = "passed",
+        [FAULTLINE_VERDICT_FAILED] = "failed",
+    };
+    G_STATIC_ASSERT(G_N_ELEMENTS(names) == FAULTLINE_VERDICT_COUNT);
+
+    return (unsigned)verdict < FAULTLINE_VERDICT_COUNT ? names[verdict] : "unknown";
+}
+
+/* Nothing is sent unchecked where checksums are on, so that pages need not be counted twice; a
+ * destination counts those as received that it took. */
+static void
+read_integrity(const Faultline *faultline, FaultlineInfo *info)
+{
+    const Progress *progress = &faultline->progress;
+    FaultlineIntegrity *integrity = &info->integrity;
+
+    integrity->verdict = (FaultlineVerdict)progress_get(&progress->verdict);
+    integrity->damaged_pages = progress_get(&progress->damaged_pages);
+    integrity->asked_again = progress_get(&progress->asked_again);
+    if (integrity->verdict == FAULTLINE_VERDICT_UNCHECKED)
+        return;
+    integrity->checked_pages = info->normal_pages + info->zero_pages;
+    if (info->incoming)
+        integrity->checked_pages += integrity->damaged_pages;
+}
+
 void
 faultline_query(const Faultline *faultline, FaultlineInfo *ret_info)
 {
@@ -81,6 +113,7 @@ faultline_query(const Faultline *faultline, FaultlineInfo *ret_info)
     read_times(faultline, ret_info);
     read_pages(faultline, ret_info);
     read_rates(faultline, ret_info);
+    read_integrity(faultline, ret_info);
     uint64_t now_ns = clock_now_ns();
     Faultline *locked =
         (Faultline *)faultline; /* only for its lock, and for the marks of queries */
@@ -93,6 +126,9 @@ faultline_query(const Faultline *faultline, FaultlineInfo *ret_info)
     }
     figures_read_residence(faultline, ret_info, now_ns);
     pthread_mutex_lock(&locked->lock);
+    ret_info->refused_connections = faultline->refused_connections;
+    if (faultline->refusal)
+        g_strlcpy(ret_info->refusal, faultline->refusal, sizeof ret_info->refusal);
     if (faultline->error)
         g_strlcpy(ret_info->error, faultline->error->message, sizeof ret_info->error);
     pthread_mutex_unlock(&locked->lock);

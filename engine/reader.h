@@ -3,6 +3,9 @@
  * Where decoders read from: a link that is still filling, or a package that is wholly in memory.
  * Same verbs for both, so that the elements of a stream are handled by the same code. Owned by the
  * thread that owns the receiver, or loads the package.
+ *
+ * A link may be sealed (stream.h): then no byte of a piece is shown before the whole piece was
+ * checked, and damage is told as LINK, as if the link had broken there.
  */
 #ifndef ENGINE_READER_H
 #define ENGINE_READER_H
@@ -14,6 +17,15 @@ typedef struct Reader {
     TransportReceiver *receiver; /* NULL: memory */
     const uint8_t *bytes;        /* memory: what is left */
     size_t length;
+
+    bool is_sealed;
+    uint64_t number;      /* of the next piece */
+    StreamSeal seal;      /* of the piece that is open, or being gathered */
+    size_t left;          /* of the piece that is open: checked, and not yet consumed */
+    size_t bare;          /* bytes that come next without a seal: pages */
+    GByteArray *gathered; /* a piece too large to be peeked, as far as it has come; NULL: none */
+    uint64_t limit;       /* of such a piece */
+    const char *problem;  /* what was wrong with a piece; NULL: nothing */
 } Reader;
 
 typedef enum {
@@ -23,6 +35,17 @@ typedef enum {
     READ_LINK, /* the link broke, also in the middle of an item */
     READ_BAD,  /* the peer broke the protocol */
 } ReadResult;
+
+/* What comes from here on is sealed; no piece may be longer than limit (or STREAM_ITEM_MAX, if that
+ * is more). */
+void reader_seal(Reader *reader, uint64_t limit);
+/* Of a sealed link: length bytes come next behind the piece that was consumed, without a seal. */
+void reader_expect_bare(Reader *reader, size_t length);
+/* Frees what it has gathered, and reads from nothing. */
+void reader_clear(Reader *reader);
+
+/* Why LINK was answered. Valid until the next call. */
+const char *reader_problem(const Reader *reader);
 
 /* At least length bytes, as transport_peek(); memory that ends early is BAD without an error text.
  */

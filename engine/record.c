@@ -9,9 +9,10 @@
 #define BIT(owner) (1u << (owner))
 
 void
-faultline_set_record(Faultline *faultline, FaultlineRecordWrite write)
+faultline_set_record(Faultline *faultline, FaultlineRecordWrite write, void *opaque)
 {
     faultline->record.write = write;
+    faultline->record.opaque = opaque;
 }
 
 static void
@@ -28,17 +29,20 @@ write_locked(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status,
 {
     Record *record = &faultline->record;
     GError *failed = NULL;
+    pthread_mutex_lock(&record->lock);
+    g_autofree char *address = g_strdup(record->address);
+    pthread_mutex_unlock(&record->lock);
     FaultlineOwnership ownership = {
         .owner = owner,
         .status = faultline_status_name(status),
         .incoming = record->incoming,
         .migration = record_migration(faultline),
         .missing_pages = progress_get(&faultline->progress.remaining_bytes) / FAULTLINE_PAGE_BYTES,
-        .address = record->address,
+        .address = address,
         .may_refuse = may_refuse,
     };
 
-    bool written = !record->write || record->write(faultline->opaque, &ownership, &failed);
+    bool written = !record->write || record->write(record->opaque, &ownership, &failed);
     pthread_mutex_lock(&record->lock);
     if (written)
         record->written |= BIT(owner);
@@ -95,8 +99,20 @@ void
 record_clear(Record *record)
 {
     g_clear_error(&record->error);
+    g_free(record->address);
     pthread_mutex_destroy(&record->write_lock);
     pthread_mutex_destroy(&record->lock);
+}
+
+void
+record_set_address(Faultline *faultline, const char *address)
+{
+    Record *record = &faultline->record;
+
+    pthread_mutex_lock(&record->lock);
+    g_free(record->address);
+    record->address = g_strdup(address);
+    pthread_mutex_unlock(&record->lock);
 }
 
 bool
@@ -107,7 +123,7 @@ record_begin(Faultline *faultline, FaultlineOwner owner, const char *address, GE
     record->role = (Role){.name = "record", .step = step, .self = faultline};
     record->owner = owner;
     record->incoming = owner == FAULTLINE_OWNER_COMING;
-    record->address = address;
+    record_set_address(faultline, address);
     record->written = record->failed = 0;
     record->is_ordered = record->is_stopping = false;
     record->migration = 0;
@@ -164,20 +180,21 @@ record_await(Faultline *faultline, FaultlineOwner owner, GError **error)
     return result;
 }
 
-void
+bool
 record_write(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status)
 {
     Record *record = &faultline->record;
 
     if (!record->write)
-        return;
+        return true;
     pthread_mutex_lock(&record->write_lock);
     pthread_mutex_lock(&record->lock);
     record->owner = owner;
     record->is_ordered = false;
     pthread_mutex_unlock(&record->lock);
-    write_locked(faultline, owner, status, false, NULL);
+    bool written = write_locked(faultline, owner, status, false, NULL);
     pthread_mutex_unlock(&record->write_lock);
+    return written;
 }
 
 bool

@@ -18,10 +18,10 @@
 typedef struct Record {
     /* set before any thread starts */
     FaultlineRecordWrite write; /* NULL: none is kept */
+    void *opaque;
     Role role;
     Role *waiters[2]; /* woken when an order is done; NULL: none */
     bool incoming;
-    const char *address;
 
     /* Held over the callback, so that words come one after the other. Taken by record, migration,
      * listen and control thread; before lock. */
@@ -30,6 +30,7 @@ typedef struct Record {
     /* Held for nothing else. */
     pthread_mutex_t lock;
     FaultlineOwner owner; /* last ordered */
+    char *address;        /* where to, or where it listens */
     bool is_ordered;      /* and not yet begun */
     bool is_stopping;     /* nobody orders any more */
     GError *error;        /* why the last one failed; NULL: it did not */
@@ -44,6 +45,9 @@ void record_clear(Record *record);
 /* Control thread, before the roles start: a migration begins, in which `owner` is what is so. */
 bool record_begin(Faultline *faultline, FaultlineOwner owner, const char *address, GError **error);
 
+/* It goes on there: the words that follow say so. Thread: any. */
+void record_set_address(Faultline *faultline, const char *address);
+
 /* Has it written by the role; an order that has not begun is replaced. Thread: the side's. */
 void record_order(Faultline *faultline, FaultlineOwner owner);
 /* The same words with new figures. */
@@ -53,8 +57,8 @@ void record_refresh(Faultline *faultline);
 StageResult record_await(Faultline *faultline, FaultlineOwner owner, GError **error);
 
 /* Writes it now, instead of all that was ordered, where the owner is fixed already; status: the
- * migration's from now on. */
-void record_write(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status);
+ * migration's from now on. false: the record is old. */
+bool record_write(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status);
 
 /* Whether such words may be on the disk. */
 bool record_has_tried(Faultline *faultline, FaultlineOwner owner);

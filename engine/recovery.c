@@ -29,7 +29,8 @@ faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error)
                              "pages that were sent are gone here");
     if (!transport_check_uri(uri, false, error))
         return error_translate(error);
-    if (!migration_check_connections(faultline, uri, error))
+    if (!migration_check_connections(faultline, uri, error) ||
+        !security_take(faultline, uri, false, error))
         return false;
     if (!context_move_from(faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED,
                            FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP))
@@ -46,10 +47,11 @@ faultline_recover(Faultline *faultline, const char *uri, GError **error)
     if (!faultline->destination || context_status(faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
         return refuse(error, "migrate-recover: it can only be run at a destination, and when "
                              "postcopy is paused");
-    if (!transport_check_uri(uri, true, error) ||
-        !destination_recover(faultline->destination, uri, error))
+    if (!transport_check_uri(uri, true, error))
         return error_translate(error);
-    return true;
+    if (!security_take(faultline, uri, true, error))
+        return false;
+    return destination_recover(faultline->destination, uri, error) || error_translate(error);
 }
 
 void

@@ -7,6 +7,9 @@
  * Steps that lie within some hundred ns of another one of the same thread have a number and a name
  * here and are not recorded.
  *
+ * Steps 4 and 8 are gone when the message stands in the frame that leaves next, not when the kernel
+ * has it. Step 12 is gone with capability postcopy-blocktime only.
+ *
  * Beside that each step is a USDT probe, WALK_PROBE(name of the step, block, page, ...), which
  * anybody may attach to while the process runs (doc/faultline-walk.bt); it is one nop until then.
  * Without <sys/sdt.h>, or with -DFAULTLINE_NO_PROBES, there are none. Source: the note format of

@@ -10,12 +10,16 @@
 #define EXIT_OK     0
 #define EXIT_FAILED 1
 #define EXIT_USAGE  2
+/* Of `faultline run` alone. */
+#define EXIT_SOURCE_LOST      3 /* --on-source-lost end */
+#define EXIT_DESTINATION_LOST 4 /* ended with a guest's pages, after its destination was lost */
 
 int run_command(int argc, char **argv);
 int monitor_command(int argc, char **argv);
 int migrate_command(int argc, char **argv);
 int demo_command(int argc, char **argv);
 int doctor_command(int argc, char **argv);
+int status_command(int argc, char **argv);
 
 /* Prints one error line with the way to help, and returns EXIT_USAGE. */
 int usage_error(const char *command, const char *reason);

@@ -381,6 +381,14 @@ static const FaultlineGuest guest = {
     .vcpu_thread = guest_vcpu_thread,
 };
 
+static void
+machine_strand(Machine *machine, bool is_stranded)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->stranded = is_stranded;
+    pthread_mutex_unlock(&machine->lock);
+}
+
 const MachineKind machine_kvm = {
     .name = "kvm",
     .make = machine_make_kvm,
@@ -389,4 +397,5 @@ const MachineKind machine_kvm = {
     .blocks = machine_blocks,
     .verdict = machine_verdict,
     .end = machine_end,
+    .strand = machine_strand,
 };

@@ -79,6 +79,7 @@ struct Machine {
     pthread_cond_t changed; /* running, held, quit, or a vCPU's parked changed */
     bool running, quit;
     bool held;      /* by the throttle clock */
+    bool stranded;  /* pause does not wait for a vCPU that waits for a page */
     char *failure;  /* why the guest cannot run on; NULL: it can */
     bool shut_down; /* it wanted to end */
 };

@@ -21,6 +21,7 @@
 #include "kvm/kvm_machine.h"
 
 #define KICK_SIGNAL (SIGRTMIN + 3)
+#define STRANDED_S  1
 #define PAUSE_S     20 /* longest wait for a vCPU that is held by a missing page */
 
 static void
@@ -231,16 +232,19 @@ vcpu_pause_all(Machine *machine, GError **error)
     struct timespec deadline;
     int failed = 0;
     clock_gettime(CLOCK_MONOTONIC, &deadline);
-    deadline.tv_sec += PAUSE_S;
 
     pthread_mutex_lock(&machine->lock);
+    bool is_stranded = machine->stranded;
+    deadline.tv_sec += is_stranded ? STRANDED_S : PAUSE_S;
     machine->running = false;
     vcpu_kick_all_locked(machine);
     for (unsigned i = 0; i < machine->count_cpus && !failed; i++) {
         while (!machine->vcpus[i].parked && !failed)
             failed = pthread_cond_clockwait(&machine->changed, &machine->lock, CLOCK_MONOTONIC,
                                             &deadline);
-        if (failed)
+        if (failed && is_stranded)
+            failed = 0; /* it stands in its fault, and parks as it comes out */
+        else if (failed)
             g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
                         "Cannot pause the guest: vCPU %u did not stop within %d s; it waits for a "
                         "page that is still at the source. The guest goes on",

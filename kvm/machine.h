@@ -49,6 +49,9 @@ typedef struct MachineKind {
      * any.
      */
     const char *(*end)(Machine *machine);
+    /* The guest's other half is lost: from now on pause does not wait for a vCPU that waits for a
+     * page. It stands where it is, and parks before it runs on. */
+    void (*strand)(Machine *machine, bool is_stranded);
 } MachineKind;
 
 extern const MachineKind machine_kvm;

@@ -30,6 +30,8 @@ static const CommandRow command_table[] = {
      "move a guest between two processes of this host and report"},
     {"doctor", doctor_command, "[--to ADDRESS] [...]",
      "try what a migration needs of this host, and say what mends it"},
+    {"status", status_command, "[--json] DIR",
+     "say where each guest of a state directory is, after any crash"},
 };
 
 static void

@@ -201,7 +201,10 @@ set_parameters(Migrate *migrate, MigrateSide *side, GError **error)
     }
     for (unsigned i = 0; i < options->parameters->len; i++) {
         const RunSetting *setting = &g_array_index(options->parameters, RunSetting, i);
-        migrate_side_put_parameter(arguments, setting->name, setting->value);
+        if (setting->text)
+            json_object_set_string_member(arguments, setting->name, setting->text);
+        else
+            migrate_side_put_parameter(arguments, setting->name, setting->value);
     }
     return migrate_side_do(side, "migrate-set-parameters", arguments, error);
 }

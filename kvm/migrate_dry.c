@@ -5,10 +5,11 @@
  *
  * The guest's writes: two measurements by calc-dirty-rate, of which the longer tells the working
  * set. The link: what a real migration carries in its first moments, with the limit that the
- * migration would have, cancelled long before its end. That it cannot end is held three times: the
- * downtime is 0, the source would wait in pre-switchover, and nobody tells it to go on. What was
- * set for it is set back. A destination that listens already would end with it, and so is not
- * used.
+ * migration would have, cancelled long before its end. The one without a limit goes on for a while,
+ * to see how much of memory is zero, which costs a first pass next to nothing. That it cannot end
+ * is held three times: the downtime is 0, the source would wait in pre-switchover, and nobody tells
+ * it to go on. What was set for it is set back. A destination that listens already would end with
+ * it, and so is not used.
  */
 #include "kvm/command.h"
 #include "kvm/migrate.h"
@@ -19,7 +20,8 @@
 #define POLL_US         5000
 #define TRIAL_US        (700 * 1000)
 #define TRIAL_ENOUGH_US (20 * 1000)
-#define TRIAL_PART      4 /* of its memory is left when a trial is over */
+#define TRIAL_PART      4 /* of its memory is left when there is enough to tell */
+#define CONTENT_US      (2 * G_USEC_PER_SEC)
 #define WAIT_LIMIT_US   (30 * G_USEC_PER_SEC)
 #define MIB             1048576.0
 
@@ -28,8 +30,15 @@ typedef struct Measured {
     uint64_t limit, postcopy_limit; /* bytes a second, 0: none */
     double precopy, link;           /* bytes a second: under limit, without; 0: was not measured */
     MigrateWrites writes;
-    double guest_bytes;
+    double guest_bytes, content_part; /* of it that is not zero */
 } Measured;
+
+/* What a trial tells, as it goes on. */
+typedef struct Trial {
+    int64_t until_us, began_us, began_bytes; /* bytes: transferred */
+    double link, content_part;
+    bool has_link; /* and it holds: what comes later may be zero, and tells of the source alone */
+} Trial;
 
 static bool
 fail(GError **error, const char *text)
@@ -147,43 +156,65 @@ restore(Migrate *migrate, const Measured *measured)
     }
 }
 
-/* Looks until there is enough to tell. A first pass that was too short to be timed from outside is
- * told by what the source measured itself. */
-static bool
-watch_trial(Migrate *migrate, double *ret_link, GError **error)
+static double
+content_part(const MigrateLook *look)
 {
-    int64_t began_us = 0, began_bytes = 0, now_us = 0;
-    int64_t until_us = g_get_monotonic_time() + WAIT_LIMIT_US;
-    MigrateLook look;
+    double seen = (double)look->zero_pages + (double)look->normal_pages;
 
-    while (check_interrupt(error) && migrate_side_look(&migrate->source, &look, error)) {
-        now_us = g_get_monotonic_time();
-        bool is_active = migrate_look_is(&look, "active");
+    return look->zero_pages < 0 || look->normal_pages < 0 || seen == 0
+               ? 1
+               : (double)look->normal_pages / seen;
+}
+
+/* A first pass that was too short to be timed from outside is told by what the source measured
+ * itself. Returns whether there is enough to tell. */
+static bool
+take_look(Trial *trial, const MigrateLook *look, int64_t now_us)
+{
+    bool is_first = migrate_look_is(look, "active") && look->pass == 1;
+
+    if (is_first && !trial->began_us && look->remaining_bytes < look->total_bytes) {
+        trial->began_us = now_us;
+        trial->began_bytes = look->transferred_bytes;
+    }
+    int64_t took_us = trial->began_us ? now_us - trial->began_us : 0;
+    bool is_timed = is_first && took_us > TRIAL_ENOUGH_US;
+    bool is_over = look->pass > 1 || migrate_look_is(look, "pre-switchover");
+    if (is_first || trial->content_part == 0)
+        trial->content_part = content_part(look);
+    if (is_timed && !trial->has_link)
+        trial->link =
+            (double)(look->transferred_bytes - trial->began_bytes) * 1e6 / (double)took_us;
+    else if (is_over && trial->link <= 0)
+        trial->link = (double)look->bytes_per_s;
+    trial->has_link |= is_over || took_us > TRIAL_US ||
+                       (is_timed && look->remaining_bytes < look->total_bytes / TRIAL_PART);
+    return trial->has_link;
+}
+
+/* for_content: goes on to see as much of the memory as there is time for. */
+static bool
+watch_trial(Migrate *migrate, Trial *trial, bool for_content, GError **error)
+{
+    MigrateLook look;
+    bool is_enough = false, is_seen = false;
+
+    while (!is_enough || !is_seen) {
+        if (!check_interrupt(error) || !migrate_side_look(&migrate->source, &look, error))
+            return false;
+        int64_t now_us = g_get_monotonic_time();
         if (migrate_look_is(&look, "failed")) {
             g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "trying the link: %s", look.error);
             return false;
         }
-        if (is_active && look.pass == 1 && !began_us && look.remaining_bytes < look.total_bytes) {
-            began_us = now_us;
-            began_bytes = look.remaining_bytes;
-        }
-        int64_t took_us = began_us ? now_us - began_us : 0;
-        bool is_enough =
-            took_us > TRIAL_US ||
-            (took_us > TRIAL_ENOUGH_US && look.remaining_bytes < look.total_bytes / TRIAL_PART);
-        if (look.pass > 1 || migrate_look_is(&look, "pre-switchover") || is_enough)
-            break;
-        if (now_us > until_us)
+        is_enough = take_look(trial, &look, now_us);
+        is_seen = !for_content || look.pass > 1 || migrate_look_is(&look, "pre-switchover") ||
+                  (trial->began_us && now_us - trial->began_us > CONTENT_US);
+        if (now_us > trial->until_us)
             return fail(error, "trying the link: the migration does not begin");
         migrate_pause_us(POLL_US);
     }
-    if (error && *error)
-        return false;
-    bool is_timed = began_us && look.pass == 1 && now_us - began_us > TRIAL_ENOUGH_US;
-    *ret_link =
-        is_timed ? (double)(began_bytes - look.remaining_bytes) * 1e6 / (double)(now_us - began_us)
-                 : (double)look.bytes_per_s;
-    return *ret_link > 0 || fail(error, "trying the link: the source tells no bandwidth");
+    return trial->link > 0 || fail(error, "trying the link: the source tells no bandwidth");
 }
 
 /* Settings can be changed again, and the next trial can begin. */
@@ -216,14 +247,15 @@ cancel_trial(Migrate *migrate, GError **error)
 }
 
 static bool
-run_trial(Migrate *migrate, uint64_t limit, double *ret_link, GError **error)
+run_trial(Migrate *migrate, uint64_t limit, Trial *trial, GError **error)
 {
     g_autoptr(GError) reason = NULL;
 
+    *trial = (Trial){.until_us = g_get_monotonic_time() + WAIT_LIMIT_US};
     if (!migrate_prepare(migrate, error) || !set_guards(migrate, limit, error) ||
         !migrate_side_do(&migrate->source, "migrate", migrate_uri_arguments(migrate->uri), error))
         return false;
-    bool good = watch_trial(migrate, ret_link, error);
+    bool good = watch_trial(migrate, trial, limit == 0, error);
     bool ended = cancel_trial(migrate, &reason);
     if (!ended && good)
         g_propagate_error(error, g_steal_pointer(&reason));
@@ -249,14 +281,21 @@ measure_link(Migrate *migrate, Measured *measured, GError **error)
                            (double)measured->limit / MIB);
         return true;
     }
-    bool good = run_trial(migrate, 0, &measured->link, error);
-    measured->precopy = measured->link;
-    if (good && measured->limit != 0)
-        good = run_trial(migrate, measured->limit, &measured->precopy, error);
+    Trial free, limited;
+    bool good = run_trial(migrate, 0, &free, error);
+    measured->link = measured->precopy = free.link;
+    measured->content_part = free.content_part;
+    if (good && measured->limit != 0) {
+        good = run_trial(migrate, measured->limit, &limited, error);
+        measured->precopy = limited.link;
+    }
     restore(migrate, measured);
     if (good)
-        migrate_report_say(&migrate->report, "the link carries %.1f MiB/s, precopy gets %.1f MiB/s",
-                           measured->link / MIB, measured->precopy / MIB);
+        migrate_report_say(&migrate->report,
+                           "the link carries %.1f MiB/s, precopy gets %.1f MiB/s; %.0f%% of "
+                           "memory is not zero",
+                           measured->link / MIB, measured->precopy / MIB,
+                           100 * measured->content_part);
     return good;
 }
 
@@ -304,6 +343,7 @@ forecast(const Migrate *migrate, const Measured *measured, MigratePolicy policy,
     double link = MAX(measured->link, precopy);
     const MigratePlan plan = {
         .guest_bytes = measured->guest_bytes,
+        .content_bytes = measured->guest_bytes * measured->content_part,
         .writes = measured->writes,
         .bytes_per_s = precopy,
         .link_bytes_per_s = link,
@@ -378,7 +418,7 @@ int
 migrate_dry_run(Migrate *migrate)
 {
     g_autoptr(GError) error = NULL;
-    Measured measured = {0};
+    Measured measured = {.content_part = 1};
 
     migrate_report_phase(&migrate->report, "dry-run");
     bool good = measure(migrate, &measured, &error);

@@ -81,7 +81,8 @@ is_timed_out(const MigratePlan *plan, double seconds, double pass_s, double pass
     at_s = MAX(at_s, 0);
     double unsent = pass_bytes - at_s * plan->bytes_per_s;
     /* Some of what was written had not been sent in this pass anyway. */
-    double written = migrate_writes_in(&plan->writes, at_s) * (1 - unsent / plan->guest_bytes);
+    double among = MAX(pass_bytes, plan->writes.working_bytes);
+    double written = migrate_writes_in(&plan->writes, at_s) * (1 - unsent / among);
     end_by_postcopy(plan, seconds + at_s, unsent + written, forecast);
     return true;
 }
@@ -116,15 +117,15 @@ end_pass(const MigratePlan *plan, uint64_t pass, double seconds, double dirty_by
 void
 migrate_forecast(const MigratePlan *plan, MigrateForecast *ret_forecast)
 {
-    double seconds = 0, remaining = plan->guest_bytes;
+    double seconds = 0, remaining = plan->content_bytes;
     MigrateWatch watch = {0};
 
     *ret_forecast = (MigrateForecast){.completes = false};
     for (uint64_t pass = 1; pass <= PASSES_LIMIT; pass++) {
         double pass_s = remaining / plan->bytes_per_s;
         ret_forecast->passes = pass;
-        if ((pass == 1 &&
-             migrate_policy_wants_postcopy(&plan->policy, &watch, 0, pass, (uint64_t)remaining)) ||
+        if ((pass == 1 && migrate_policy_wants_postcopy(&plan->policy, &watch, 0, pass,
+                                                        (uint64_t)plan->guest_bytes)) ||
             is_timed_out(plan, seconds, pass_s, remaining, ret_forecast)) {
             if (!ret_forecast->postcopy)
                 end_by_postcopy(plan, 0, remaining, ret_forecast);

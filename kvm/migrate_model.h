@@ -28,7 +28,7 @@ MigrateWrites migrate_writes_fit(double s1, double written1, double s2, double w
 double migrate_writes_in(const MigrateWrites *writes, double seconds);
 
 typedef struct MigratePlan {
-    double guest_bytes;
+    double guest_bytes, content_bytes; /* of them, what is not zero: all of the first pass */
     MigrateWrites writes;
     double bytes_per_s;          /* of guest memory, in precopy */
     double link_bytes_per_s;     /* in the downtime, which knows no limit */

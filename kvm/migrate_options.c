@@ -168,6 +168,7 @@ static void
 clear_setting(gpointer setting)
 {
     g_free(((RunSetting *)setting)->name);
+    g_free(((RunSetting *)setting)->text);
 }
 
 MigrateOptions *

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define PATIENCE_S 10 /* with a machine that says nothing */
+
 static const char *const error_beginnings[] = {"Error:", "unknown command"};
 
 static bool
@@ -226,7 +228,7 @@ monitor_command(int argc, char **argv)
     if (!rest)
         return usage_error("monitor", "the path of a QMP socket is missing");
 
-    g_autoptr(QmpClient) client = qmp_client_open(rest[0], &error);
+    g_autoptr(QmpClient) client = qmp_client_open_within(rest[0], PATIENCE_S, &error);
     if (!client) {
         fprintf(stderr,
                 "faultline monitor: %s; give the PATH that `faultline run --qmp "
@@ -234,8 +236,10 @@ monitor_command(int argc, char **argv)
                 error->message);
         return EXIT_FAILED;
     }
+    /* A picture is asked for and answered at once; a command lasts as long as it lasts. */
     if (rest[1] && g_str_equal(rest[1], "watch") && !rest[2])
         return watch_run(client, rest[0]);
+    qmp_client_set_patience(client, 0);
     if (rest[1])
         return run_words(client, rest + 1);
     return isatty(STDIN_FILENO) ? run_prompt(client) : run_lines(client);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * QMP from the client's side: JSON lines over a unix socket. Waits without limit for a reply, as a
- * monitor command may last as long as a migration. Runs on its caller's thread.
+ * QMP from the client's side: JSON lines over a unix socket. Waits for a reply without limit unless
+ * it is given one, as a monitor command may last as long as a migration. Runs on its caller's
+ * thread.
  */
 #include "kvm/qmp_client.h"
 
@@ -32,6 +33,25 @@ qmp_client_on_event(QmpClient *client, void (*take)(void *opaque, JsonObject *ev
     client->event_opaque = opaque;
 }
 
+void
+qmp_client_set_patience(QmpClient *client, unsigned timeout_s)
+{
+    g_socket_set_timeout(g_socket_connection_get_socket(client->connection), timeout_s);
+}
+
+/* What GLib says of a time that is over does not say whose. */
+static void
+explain_silence(const QmpClient *client, GError **error)
+{
+    if (!error || !g_error_matches(*error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT))
+        return;
+    g_clear_error(error);
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
+                "the machine has not answered for %u s; is its process stopped (SIGSTOP, a "
+                "debugger), or is the socket another program's?",
+                g_socket_get_timeout(g_socket_connection_get_socket(client->connection)));
+}
+
 /* The next message; blank lines are passed over. */
 static JsonNode *
 read_message(QmpClient *client, GError **error)
@@ -39,6 +59,7 @@ read_message(QmpClient *client, GError **error)
     while (true) {
         g_autofree char *line = g_data_input_stream_read_line(client->input, NULL, NULL, error);
         if (!line) {
+            explain_silence(client, error);
             if (error && !*error)
                 g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_CLOSED,
                                     "the machine closed the monitor connection");

@@ -18,6 +18,9 @@ QmpClient *qmp_client_open(const char *path, GError **error);
 /* The same, and waits for no answer longer than timeout_s (G_IO_ERROR_TIMED_OUT); 0: no limit. */
 QmpClient *qmp_client_open_within(const char *path, unsigned timeout_s, GError **error);
 void qmp_client_free(QmpClient *client);
+
+/* From here on: how long an answer may take; 0: no limit. */
+void qmp_client_set_patience(QmpClient *client, unsigned timeout_s);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QmpClient, qmp_client_free)
 
 /* event: the whole message, valid during the call. */

@@ -10,6 +10,7 @@
 #include "kvm/metrics.h"
 #include "kvm/monitor_server.h"
 #include "kvm/run_options.h"
+#include "kvm/state_dir.h"
 #include "kvm/verdict_file.h"
 
 #include <glib-unix.h>
@@ -28,8 +29,11 @@ typedef struct Run {
     FaultlineMonitor *monitor;
     GPtrArray *servers;
     MetricsServer *metrics; /* NULL: none */
+    StateDir *state;        /* NULL: no record is kept */
+    PeerLost lost;
     GMainLoop *loop;
     bool said_address, said_bad, said_verdict_file;
+    uint64_t said_refused;
     FaultlineStatus said_status;
     int exit_code;
 } Run;
@@ -102,6 +106,29 @@ log_figures(Run *run)
             info.faults_in_flight, (double)info.longest_stall_ns / 1e6);
 }
 
+static void
+look_at_peer(Run *run, const FaultlineInfo *info)
+{
+    peer_lost_look(&run->lost, info);
+    if (!run->lost.must_end || run->exit_code != EXIT_OK)
+        return;
+    run->exit_code = EXIT_SOURCE_LOST;
+    g_main_loop_quit(run->loop);
+}
+
+static bool
+peer_lost(void *opaque, GError **error)
+{
+    Run *run = opaque;
+    bool declared = peer_lost_declare(&run->lost, error);
+
+    if (declared && run->lost.must_end) {
+        run->exit_code = EXIT_SOURCE_LOST;
+        g_main_loop_quit(run->loop);
+    }
+    return declared;
+}
+
 static gboolean
 event_came(gint fd, GIOCondition condition, gpointer data)
 {
@@ -114,6 +141,11 @@ event_came(gint fd, GIOCondition condition, gpointer data)
     say_address(run);
     faultline_query(run->faultline, &info);
     log_status(run, &info);
+    if (info.refused_connections > run->said_refused)
+        log_say(LOG_WARNING, "a connection was refused; still waiting for the source: %s",
+                info.refusal);
+    run->said_refused = info.refused_connections;
+    look_at_peer(run, &info);
     if (info.incoming && info.status == FAULTLINE_STATUS_FAILED && run->exit_code == EXIT_OK &&
         !faultline_monitor_stays_on_error(run->monitor)) {
         log_say(LOG_ERROR, "the incoming migration failed: %s", info.error);
@@ -129,8 +161,12 @@ look_at_verdict(gpointer data)
     Run *run = data;
     g_autoptr(GError) error = NULL;
     const char *verdict = run->kind->verdict(run->machine);
+    FaultlineInfo info;
 
     say_address(run);
+    faultline_monitor_pump(run->monitor); /* the guest may have ended */
+    faultline_query(run->faultline, &info);
+    look_at_peer(run, &info);
     log_figures(run);
     if (verdict && g_str_has_prefix(verdict, "bad") && !run->said_bad) {
         log_say(LOG_WARNING, "the guest found a wrong byte: %s", verdict);
@@ -146,17 +182,27 @@ look_at_verdict(gpointer data)
 }
 
 static bool
+set_parameter(Faultline *faultline, const RunSetting *setting, GError **error)
+{
+    if (setting->text)
+        return faultline_set_text_parameter(faultline, setting->name, setting->text, error);
+    return faultline_set_parameter(faultline, setting->name, setting->value, error);
+}
+
+static bool
 apply_settings(Run *run, GError **error)
 {
     const RunOptions *options = run->options;
 
+    for (char **object = options->objects; object && *object; object++)
+        if (!faultline_add_object_text(run->faultline, *object, error))
+            return false;
     for (unsigned i = 0; i < options->count_capabilities; i++)
         if (!faultline_set_capability(run->faultline, options->capabilities[i].name,
                                       options->capabilities[i].value != 0, error))
             return false;
     for (unsigned i = 0; i < options->count_parameters; i++)
-        if (!faultline_set_parameter(run->faultline, options->parameters[i].name,
-                                     options->parameters[i].value, error))
+        if (!set_parameter(run->faultline, &options->parameters[i], error))
             return false;
     return true;
 }
@@ -174,14 +220,20 @@ say_blocks(const FaultlineBlock *blocks, unsigned count)
 static bool
 make_faultline(Run *run, GError **error)
 {
+    const RunOptions *options = run->options;
     unsigned count;
 
-    run->machine = run->kind->make(&run->options->machine, error);
+    if (options->state_dir && !(run->state = state_dir_open(options->state_dir, options->name,
+                                                            options->incoming != NULL, error)))
+        return false;
+    run->machine = run->kind->make(&options->machine, error);
     if (!run->machine)
         return false;
     const FaultlineBlock *blocks = run->kind->blocks(run->machine, &count);
     say_blocks(blocks, count);
     run->faultline = faultline_new(run->kind->guest, run->machine, blocks, count, error);
+    if (run->faultline && run->state)
+        faultline_set_record(run->faultline, state_dir_write, run->state);
     return run->faultline && apply_settings(run, error);
 }
 
@@ -226,9 +278,17 @@ open_monitor(Run *run, GError **error)
     const FaultlineMonitorHost host = {.name = run->options->name,
                                        .quit = quit_run,
                                        .guest_end = guest_end,
-                                       .save_memory = save_memory};
+                                       .save_memory = save_memory,
+                                       .peer_lost = peer_lost};
 
     run->monitor = faultline_monitor_new(run->faultline, &host, run);
+    run->lost = (PeerLost){.faultline = run->faultline,
+                           .monitor = run->monitor,
+                           .kind = run->kind,
+                           .machine = run->machine,
+                           .state = run->state,
+                           .policy = run->options->on_source_lost,
+                           .after_s = run->options->peer_lost_after_s};
     for (unsigned i = 0; run->options->qmp[i]; i++) {
         MonitorServer *server = monitor_server_new(run->monitor, run->options->qmp[i], error);
         if (!server)
@@ -286,6 +346,18 @@ loop(Run *run)
         g_source_remove(sources[i]);
 }
 
+static void
+end_record(Run *run)
+{
+    const char *end = run->machine ? guest_end(run) : NULL;
+
+    if (run->exit_code != EXIT_OK)
+        end = run->exit_code == EXIT_SOURCE_LOST ? "source-lost" : "failed";
+    if (run->state && run->faultline)
+        state_dir_end(run->state, end ? end : "quit");
+    g_clear_pointer(&run->state, state_dir_free);
+}
+
 /* A guest whose pages are partly at the other side does not survive this process, on whichever
  * side it is. At a destination its threads wait for pages that nobody will bring and can only be
  * ended with the process: so that one ends at once. */
@@ -306,13 +378,15 @@ end_lost_guest(Run *run)
             " pages of the guest had not moved: the guest is lost; "
             "wait for status completed at both sides before you end one",
             pages);
-    run->exit_code = EXIT_FAILED;
+    if (run->exit_code == EXIT_OK)
+        run->exit_code = run->lost.is_lost && !info.incoming ? EXIT_DESTINATION_LOST : EXIT_FAILED;
     if (!info.incoming)
         return;
     g_ptr_array_set_size(run->servers, 0);
     g_clear_pointer(&run->metrics, metrics_server_free);
+    end_record(run);
     fflush(NULL);
-    _exit(EXIT_FAILED);
+    _exit(run->exit_code);
 }
 
 static void
@@ -324,6 +398,7 @@ run_clear(Run *run)
     g_ptr_array_unref(run->servers);
     if (run->monitor)
         faultline_monitor_free(run->monitor);
+    end_record(run);
     if (run->faultline)
         faultline_free(run->faultline);
     if (run->machine)

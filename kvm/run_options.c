@@ -9,11 +9,13 @@
 
 #include <string.h>
 
+#define PEER_LOST_AFTER_S 60
+
 /* What GOption fills; checked afterwards. */
 typedef struct RawOptions {
-    char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level;
-    char **qmp, **capabilities, **parameters;
-    int cpus;
+    char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level, *on_source_lost;
+    char **qmp, **capabilities, **parameters, **objects;
+    int cpus, peer_lost_after;
     gboolean paused;
     char **rest;
 } RawOptions;
@@ -77,9 +79,19 @@ run_options_parse_capability(const char *text, RunSetting *ret_setting, GError *
     if (!value || (!g_str_equal(value, "on") && !g_str_equal(value, "off")))
         return refuse(error, "--capability %s: give NAME=on or NAME=off, e.g. postcopy-ram=on",
                       text);
-    ret_setting->value = g_str_equal(value, "on");
+    *ret_setting = (RunSetting){.value = g_str_equal(value, "on")};
     ret_setting->name = g_steal_pointer(&name);
     return true;
+}
+
+static bool
+is_text_parameter(const char *name)
+{
+    const FaultlineParameterRow *row = faultline_parameter_table();
+
+    while (row->name && !g_str_equal(row->name, name))
+        row++;
+    return row->name && row->type == FAULTLINE_TYPE_TEXT;
 }
 
 bool
@@ -90,6 +102,12 @@ run_options_parse_parameter(const char *text, RunSetting *ret_setting, GError **
 
     if (!value)
         return refuse(error, "--parameter %s: give NAME=VALUE, e.g. max-bandwidth=100M", text);
+    *ret_setting = (RunSetting){0};
+    if (is_text_parameter(name)) {
+        ret_setting->text = g_strdup(value);
+        ret_setting->name = g_steal_pointer(&name);
+        return true;
+    }
     bool is_switch = g_str_equal(value, "on") || g_str_equal(value, "off");
     ret_setting->value = g_str_equal(value, "on");
     if (!is_switch && !run_options_parse_size(value, &ret_setting->value, error)) {
@@ -223,6 +241,19 @@ take_log_level(const char *text, RunOptions *options, GError **error)
 }
 
 static bool
+take_peer_lost(const RawOptions *raw, RunOptions *options, GError **error)
+{
+    const char *policy = raw->on_source_lost ? raw->on_source_lost : "stall";
+
+    if (!peer_lost_parse(policy, &options->on_source_lost))
+        return refuse(error, "--on-source-lost %s: give stall, pause or end", policy);
+    if (raw->peer_lost_after < 0)
+        return refuse(error, "--peer-lost-after %d: give seconds, or 0", raw->peer_lost_after);
+    options->peer_lost_after_s = (uint64_t)raw->peer_lost_after;
+    return true;
+}
+
+static bool
 serial_is_known(const char *text)
 {
     if (g_str_equal(text, "none") || g_str_equal(text, "stdio"))
@@ -253,6 +284,7 @@ static bool
 take_raw(const RawOptions *raw, RunOptions *options, GError **error)
 {
     options->paused = raw->paused;
+    options->objects = g_strdupv(raw->objects);
     if (!options->name)
         options->name = g_strdup("faultline");
     if (raw->rest)
@@ -260,7 +292,8 @@ take_raw(const RawOptions *raw, RunOptions *options, GError **error)
     return take_kind(raw->guest, options, error) && take_backing(raw->backing, options, error) &&
            take_dirty(raw->dirty, options, error) && take_memory(raw, options, error) &&
            take_qmp(raw->qmp, options, error) && take_metrics(options, error) &&
-           take_log_level(raw->log_level, options, error) && take_serial(options, error) &&
+           take_log_level(raw->log_level, options, error) && take_peer_lost(raw, options, error) &&
+           take_serial(options, error) &&
            take_settings(raw->capabilities, run_options_parse_capability, &options->capabilities,
                          &options->count_capabilities, error) &&
            take_settings(raw->parameters, run_options_parse_parameter, &options->parameters,
@@ -277,6 +310,10 @@ describe_options(GString *text)
     g_string_append(text, "\nParameters, with what they are at first and their range:\n");
     for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
         bool is_boolean = row->type == FAULTLINE_TYPE_BOOLEAN;
+        if (row->type == FAULTLINE_TYPE_TEXT) {
+            g_string_append_printf(text, "  %s=TEXT  %s\n", row->name, row->help);
+            continue;
+        }
         g_autofree char *range = row->greatest >= INT64_MAX
                                      ? g_strdup_printf("from %" G_GUINT64_FORMAT, row->least)
                                      : g_strdup_printf("%" G_GUINT64_FORMAT "..%" G_GUINT64_FORMAT,
@@ -288,6 +325,34 @@ describe_options(GString *text)
                                row->help, row->both_sides ? "; equal on both sides" : "");
     }
 }
+
+static void
+describe_objects(GString *text)
+{
+    g_string_append(text, "\nObjects, with their properties:\n");
+    for (const FaultlineObjectRow *type = faultline_object_table(); type->type; type++) {
+        g_string_append_printf(text, "  %s  %s\n", type->type, type->help);
+        for (const FaultlinePropertyRow *row = type->properties; row->name; row++)
+            g_string_append_printf(text, "    %s=%s  %s\n", row->name,
+                                   row->is_switch ? "on|off" : "TEXT", row->help);
+    }
+}
+
+static const char output_and_exit_codes[] =
+    "Printed on standard output: each block of guest memory, where it is mapped and its length "
+    "in bytes, and with --incoming the address:\n"
+    "  ram: ram-low 0x7f2a40000000 0x40000000\n"
+    "  incoming: listening at tcp:127.0.0.1:4444\n"
+    "and for --metrics and each --qmp at tcp, so that PORT may be 0:\n"
+    "  qmp: listening at tcp:127.0.0.1:4445\n"
+    "A machine whose guest has migrated away stays, stopped, until quit.\n\n"
+    "Exit codes:\n"
+    "  0  ended by quit, SIGTERM or SIGINT\n"
+    "  1  the machine could not be made, the incoming migration failed, or it was ended\n"
+    "     while pages of its guest had not moved\n"
+    "  2  wrong use\n"
+    "  3  the source was lost in postcopy, and --on-source-lost said end\n"
+    "  4  ended while it held pages of a guest whose destination was lost";
 
 static GOptionContext *
 make_context(RawOptions *raw, RunOptions *options)
@@ -322,8 +387,16 @@ make_context(RawOptions *raw, RunOptions *options)
          "migration capability; may be repeated", "NAME=on|off"},
         {"parameter", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->parameters,
          "migration parameter; may be repeated", "NAME=VALUE"},
+        {"object", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->objects,
+         "credentials or an authorization; may be repeated", "TYPE,id=ID,NAME=VALUE,..."},
         {"verdict", 0, 0, G_OPTION_ARG_FILENAME, &options->verdict,
          "write what the guest says of its data there, twice a second", "FILE"},
+        {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &options->state_dir,
+         "keep a record there of who owns the guest, for faultline status", "DIR"},
+        {"on-source-lost", 0, 0, G_OPTION_ARG_STRING, &raw->on_source_lost,
+         "what a destination does whose source is gone for good (stall)", "stall|pause|end"},
+        {"peer-lost-after", 0, 0, G_OPTION_ARG_INT, &raw->peer_lost_after,
+         "a pause after which the other side counts as gone (60; 0: only when told)", "SECONDS"},
         {"log-level", 0, 0, G_OPTION_ARG_STRING, &raw->log_level,
          "what is said on standard error (warning)", "error|warning|info|debug"},
         {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw->rest, NULL, NULL},
@@ -334,20 +407,9 @@ make_context(RawOptions *raw, RunOptions *options)
     g_option_context_add_main_entries(context, entries, NULL);
     g_option_context_set_summary(
         context, "Runs a machine until it is told to quit, or waits for one that migrates here.");
-    g_autoptr(GString) description = g_string_new(
-        "Printed on standard output: each block of guest memory, where it is mapped and its length "
-        "in bytes, and with --incoming the address:\n"
-        "  ram: ram-low 0x7f2a40000000 0x40000000\n"
-        "  incoming: listening at tcp:127.0.0.1:4444\n"
-        "and for --metrics and each --qmp at tcp, so that PORT may be 0:\n"
-        "  qmp: listening at tcp:127.0.0.1:4445\n"
-        "A machine whose guest has migrated away stays, stopped, until quit.\n\n"
-        "Exit codes:\n"
-        "  0  ended by quit, SIGTERM or SIGINT\n"
-        "  1  the machine could not be made, the incoming migration failed, or it was ended\n"
-        "     while pages of its guest had not moved\n"
-        "  2  wrong use");
+    g_autoptr(GString) description = g_string_new(output_and_exit_codes);
     describe_options(description);
+    describe_objects(description);
     g_option_context_set_description(context, description->str);
     return context;
 }
@@ -362,16 +424,18 @@ raw_clear(RawOptions *raw)
     g_free(raw->backing);
     g_free(raw->dirty);
     g_free(raw->log_level);
+    g_free(raw->on_source_lost);
     g_strfreev(raw->qmp);
     g_strfreev(raw->capabilities);
     g_strfreev(raw->parameters);
+    g_strfreev(raw->objects);
     g_strfreev(raw->rest);
 }
 
 RunOptions *
 run_options_parse(int argc, char **argv, GError **error)
 {
-    RawOptions raw = {.cpus = 1};
+    RawOptions raw = {.cpus = 1, .peer_lost_after = PEER_LOST_AFTER_S};
     RunOptions *options = g_new0(RunOptions, 1);
     g_autoptr(GOptionContext) context = make_context(&raw, options);
     g_autoptr(GError) reason = NULL;
@@ -390,7 +454,7 @@ static void
 free_settings(RunSetting *settings, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
-        g_free(settings[i].name);
+        g_free(settings[i].name), g_free(settings[i].text);
     g_free(settings);
 }
 
@@ -404,7 +468,9 @@ run_options_free(RunOptions *options)
     g_strfreev(options->addresses);
     g_free(options->name);
     g_free(options->verdict);
+    g_free(options->state_dir);
     free_settings(options->capabilities, options->count_capabilities);
     free_settings(options->parameters, options->count_parameters);
+    g_strfreev(options->objects);
     g_free(options);
 }

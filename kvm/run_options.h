@@ -8,11 +8,13 @@
 
 #include "kvm/log.h"
 #include "kvm/machine.h"
+#include "kvm/peer_lost.h"
 
 /* NAME=on|off of a capability, NAME=VALUE of a parameter. */
 typedef struct RunSetting {
     char *name;
     uint64_t value;
+    char *text; /* of a parameter that is text; else NULL */
 } RunSetting;
 
 typedef struct RunOptions {
@@ -25,10 +27,14 @@ typedef struct RunOptions {
     const char *incoming; /* NULL, "defer" or the first URI */
     bool paused;
     char *name;
-    char *verdict; /* NULL or a path */
+    char *verdict;   /* NULL or a path */
+    char *state_dir; /* NULL or a path */
+    PeerLostPolicy on_source_lost;
+    uint64_t peer_lost_after_s; /* 0: only when told */
     LogLevel log_level;
     RunSetting *capabilities, *parameters;
     unsigned count_capabilities, count_parameters;
+    char **objects; /* as faultline_add_object_text() takes them */
 } RunOptions;
 
 /* argv[0] is "run". --help prints and exits. NULL on wrong use. */
@@ -38,7 +44,8 @@ void run_options_free(RunOptions *options);
 /* "4096", "64K", "16M", "5G", "1T": digits and at most one suffix, powers of 1024, nothing else. */
 bool run_options_parse_size(const char *text, uint64_t *ret_bytes, GError **error);
 
-/* "NAME=on" or "NAME=off"; "NAME=SIZE". *ret_setting: free name with g_free. */
+/* "NAME=on" or "NAME=off"; "NAME=SIZE", or "NAME=TEXT" for a parameter that is text. *ret_setting:
+ * free name and text with g_free. */
 bool run_options_parse_capability(const char *text, RunSetting *ret_setting, GError **error);
 bool run_options_parse_parameter(const char *text, RunSetting *ret_setting, GError **error);
 

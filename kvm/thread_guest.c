@@ -18,13 +18,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LOW_LIMIT_BYTES  (3ull << 30) /* like a PC: the rest lies above 4 GiB */
-#define HIGH_ADDRESS     (4ull << 30)
-#define THREADS_MAX      FAULTLINE_VCPUS_MAX
-#define PAUSE_LIMIT_US   (20 * G_USEC_PER_SEC)
-#define TICK_US          1000
-#define BACKLOG_US       (100 * 1000)
-#define SWEEP_PER_SECOND 50000 /* least pages checked a second by a thread with a write rate */
+#define LOW_LIMIT_BYTES   (3ull << 30) /* like a PC: the rest lies above 4 GiB */
+#define HIGH_ADDRESS      (4ull << 30)
+#define THREADS_MAX       FAULTLINE_VCPUS_MAX
+#define STRANDED_LIMIT_US G_USEC_PER_SEC
+#define PAUSE_LIMIT_US    (20 * G_USEC_PER_SEC)
+#define TICK_US           1000
+#define BACKLOG_US        (100 * 1000)
+#define SWEEP_PER_SECOND  50000 /* least pages checked a second by a thread with a write rate */
 
 typedef struct Worker {
     Machine *machine;
@@ -51,7 +52,8 @@ struct Machine {
     bool ending;            /* under lock */
     /* Written under lock, read by the threads without, relaxed: seen a page later. */
     bool running;
-    bool held; /* by the throttle clock */
+    bool held;     /* by the throttle clock */
+    bool stranded; /* under lock: pause does not wait for a thread that waits for a page */
 
     /* Main thread. */
     char *verdict;
@@ -197,14 +199,17 @@ static bool
 pause_guest(void *opaque, GError **error)
 {
     Machine *machine = opaque;
-    int64_t end_us = g_get_monotonic_time() + PAUSE_LIMIT_US;
     HOLD_LOCK(machine);
+    int64_t end_us =
+        g_get_monotonic_time() + (machine->stranded ? STRANDED_LIMIT_US : PAUSE_LIMIT_US);
     bool before = machine->running;
 
     __atomic_store_n(&machine->running, false, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&machine->changed);
     while (!all_parked_locked(machine)) {
         if (!wait_until_locked(machine, end_us)) {
+            if (machine->stranded)
+                break; /* it stands in its fault, and parks as it comes out */
             __atomic_store_n(&machine->running, before, __ATOMIC_RELAXED);
             pthread_cond_broadcast(&machine->changed);
             g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
@@ -445,6 +450,13 @@ static const FaultlineGuest guest = {
     .vcpu_thread = worker_id,
 };
 
+static void
+strand(Machine *machine, bool is_stranded)
+{
+    HOLD_LOCK(machine);
+    machine->stranded = is_stranded;
+}
+
 const MachineKind machine_threads = {
     .name = "threads",
     .make = make_machine,
@@ -452,4 +464,5 @@ const MachineKind machine_threads = {
     .guest = &guest,
     .blocks = machine_blocks,
     .verdict = machine_verdict,
+    .strand = strand,
 };

@@ -121,6 +121,8 @@ destination_answer_ping(Destination *destination, uint32_t value)
             destination_set_flag(&destination->main.takes_runs);
             destination_set_flag(&destination->urgent.takes_runs);
         }
+        if (value & STREAM_FEATURE_CHECKSUMS)
+            destination_begin_checks(destination);
         value |= STREAM_HELLO_ANSWER;
     } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_BEAT &&
                (destination->features & STREAM_FEATURE_HEARTBEAT)) {
@@ -135,6 +137,8 @@ destination_answer_ping(Destination *destination, uint32_t value)
         destination->has_told = true;
         value = STREAM_AGREE_ANSWER | options_agreement(&destination->faultline->options);
     }
+    if (value == STREAM_PING_LOADED)
+        destination_set_flag(&destination->has_told_loaded);
     if (!destination_post(destination, STREAM_RETURN_PONG, value))
         return false;
     /* The source's number comes in four parts; of one that says more the last four hold. */
@@ -179,24 +183,42 @@ refuse(const StreamElement *element, const char *why, GError **error)
 }
 
 static bool
+check_ping(Destination *destination, const StreamElement *element, GError **error)
+{
+    uint32_t value = stream_parse_be32(element);
+
+    if (!destination->has_return_path)
+        return refuse(element, "received with no return path", error);
+    if ((value & STREAM_HELLO_MASK) != STREAM_HELLO)
+        return true;
+    if (destination->hello && value != destination->hello)
+        return refuse(element, "said hello in two ways: it was damaged on its way", error);
+    destination->hello = value;
+    return true;
+}
+
+static bool
 obey(Destination *destination, const StreamElement *element, GError **error)
 {
     if (destination->in_postcopy && !destination->in_recovery &&
-        element->command != STREAM_COMMAND_PING)
+        element->command != STREAM_COMMAND_PING && element->command != STREAM_COMMAND_DIGEST)
         return refuse(element, "came after the guest was handed over", error);
     switch (element->command) {
     case STREAM_COMMAND_OPEN_RETURN_PATH:
         destination->has_return_path = true;
         return true;
     case STREAM_COMMAND_PING:
-        return destination->has_return_path ||
-               refuse(element, "received with no return path", error);
+        return check_ping(destination, element, error);
     case STREAM_COMMAND_POSTCOPY_ADVISE:
         return advise(destination, element, error);
     case STREAM_COMMAND_POSTCOPY_RAM_DISCARD:
         return destination_discard(destination, element, error);
     case STREAM_COMMAND_DISCARD_WORDS:
         return destination_discard_words(destination, element, error);
+    case STREAM_COMMAND_SEALED:
+        return destination_obey_sealed(destination, element, error);
+    case STREAM_COMMAND_DIGEST:
+        return destination_obey_digest(destination, element, error);
     case STREAM_COMMAND_PACKAGED:
         return begin_package(destination, element, error);
     case STREAM_COMMAND_POSTCOPY_LISTEN:
@@ -228,12 +250,18 @@ destination_take_command(Destination *destination, const StreamElement *element,
     if (destination->in_recovery && element->command == STREAM_COMMAND_POSTCOPY_RESUME) {
         if (!destination_post(destination, STREAM_RETURN_RESUME_ACK, 1))
             return STAGE_STAY;
+        /* It may have been lost with the links before. */
+        if (destination->features && destination_flag(&destination->has_told_loaded))
+            destination_post(destination, STREAM_RETURN_PONG, STREAM_PING_LOADED);
         destination->stage = destination_stage_resume;
     }
     if (element->command == STREAM_COMMAND_PACKAGED)
         destination->stage = destination_stage_blob;
+    bool is_sealed = element->command == STREAM_COMMAND_SEALED;
     if (element->command == STREAM_COMMAND_PING && stream_parse_be32(element) == STREAM_PING_COMMIT)
         destination_order_taking(destination);
     reader_consume(&destination->reader, length);
+    if (is_sealed)
+        reader_seal(&destination->reader, destination_piece_limit(destination));
     return STAGE_AGAIN;
 }

@@ -6,10 +6,8 @@
 #include "engine/destination/destination.h"
 #include "engine/error.h"
 
-#define BUSY_STEPS      16u /* without a look at the clock */
-#define NS_PER_S        1000000000ull
-#define DRAIN_BYTES_MAX (64u << 20)    /* of a description that nobody reads */
-#define LEAVE_NS        (2 * NS_PER_S) /* how long a source may take to close, or to take a SHUT */
+#define BUSY_STEPS      16u         /* without a look at the clock */
+#define DRAIN_BYTES_MAX (64u << 20) /* of a description that nobody reads */
 
 GError *
 destination_peer_error(const char *format, ...)
@@ -32,7 +30,7 @@ destination_notify(Destination *destination, const Role *role)
 /* ---- Life ------------------------------------------------------------------------------------ */
 
 static void
-make_bitmaps(RamBlocks *blocks)
+make_bitmaps(RamBlocks *blocks, bool with_checksums)
 {
     for (unsigned i = 0; i < blocks->count; i++) {
         RamBlock *block = &blocks->blocks[i];
@@ -40,6 +38,8 @@ make_bitmaps(RamBlocks *blocks)
         block->precopied = page_bitmap_new(block->count_pages);
         block->requested = page_bitmap_new(block->count_pages);
     }
+    if (with_checksums)
+        ram_blocks_open_checksums(blocks);
 }
 
 static bool
@@ -94,6 +94,8 @@ listen_at(Destination *destination, const char *const *uris, GError **error)
         if (!listener)
             return false;
         destination->listeners[destination->count_listeners++] = listener;
+        if (!security_listen(destination->faultline, listener, error))
+            return false;
         destination->addresses[destination->count_addresses++] =
             g_strdup(transport_listener_address(listener));
     }
@@ -121,7 +123,7 @@ destination_new(Faultline *faultline, const char *const *uris, GError **error)
     pthread_mutex_init(&destination->mailbox_lock, NULL);
     frame_queue_init(&destination->out);
     frame_queue_init(&destination->asking);
-    make_bitmaps(destination->blocks);
+    make_bitmaps(destination->blocks, options_has(options, CAPABILITY_PAGE_CHECKSUMS));
     page_channel_init(&destination->main, "main", destination->blocks);
     page_channel_init(&destination->urgent, "urgent", destination->blocks);
     destination->walk = faultline->walks[FAULTLINE_WALK_FAULT];
@@ -134,10 +136,10 @@ destination_new(Faultline *faultline, const char *const *uris, GError **error)
     destination->calls_back =
         destination->offers_token && options_has(options, CAPABILITY_AUTO_RECOVER);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
-    bool listener = listen_at(destination, uris, error);
+    bool listens = listen_at(destination, uris, error);
     bool has_token = !destination->offers_token ||
                      random_fill(destination->token, sizeof destination->token, error);
-    if (!listener || !has_token || !open_memory(destination, error)) {
+    if (!listens || !has_token || !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }
@@ -160,6 +162,7 @@ destination_free(Destination *destination)
         g_clear_pointer(&block->precopied, page_bitmap_free);
         g_clear_pointer(&block->requested, page_bitmap_free);
     }
+    ram_blocks_close_checksums(destination->blocks);
     page_channel_clear(&destination->main);
     page_channel_clear(&destination->urgent);
     frame_queue_clear(&destination->out);
@@ -189,12 +192,6 @@ destination_stop(Destination *destination)
 
 /* ---- The end of precopy ---------------------------------------------------------------------- */
 
-static uint64_t
-count_missing(const Destination *destination)
-{
-    return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
-}
-
 /* Posts SHUT, once the mailbox has room for it; true when it was sent, or cannot be. */
 static bool
 tell_end(Destination *destination, uint32_t value)
@@ -202,7 +199,7 @@ tell_end(Destination *destination, uint32_t value)
     if (!destination->has_return_path || destination_flag(&destination->fault_failed) ||
         !destination->link)
         return true;
-    if (!destination->has_posted)
+    if (!destination->has_posted && destination_tell_verdict(destination))
         destination->has_posted = destination_post(destination, STREAM_RETURN_SHUT, value);
     return destination_flag(&destination->shut_sent);
 }
@@ -213,12 +210,14 @@ destination_stage_run(Destination *destination, GError **error)
     Faultline *faultline = destination->faultline;
     bool autostart = __atomic_load_n(&faultline->autostart, __ATOMIC_RELAXED);
 
-    if (count_missing(destination)) {
+    if (destination_count_missing(destination)) {
         g_propagate_error(error, destination_peer_error("load ram: EOF came, but %" G_GUINT64_FORMAT
                                                         " pages never did",
-                                                        count_missing(destination)));
+                                                        destination_count_missing(destination)));
         return STAGE_FAILED;
     }
+    if (!destination_judge(destination, error))
+        return STAGE_FAILED;
     destination_order_taking(destination);
     StageResult recorded = record_await(faultline, FAULTLINE_OWNER_TAKING, error);
     if (recorded != STAGE_AGAIN)
@@ -229,7 +228,7 @@ destination_stage_run(Destination *destination, GError **error)
     }
     context_note(faultline, FAULTLINE_MOMENT_RUNNING);
     record_order(faultline, FAULTLINE_OWNER_HERE);
-    destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+    destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;
 }
@@ -264,20 +263,22 @@ destination_stage_drain(Destination *destination, GError **error)
 StageResult
 destination_stage_arrived(Destination *destination, GError **error)
 {
-    if (count_missing(destination)) {
+    if (destination_count_missing(destination)) {
         if (!destination->has_preempt) {
             g_propagate_error(error,
                               destination_peer_error("load ram: EOF came, but %" G_GUINT64_FORMAT
                                                      " pages never did",
-                                                     count_missing(destination)));
+                                                     destination_count_missing(destination)));
             return STAGE_FAILED;
         }
         return STAGE_STAY;
     }
     if (!destination_flag(&destination->has_run))
         return STAGE_STAY;
+    if (!destination_judge(destination, error))
+        return STAGE_FAILED;
     if (!destination->deadline_ns)
-        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+        destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
     if (!tell_end(destination, 0) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
@@ -291,6 +292,7 @@ destination_stage_leave(Destination *destination, GError **error)
 {
     (void)error;
     if (!destination_flag(&destination->is_ending)) {
+        destination_leave_unjudged(destination);
         destination_set_flag(&destination->is_ending);
         destination_notify(destination, &destination->package);
         destination_notify(destination, &destination->fault);
@@ -330,8 +332,8 @@ drain_main(Destination *destination)
     return result == READ_WAIT;
 }
 
-static void
-tell_failure(Destination *destination, const char *where_the_guest_is)
+void
+destination_tell_failure(Destination *destination, const char *where_the_guest_is)
 {
     GError *failure = g_steal_pointer(&destination->failure);
     error_translate(&failure);
@@ -349,7 +351,7 @@ destination_stage_failing(Destination *destination, GError **error)
 {
     (void)error;
     if (!destination->deadline_ns)
-        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+        destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
     /* A close with bytes unread is a reset, which can overtake what was said: read to the end. */
     bool is_told = tell_end(destination, 1);
@@ -358,59 +360,10 @@ destination_stage_failing(Destination *destination, GError **error)
     if ((!is_told || may_hear) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     close_links(destination);
-    tell_failure(destination, "The guest never ran here; look for it at the source");
+    destination_tell_failure(destination, "The guest never ran here; look for it at the source");
     context_move(destination->faultline, FAULTLINE_STATUS_FAILED);
     destination->stage = NULL;
     return STAGE_DONE;
-}
-
-static void
-tell_pause(Destination *destination, const char *where_the_guest_is)
-{
-    if (!destination->failure)
-        return;
-    tell_failure(destination, where_the_guest_is);
-    if (context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
-        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
-}
-
-/* Loading the device state takes a moment; if it waits for a page that is not here, for ever.
- * false: the moment is not over. */
-static bool
-has_waited_for_run(Destination *destination)
-{
-    if (!destination->failure || destination_flag(&destination->has_run))
-        return true;
-    if (!destination->deadline_ns)
-        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
-    destination->listen.wake_ns = destination->deadline_ns;
-    return clock_now_ns() >= destination->deadline_ns;
-}
-
-/* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
- * missing page waits. */
-StageResult
-destination_stage_paused(Destination *destination, GError **error)
-{
-    bool has_run = destination_flag(&destination->has_run);
-
-    if (destination_flag(&destination->drops_links))
-        return STAGE_STAY;
-    if (has_run && !count_missing(destination)) {
-        destination->stage = destination_stage_leave;
-        return STAGE_AGAIN;
-    }
-    if (!destination_has_main(destination) && !has_waited_for_run(destination))
-        return STAGE_STAY;
-    destination->listen.wake_ns = 0;
-    tell_pause(destination,
-               has_run ? "The guest runs here on the pages that have come and waits for the "
-                         "others, which the source keeps; keep both processes, and let it go on "
-                         "with migrate-recover here and 'migrate' with 'resume' there"
-                       : "The guest is here, but does not run yet: loading its devices waits "
-                         "for pages, which the source keeps; keep both processes, and let it go "
-                         "on with migrate-recover here and 'migrate' with 'resume' there");
-    return destination_await_source(destination, error);
 }
 
 /* Chooses where a failure leads. */
@@ -471,7 +424,7 @@ take_role_errors(Destination *destination, GError **error)
         return true;
     }
     bool is_complete =
-        destination->stage == destination_stage_arrived && !count_missing(destination);
+        destination->stage == destination_stage_arrived && !destination_count_missing(destination);
     if (destination_flag(&destination->fault_failed) && destination->fault_error && !is_complete &&
         destination->stage != destination_stage_paused) {
         g_propagate_error(error, g_steal_pointer(&destination->fault_error));
@@ -512,8 +465,9 @@ destination_listen_step(void *self)
         door = destination_step_door(destination, &failure);
     if (door != STAGE_STAY)
         result = door;
+    destination_tell_whole(destination);
     progress_set(&destination->faultline->progress.remaining_bytes,
-                 count_missing(destination) * FAULTLINE_PAGE_BYTES);
+                 destination_count_missing(destination) * FAULTLINE_PAGE_BYTES);
     if (destination->receiver)
         progress_set(&destination->faultline->progress.received_main_bytes,
                      destination->earlier_bytes +
@@ -543,6 +497,7 @@ destination_listen_close(void *self)
     cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
     destination_close_door(destination);
+    reader_clear(&destination->reader);
     destination_close_listeners(destination);
     g_clear_pointer(&destination->link, transport_link_unref);
     g_clear_pointer(&destination->urgent_link, transport_link_unref);

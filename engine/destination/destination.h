@@ -58,6 +58,7 @@ typedef enum {
 } PostcopyState;
 
 typedef struct Destination Destination;
+typedef struct PageChannel PageChannel;
 typedef StageResult (*DestinationStage)(Destination *destination, GError **error);
 
 /* The pages of a run whose header was read: nothing else comes before their bytes. */
@@ -69,8 +70,12 @@ typedef struct ComingRun {
                         they come through the channel's buffer */
 } ComingRun;
 
+/* Takes pages that lie one behind the other. bytes: of all of them; NULL: zeros. */
+typedef bool TakePages(Destination *destination, PageChannel *channel, RamBlock *block,
+                       uint64_t page, uint64_t count, const uint8_t *bytes, GError **error);
+
 /* A channel that brings pages; owned by the role that reads it. */
-typedef struct PageChannel {
+struct PageChannel {
     const char *name; /* "main", "urgent" */
     bool takes_runs;  /* atomic: set by listen or package, whoever answers the hello */
     RamBlock *block;  /* last one named */
@@ -78,12 +83,17 @@ typedef struct PageChannel {
     FaultlineWalkTrace *walk; /* of the role that reads it */
     UffdRun *run;             /* single pages gathered, not yet visible; main only */
     RamBlock *run_block;
+    uint64_t run_page, run_count; /* which: they are not marked received yet */
     /* a host page of several target pages, being put together */
     uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
     RamBlock *staged_block;
     uint64_t staged_page, staged_count;
-    bool staged_is_zero;
-} PageChannel;
+    bool staged_is_zero, staged_is_damaged;
+    /* whether pages are compared with their checksums first; set with the hello's answer */
+    TakePages *take, *take_in_place;          /* from a buffer; received to where they belong */
+    uint64_t checksums[STREAM_RUN_PAGES_MAX]; /* of the run that is coming */
+    unsigned next_checksum;
+};
 
 /* A device section being read; by listen in precopy, by package after LISTEN. */
 typedef struct DeviceLoad {
@@ -99,6 +109,19 @@ typedef struct ReturnMessage {
 } ReturnMessage;
 #define MAILBOX_MAX   64u
 #define LISTENERS_MAX 8u
+
+/* How long a source may take to close, or to take a SHUT. */
+#define DESTINATION_LEAVE_NS 2000000000ull
+
+/* A page that came damaged, in postcopy a host page. */
+typedef struct Damage {
+    const RamBlock *block; /* NULL: free */
+    uint64_t page, count;
+    unsigned times; /* it came damaged */
+    bool is_told;   /* RESEND has been put into a frame */
+} Damage;
+#define DAMAGES_MAX       256u
+#define DAMAGES_PER_S_MAX 1024u
 
 /* A page that somebody waited for became visible by the listen role: for the account. */
 typedef struct PlacedPage {
@@ -146,9 +169,13 @@ struct Destination {
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
     uint64_t drained_bytes, deadline_ns;
-    bool has_posted;  /* SHUT */
-    bool has_ordered; /* the record TAKING */
-    GByteArray *blob; /* the package, as far as it has come */
+    bool has_posted;     /* SHUT */
+    bool has_ordered;    /* the record TAKING */
+    uint32_t hello;      /* the first one; 0: none */
+    bool has_told_whole; /* WHOLE was posted */
+    bool has_told_verdict;
+    uint64_t judged_pages, bad_extents; /* by DIGEST */
+    GByteArray *blob;                   /* the package, as far as it has come */
     uint32_t blob_length;
     DeviceLoad device;
     GError *failure;  /* why it is failing or paused */
@@ -177,6 +204,8 @@ struct Destination {
     FaultlineWalkTrace *walk; /* NULL: not traced */
     const RamBlock *asked;    /* block of the last REQ_PAGES_ID */
     bool has_urgent, is_watching, is_sending_shut;
+    bool has_answered;     /* the hello, once: with checksums it is answered twice */
+    bool seals_next;       /* what follows the messages that were put is sealed */
     bool has_faults;       /* the userfaultfd may be readable; set by the ring, and after placing */
     bool is_rereading;     /* it was set after placing */
     Spin reread;           /* whether that finds anything */
@@ -200,6 +229,11 @@ struct Destination {
     pthread_mutex_t mailbox_lock;
     ReturnMessage mailbox[MAILBOX_MAX];
     unsigned mailbox_count; /* atomic, for a look without the lock */
+    Damage damages[DAMAGES_MAX];
+    unsigned damages_next;   /* the one to be forgotten next */
+    unsigned damages_untold; /* atomic, as above */
+    uint64_t damages_since_ns;
+    unsigned damages_recent; /* since then */
 
     /* shared: filled by listen at head, emptied by fault at tail. Full: not accounted. */
     PlacedPage placed[PLACED_MAX];
@@ -227,6 +261,7 @@ struct Destination {
     /* shared, atomic, for pause and recovery */
     bool is_paused;         /* listen: faults are kept */
     bool drops_links;       /* set by listen, cleared by fault */
+    bool has_told_loaded;   /* package: a PONG says that the devices are loaded */
     bool has_hidden;        /* a page that is here could not be shown to who waits for it */
     unsigned bitmaps_asked; /* listen: how many of the next are set */
     unsigned bitmap_order[RAM_BLOCKS_MAX];
@@ -271,6 +306,8 @@ StageResult destination_stage_paused(Destination *destination, GError **error);
 StageResult destination_stage_failing(Destination *destination, GError **error);
 StageResult destination_stage_resume(Destination *destination, GError **error);
 
+/* Tells queries why it fails or pauses; takes destination->failure. */
+void destination_tell_failure(Destination *destination, const char *where_the_guest_is);
 /* Listen role: lets go of the links and waits in stage paused. */
 void destination_pause(Destination *destination);
 /* An offered listener, and then a source: AGAIN: one is there, and its recovery begins. */
@@ -364,6 +401,38 @@ ReadResult destination_read_record(Reader *reader, const PageChannel *channel, S
                                    size_t *ret_length, GError **error);
 bool destination_take_record(Destination *destination, PageChannel *channel,
                              const StreamRecord *record, GError **error);
+/* What a channel does with pages that are good, and with those received in place. */
+TakePages destination_take_pages, destination_show_pages;
+
+/* Integrity (integrity.c). From the answer to the hello on that agrees on checksums. */
+void destination_begin_checks(Destination *destination);
+/* LINK error when there is too much damage. Thread: listen, fault. */
+bool destination_note_damage(Destination *destination, PageChannel *channel, RamBlock *block,
+                             uint64_t page, uint64_t count, GError **error);
+/* Puts RESENDs; false: some are left. Thread: fault. */
+bool destination_put_resends(Destination *destination);
+bool destination_obey_sealed(Destination *destination, const StreamElement *element,
+                             GError **error);
+/* Compares a part of memory; a difference is a PEER error in precopy, and noted in postcopy. */
+bool destination_obey_digest(Destination *destination, const StreamElement *element,
+                             GError **error);
+/* At EOF, with checksums: all of memory was compared. Says the verdict; PEER error if it is bad
+ * and the guest has not run. */
+bool destination_judge(Destination *destination, GError **error);
+/* The link is lost: what was damaged is missing, which the bitmaps will tell. Thread: fault, when
+ * it reads no more. */
+void destination_forget_damage(Destination *destination);
+/* The same: who recovers begins its digest anew. Thread: listen. */
+void destination_judge_anew(Destination *destination);
+/* The source is lost, and there will be no verdict. */
+void destination_leave_unjudged(Destination *destination);
+/* Posts the verdict, if there is one; false: the mailbox is full. */
+bool destination_tell_verdict(Destination *destination);
+/* In postcopy, with checksums: tells the source once that every page is here. */
+void destination_tell_whole(Destination *destination);
+/* Bytes of one piece that the source may send. */
+uint64_t destination_piece_limit(const Destination *destination);
+
 /* A run of the main channel whose pages are received to where they belong is under way. */
 static inline bool
 destination_is_receiving(const Destination *destination)
@@ -402,6 +471,12 @@ static inline void
 destination_set_flag(bool *flag)
 {
     __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+static inline uint64_t
+destination_count_missing(const Destination *destination)
+{
+    return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
 }
 
 static inline void

@@ -102,11 +102,9 @@ destination_load_device(Destination *destination, Reader *reader, GError **error
     DeviceDecode decode = {.destination = destination, .device = device};
 
     ReadResult result = read_section(destination, reader, &decode, error);
-    if (result == READ_LINK && !*error) {
-        const GError *cause = transport_receiver_error(reader->receiver);
+    if (result == READ_LINK && !*error)
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK, "receive: %s",
-                    cause ? cause->message : "the link broke");
-    }
+                    reader_problem(reader));
     if (result != READ_OK)
         return result;
     if (strcmp(device->head.name, "globalstate") != 0 &&

@@ -7,6 +7,8 @@
  */
 #include "engine/destination/destination.h"
 
+#include <string.h>
+
 #define FAULTS_BATCH  16u
 #define RECORDS_BATCH 64u
 #define BUSY_STEPS    64u /* without a look at the clock */
@@ -148,7 +150,7 @@ static void
 close_urgent(Destination *destination)
 {
     g_clear_pointer(&destination->urgent_receiver, transport_receiver_free);
-    destination->urgent_reader = (Reader){0};
+    reader_clear(&destination->urgent_reader);
 }
 
 static bool
@@ -183,6 +185,16 @@ looks_again(Destination *destination)
     return true;
 }
 
+/* A page may still have to come on it. In precopy nobody knows better; a source that has nothing
+ * more to send closes it, but not before precopy's SHUT. */
+static bool
+needs_urgent(const Destination *destination)
+{
+    if (destination_flag(&destination->is_listening))
+        return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE) != 0;
+    return !destination->is_sending_shut;
+}
+
 /* Reads on to the end also when the source is lost: what it sent last is good. */
 static bool
 read_urgent(Destination *destination, GError **error)
@@ -200,7 +212,7 @@ read_urgent(Destination *destination, GError **error)
                          transport_receiver_count_bytes(destination->urgent_receiver));
         if (result == READ_WAIT)
             return count != 0;
-        if (result == READ_END && __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE))
+        if (result == READ_END && needs_urgent(destination))
             g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                         "receive: the source closed the urgent channel");
         if (result != READ_OK || !take_urgent_record(destination, &record, error)) {
@@ -234,26 +246,43 @@ destination_post(Destination *destination, StreamReturnType type, uint32_t value
 }
 
 static void
-empty_mailbox(Destination *destination)
+put_message(Destination *destination, const ReturnMessage *message)
 {
     StreamWriter *writer = frame_queue_writer(&destination->out);
+    bool is_answer = message->type == STREAM_RETURN_PONG &&
+                     (message->value & STREAM_HELLO_MASK) == STREAM_HELLO_ANSWER &&
+                     (message->value & STREAM_FEATURE_CHECKSUMS);
 
-    if (!__atomic_load_n(&destination->mailbox_count, __ATOMIC_ACQUIRE) ||
+    if (message->type == STREAM_RETURN_WHOLE)
+        stream_put_whole(writer);
+    else if (message->type == STREAM_RETURN_TOKEN)
+        stream_put_return_secret(writer, message->type, destination->token);
+    else if (message->type == STREAM_RETURN_ADDRESS)
+        stream_put_return_address(writer, destination->addresses[message->value]);
+    else
+        stream_put_return_value(writer, message->type, message->value);
+    destination->is_sending_shut |= message->type == STREAM_RETURN_SHUT;
+    destination->seals_next = is_answer && destination->has_answered;
+    destination->has_answered |= is_answer;
+}
+
+static void
+empty_mailbox(Destination *destination)
+{
+    if (destination->seals_next || !frame_queue_has_room(&destination->out) ||
+        !destination_put_resends(destination) ||
+        !__atomic_load_n(&destination->mailbox_count, __ATOMIC_ACQUIRE) ||
         !frame_queue_has_room(&destination->out))
         return;
     pthread_mutex_lock(&destination->mailbox_lock);
     bool was_full = destination->mailbox_count == MAILBOX_MAX;
-    for (unsigned i = 0; i < destination->mailbox_count; i++) {
-        const ReturnMessage *message = &destination->mailbox[i];
-        if (message->type == STREAM_RETURN_TOKEN)
-            stream_put_return_secret(writer, message->type, destination->token);
-        else if (message->type == STREAM_RETURN_ADDRESS)
-            stream_put_return_address(writer, destination->addresses[message->value]);
-        else
-            stream_put_return_value(writer, message->type, message->value);
-        destination->is_sending_shut |= message->type == STREAM_RETURN_SHUT;
-    }
-    __atomic_store_n(&destination->mailbox_count, 0, __ATOMIC_RELEASE);
+    unsigned count = 0;
+    while (count < destination->mailbox_count && !destination->seals_next)
+        put_message(destination, &destination->mailbox[count++]);
+    unsigned left = destination->mailbox_count - count;
+    memmove(destination->mailbox, destination->mailbox + count,
+            left * sizeof destination->mailbox[0]);
+    __atomic_store_n(&destination->mailbox_count, left, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&destination->mailbox_lock);
     if (was_full) {
         destination_notify(destination, &destination->listen);
@@ -277,6 +306,9 @@ send_messages(Destination *destination, GError **error)
         frame_queue_flush(&destination->asking, error) == FLUSH_FAILED)
         return;
     if (frame_queue_flush(&destination->out, error) == FLUSH_TAKEN && !*error) {
+        if (destination->seals_next)
+            frame_queue_seal(&destination->out);
+        destination->seals_next = false;
         fill_frame(destination);
         frame_queue_flush(&destination->out, error);
     }
@@ -299,8 +331,11 @@ choose_requests(Destination *destination, TransportLink *urgent)
     bool is_used = destination->features & STREAM_FEATURE_HEARTBEAT || is_on_urgent;
 
     destination->requests = is_on_urgent ? &destination->asking : &destination->out;
-    if (urgent && is_used && !destination->asking.sender)
-        destination->asking.sender = transport_sender_new(destination->fault.ring, urgent);
+    if (!urgent || !is_used || destination->asking.sender)
+        return;
+    destination->asking.sender = transport_sender_new(destination->fault.ring, urgent);
+    if (destination->features & STREAM_FEATURE_CHECKSUMS)
+        frame_queue_seal(&destination->asking);
 }
 
 static void
@@ -317,6 +352,8 @@ attach_links(Destination *destination, TransportLink *link, TransportLink *urgen
         destination->urgent_receiver = transport_receiver_new(ring, urgent);
         transport_receiver_look(destination->urgent_receiver);
         destination->urgent_reader = (Reader){.receiver = destination->urgent_receiver};
+        if (destination->features & STREAM_FEATURE_CHECKSUMS)
+            reader_seal(&destination->urgent_reader, destination_piece_limit(destination));
         if (destination->is_watching)
             choose_requests(destination, urgent);
     }

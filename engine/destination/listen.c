@@ -64,9 +64,14 @@ StageResult
 destination_accept_link(Destination *destination, TransportLink **ret_link, GError **error)
 {
     for (unsigned i = 0; i < destination->count_listeners; i++) {
+        TransportListener *listener = destination->listeners[i];
         g_autoptr(GError) cause = NULL;
-        switch (transport_accept(destination->listeners[i], destination->listen.ring, ret_link,
-                                 &cause)) {
+        TransportResult result =
+            transport_accept(listener, destination->listen.ring, ret_link, &cause);
+        char *refusal = transport_listener_take_refusal(listener);
+        if (refusal)
+            context_note_refusal(destination->faultline, refusal);
+        switch (result) {
         case TRANSPORT_OK:
             return STAGE_AGAIN;
         case TRANSPORT_WAIT:
@@ -94,6 +99,8 @@ destination_begin_link(Destination *destination)
         destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
     destination->reader = (Reader){.receiver = destination->receiver};
     destination->main_heard = (Pulse){0};
+    if (destination->features & STREAM_FEATURE_CHECKSUMS)
+        reader_seal(&destination->reader, destination_piece_limit(destination));
     __atomic_store_n(&destination->fault_link, transport_link_ref(destination->link),
                      __ATOMIC_RELEASE);
     destination_notify(destination, &destination->fault);
@@ -238,6 +245,11 @@ begin_ram(Destination *destination, const StreamElement *element, GError **error
 static bool
 check_section(const Destination *destination, const StreamElement *element, GError **error)
 {
+    if ((destination->features & STREAM_FEATURE_CHECKSUMS) && !destination->reader.is_sealed) {
+        g_propagate_error(error, destination_peer_error("load section: pages come unsealed, though "
+                                                        "page-checksums was agreed on"));
+        return false;
+    }
     if (destination->has_ram && element->section_id == destination->ram_section)
         return true;
     g_propagate_error(error, destination_peer_error("load section: section %u was never started",

@@ -115,7 +115,7 @@ begin_block_list(Destination *destination, const StreamRecord *record, GError **
 
 typedef struct RecordDecode {
     const char *channel;
-    bool takes_runs;
+    unsigned takes;
     StreamRecord *record;
 } RecordDecode;
 
@@ -124,8 +124,8 @@ decode_record(void *context, const uint8_t *bytes, size_t available, size_t *ret
               GError **error)
 {
     const RecordDecode *decode = context;
-    return stream_decode_record(bytes, available, decode->channel, decode->takes_runs,
-                                decode->record, ret_length, error);
+    return stream_decode_record(bytes, available, decode->channel, decode->takes, decode->record,
+                                ret_length, error);
 }
 
 typedef struct PagesDecode {
@@ -160,10 +160,14 @@ destination_read_record(Reader *reader, const PageChannel *channel, StreamRecord
                         size_t *ret_length, GError **error)
 {
     if (channel->coming.count) {
+        if (reader->is_sealed && !reader->bare)
+            reader_expect_bare(reader, channel->coming.count * FAULTLINE_PAGE_BYTES);
         PagesDecode pages = {&channel->coming, ret};
         return reader_decode(reader, decode_pages, &pages, ret_length, error);
     }
-    RecordDecode decode = {channel->name, destination_flag(&channel->takes_runs), ret};
+    unsigned takes = (destination_flag(&channel->takes_runs) ? STREAM_TAKES_RUNS : 0) |
+                     (reader->is_sealed ? STREAM_TAKES_SEALED : 0);
+    RecordDecode decode = {channel->name, takes, ret};
     return reader_decode(reader, decode_record, &decode, ret_length, error);
 }
 

@@ -80,11 +80,9 @@ destination_stage_blob(Destination *destination, GError **error)
     while (blob->len < destination->blob_length) {
         const uint8_t *bytes;
         ReadResult result = reader_peek(&destination->reader, 1, &bytes);
-        if (result == READ_LINK) {
-            const GError *cause = transport_receiver_error(destination->receiver);
+        if (result == READ_LINK)
             g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK, "receive package: %s",
-                        cause ? cause->message : "the link broke");
-        }
+                        reader_problem(&destination->reader));
         if (result != READ_OK)
             return destination_stage_of(result, error);
         size_t take =

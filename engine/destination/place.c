@@ -19,7 +19,10 @@ page_channel_init(PageChannel *channel, const char *name, const RamBlocks *block
     uint64_t largest = FAULTLINE_PAGE_BYTES;
     for (unsigned i = 0; i < blocks->count; i++)
         largest = MAX(largest, blocks->blocks[i].is.page_size_bytes);
-    *channel = (PageChannel){.name = name, .run = uffd_run_new()};
+    *channel = (PageChannel){.name = name,
+                             .run = uffd_run_new(),
+                             .take = destination_take_pages,
+                             .take_in_place = destination_show_pages};
     if (largest > FAULTLINE_PAGE_BYTES)
         channel->staging = g_malloc(largest);
 }
@@ -92,6 +95,27 @@ refuse_again(const PageChannel *channel, const RamBlock *block, uint64_t page, G
     return false;
 }
 
+/* One of them was gathered, so that it is here without a mark; *ret_page: which. */
+static bool
+is_gathered(const PageChannel *channel, const RamBlock *block, uint64_t page, uint64_t count,
+            uint64_t *ret_page)
+{
+    *ret_page = MAX(page, channel->run_page);
+    return uffd_run_memory(channel->run) && channel->run_block == block &&
+           *ret_page < page + count && *ret_page < channel->run_page + channel->run_count;
+}
+
+/* None of them was here before. */
+static bool
+check_new(const PageChannel *channel, const RamBlock *block, uint64_t page, uint64_t count,
+          GError **error)
+{
+    uint64_t again = page_bitmap_next_set(block->received, page, page + count);
+    if (again == page + count && !is_gathered(channel, block, page, count, &again))
+        return true;
+    return refuse_again(channel, block, again, error);
+}
+
 /* Shows pages just marked to those who asked for them; *ret_count: how many these are. */
 static bool
 serve_waiting(Destination *destination, const PageChannel *channel, RamBlock *block, uint64_t page,
@@ -158,10 +182,16 @@ gather_page(Destination *destination, PageChannel *channel, RamBlock *block, uin
 {
     uint64_t offset = 0, length = 0;
     RamBlock *before = channel->run_block;
+    bool was_empty = !uffd_run_memory(channel->run);
 
     UffdResult result = uffd_run_add(channel->run, block->memory, page * FAULTLINE_PAGE_BYTES,
                                      bytes, &offset, &length);
     channel->run_block = block;
+    if (was_empty || length) {
+        channel->run_page = page;
+        channel->run_count = 0;
+    }
+    channel->run_count++;
     if (!check_result(result, before ? before : block, page, error))
         return false;
     if (length && !mark_received(destination, channel, before, offset / FAULTLINE_PAGE_BYTES,
@@ -196,6 +226,7 @@ stage_page(Destination *destination, PageChannel *channel, RamBlock *block, uint
         channel->staged_page = host_page;
         channel->staged_count = 0;
         channel->staged_is_zero = true;
+        channel->staged_is_damaged = false;
     }
     if (channel->staged_block != block || page != channel->staged_page + channel->staged_count) {
         g_propagate_error(
@@ -216,6 +247,9 @@ stage_page(Destination *destination, PageChannel *channel, RamBlock *block, uint
     if (++channel->staged_count < block->host_pages)
         return true;
     channel->staged_block = NULL;
+    if (channel->staged_is_damaged)
+        return destination_note_damage(destination, channel, block, host_page, block->host_pages,
+                                       error);
     return place_pages(destination, channel, block, host_page, block->host_pages,
                        channel->staged_is_zero ? NULL : channel->staging, error);
 }
@@ -296,35 +330,29 @@ count_pages(Destination *destination, const PageChannel *channel, bool is_zero, 
         progress_add(is_zero ? &progress->zero_pages : &progress->normal_pages, count);
 }
 
-/* None of them was here before. */
-static bool
-check_new(const PageChannel *channel, const RamBlock *block, uint64_t page, uint64_t count,
-          GError **error)
-{
-    uint64_t again = page_bitmap_next_set(block->received, page, page + count);
-    return again == page + count || refuse_again(channel, block, again, error);
-}
-
 /* A run's header: all of its pages are checked before a byte of them is written anywhere. */
 static bool
 begin_run(Destination *destination, PageChannel *channel, RamBlock *block, uint64_t page,
-          uint64_t count, GError **error)
+          const StreamRecord *record, GError **error)
 {
     bool is_main = channel == &destination->main;
+    uint64_t count = record->count_pages;
 
     if ((!is_main || destination->in_postcopy) && !check_new(channel, block, page, count, error))
         return false;
     channel->coming = (ComingRun){.block = block, .page = page, .count = count};
+    for (unsigned i = 0; record->checksums && i < count; i++)
+        channel->checksums[i] = stream_record_checksum(record, i);
+    channel->next_checksum = 0;
     if (is_main && count >= DIRECT_PAGES)
         channel->coming.memory = uffd_receive_address(block->memory, page * FAULTLINE_PAGE_BYTES,
                                                       count * FAULTLINE_PAGE_BYTES);
     return destination_flush_run(destination, channel, error);
 }
 
-/* Pages whose bytes are here, or which are zero. */
-static bool
-take_pages(Destination *destination, PageChannel *channel, RamBlock *block, uint64_t page,
-           uint64_t count, const uint8_t *bytes, GError **error)
+bool
+destination_take_pages(Destination *destination, PageChannel *channel, RamBlock *block,
+                       uint64_t page, uint64_t count, const uint8_t *bytes, GError **error)
 {
     bool is_urgent = channel == &destination->urgent;
 
@@ -357,31 +385,24 @@ destination_take_record(Destination *destination, PageChannel *channel, const St
     for (uint64_t i = 0; is_noted && channel->walk && i < record->count_pages; i++)
         walk_step(channel->walk, WALK_REPLY_RECEIVE, block->index, page + i);
     if (record->flag == STREAM_RAM_PAGE && !record->page)
-        return begin_run(destination, channel, block, page, record->count_pages, error);
+        return begin_run(destination, channel, block, page, record, error);
     if (coming->count) {
         coming->page += record->count_pages;
         coming->count -= record->count_pages;
     }
-    return take_pages(destination, channel, block, page, record->count_pages,
-                      record->flag == STREAM_RAM_PAGE ? record->page : NULL, error);
+    return channel->take(destination, channel, block, page, record->count_pages,
+                         record->flag == STREAM_RAM_PAGE ? record->page : NULL, error);
 }
 
 /* ---- Runs received to where they belong -------------------------------------------------------
  */
 
-/* The next count pages have been received. */
-static bool
-take_received(Destination *destination, PageChannel *channel, uint64_t count, GError **error)
+/* Pages whose bytes are in their place. */
+bool
+destination_show_pages(Destination *destination, PageChannel *channel, RamBlock *block,
+                       uint64_t page, uint64_t count, G_GNUC_UNUSED const uint8_t *bytes,
+                       GError **error)
 {
-    ComingRun *coming = &channel->coming;
-    RamBlock *block = coming->block;
-    uint64_t page = coming->page;
-
-    if (!count)
-        return true;
-    coming->page += count;
-    coming->count -= count;
-    coming->taken += count;
     count_pages(destination, channel, false, count);
     if (!destination->in_postcopy) {
         mark_stored(destination, block, page, count);
@@ -391,6 +412,22 @@ take_received(Destination *destination, PageChannel *channel, uint64_t count, GE
                                             count * FAULTLINE_PAGE_BYTES);
     return check_result(result, block, page, error) &&
            mark_received(destination, channel, block, page, count, error);
+}
+
+/* The next count pages have been received. */
+static bool
+take_received(Destination *destination, PageChannel *channel, uint64_t count, GError **error)
+{
+    ComingRun *coming = &channel->coming;
+    const uint8_t *bytes = coming->memory + coming->taken * FAULTLINE_PAGE_BYTES;
+    uint64_t page = coming->page;
+
+    if (!count)
+        return true;
+    coming->page += count;
+    coming->count -= count;
+    coming->taken += count;
+    return channel->take_in_place(destination, channel, coming->block, page, count, bytes, error);
 }
 
 /* Whatever has come whole is shown before this role sleeps, so that nobody waits for a page that is

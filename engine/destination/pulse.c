@@ -82,7 +82,9 @@ destination_beat(Destination *destination, GError **error)
     uint32_t timeout_ms = heartbeat_ms(destination);
 
     destination->count_working = 0;
-    if (!timeout_ms)
+    /* Behind the answer to the hello, which was posted before. */
+    if (!timeout_ms || destination->seals_next ||
+        __atomic_load_n(&destination->mailbox_count, __ATOMIC_ACQUIRE))
         return;
     uint64_t now_ns = clock_now_ns();
     bool is_first = !heartbeat_is_on(&destination->beating);

@@ -34,10 +34,13 @@ destination_recover(Destination *destination, const char *uri, GError **error)
         return true;
     }
     TransportListener *listener = transport_listen(uri, error);
-    if (!listener)
+    if (!listener || !security_listen(destination->faultline, listener, error)) {
+        g_clear_pointer(&listener, transport_listener_free);
         return false;
+    }
     g_free(destination->address);
     destination->address = g_strdup(transport_listener_address(listener));
+    record_set_address(destination->faultline, destination->address);
     TransportListener *before =
         __atomic_exchange_n(&destination->offered, listener, __ATOMIC_ACQ_REL);
     g_clear_pointer(&before, transport_listener_free);
@@ -67,7 +70,7 @@ destination_pause(Destination *destination)
     if (destination->receiver)
         destination->earlier_bytes += transport_receiver_count_bytes(destination->receiver);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
-    destination->reader = (Reader){0};
+    reader_clear(&destination->reader);
     drop_link(&destination->link);
     drop_link(&destination->urgent_link);
     if (destination->is_held)
@@ -75,10 +78,60 @@ destination_pause(Destination *destination)
     if (destination->is_held || !destination_has_door(destination))
         destination_close_listeners(destination);
     destination->in_recovery = destination->has_posted = false;
+    destination_judge_anew(destination);
     destination->stage = destination_stage_paused;
     destination_set_flag(&destination->is_paused);
     destination_set_flag(&destination->drops_links);
     destination_notify(destination, &destination->fault);
+}
+
+static void
+tell_pause(Destination *destination, const char *where_the_guest_is)
+{
+    if (!destination->failure)
+        return;
+    destination_tell_failure(destination, where_the_guest_is);
+    if (context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+}
+
+/* Loading the device state takes a moment; if it waits for a page that is not here, for ever.
+ * false: the moment is not over. */
+static bool
+has_waited_for_run(Destination *destination)
+{
+    if (!destination->failure || destination_flag(&destination->has_run))
+        return true;
+    if (!destination->deadline_ns)
+        destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
+    destination->listen.wake_ns = destination->deadline_ns;
+    return clock_now_ns() >= destination->deadline_ns;
+}
+
+/* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
+ * missing page waits. */
+StageResult
+destination_stage_paused(Destination *destination, GError **error)
+{
+    bool has_run = destination_flag(&destination->has_run);
+
+    if (destination_flag(&destination->drops_links))
+        return STAGE_STAY;
+    if (has_run && !destination_count_missing(destination)) {
+        destination->stage = destination_stage_leave;
+        return STAGE_AGAIN;
+    }
+    if (!destination_has_main(destination) && !has_waited_for_run(destination))
+        return STAGE_STAY;
+    destination->listen.wake_ns = 0;
+    tell_pause(destination,
+               has_run ? "The guest runs here on the pages that have come and waits for the "
+                         "others, which the source keeps; keep both processes, and let it go on "
+                         "with migrate-recover here and 'migrate' with 'resume' there"
+                       : "The guest is here, but does not run yet: loading its devices waits "
+                         "for pages, which the source keeps; keep both processes, and let it go "
+                         "on with migrate-recover here and 'migrate' with 'resume' there");
+    return destination_await_source(destination, error);
 }
 
 static void
@@ -211,8 +264,9 @@ destination_forget_links(Destination *destination)
         destination->earlier_urgent_bytes +=
             transport_receiver_count_bytes(destination->urgent_receiver);
     g_clear_pointer(&destination->urgent_receiver, transport_receiver_free);
-    destination->urgent_reader = (Reader){0};
+    reader_clear(&destination->urgent_reader);
     page_channel_forget(&destination->urgent);
+    destination_forget_damage(destination);
     g_clear_pointer(&destination->sender, transport_sender_free);
     g_clear_pointer(&destination->asking.sender, transport_sender_free);
     destination->out.sender = NULL;

@@ -125,6 +125,20 @@ arguments_find_parameter(const char *name)
     return NULL;
 }
 
+static const ArgumentType parameter_types[] = {
+    [FAULTLINE_TYPE_INTEGER] = ARGUMENT_INTEGER,
+    [FAULTLINE_TYPE_SIZE] = ARGUMENT_INTEGER,
+    [FAULTLINE_TYPE_BOOLEAN] = ARGUMENT_BOOLEAN,
+    [FAULTLINE_TYPE_TEXT] = ARGUMENT_STRING,
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(parameter_types) == FAULTLINE_TYPE_TEXT + 1);
+
+const char *
+arguments_text_parameter(JsonNode *node)
+{
+    return JSON_NODE_HOLDS_NULL(node) ? "" : json_node_get_string(node);
+}
+
 uint64_t
 arguments_parameter(JsonNode *node)
 {
@@ -144,10 +158,12 @@ arguments_check_parameters(JsonObject *object, GError **error)
         const FaultlineParameterRow *row = arguments_find_parameter(name);
         if (row == NULL)
             return refuse_unknown("", name, error);
-        bool is_boolean = row->type == FAULTLINE_TYPE_BOOLEAN;
-        Argument argument = {row->name, is_boolean ? ARGUMENT_BOOLEAN : ARGUMENT_INTEGER, true};
+        bool is_text = row->type == FAULTLINE_TYPE_TEXT;
+        Argument argument = {row->name, parameter_types[row->type], true};
+        if (is_text && JSON_NODE_HOLDS_NULL(node))
+            continue;
         if (!check_member(&argument, node, "", error) ||
-            !arguments_check_range(row, arguments_parameter(node), error))
+            (!is_text && !arguments_check_range(row, arguments_parameter(node), error)))
             return false;
     }
     return true;

@@ -74,6 +74,11 @@ static const Argument arguments_set_capabilities[] = {
     {NULL, 0, false},
 };
 
+static const Argument arguments_object_del[] = {
+    {"id", ARGUMENT_STRING, false},
+    {NULL, 0, false},
+};
+
 static const Argument arguments_human_monitor_command[] = {
     {"command-line", ARGUMENT_STRING, false},
     {"cpu-index", ARGUMENT_INTEGER, true},
@@ -122,6 +127,17 @@ const Command command_table[] = {
      .run_typed = hmp_info_migrate},
     {.name = "x-query-memory-blocks", .run = map_blocks_run},
     {.name = "x-query-memory-map", .arguments = arguments_memory_map, .run = map_query_run},
+    {.name = "x-query-missing-pages",
+     .run = missing_query_run,
+     .typed = "info missing_pages",
+     .typed_synopsis = "",
+     .help = "which pages are not here, or at a source were not sent",
+     .run_typed = hmp_info_missing},
+    {.name = "x-peer-lost",
+     .run = missing_peer_lost_run,
+     .typed = "peer_lost",
+     .typed_synopsis = "",
+     .help = "the other side's process is gone for good: act as --on-source-lost says, now"},
     {.name = "query-migrate-capabilities",
      .run = migrate_query_capabilities_run,
      .typed = "info migrate_capabilities",
@@ -197,6 +213,21 @@ const Command command_table[] = {
      .typed_synopsis = "PARAMETER VALUE",
      .help = "set a parameter; sizes take K, M, G, T (max-bandwidth without a letter: MiB/s)",
      .run_typed = hmp_migrate_set_parameter},
+    {.name = "object-add",
+     .check = object_add_check,
+     .run = object_add_run,
+     .typed = "object_add",
+     .typed_synopsis = "TYPE,id=ID[,NAME=VALUE...]",
+     .help = "make credentials (tls-creds-x509, tls-creds-psk) or an authorization (authz-simple, "
+             "authz-list)",
+     .run_typed = hmp_object_add},
+    {.name = "object-del",
+     .arguments = arguments_object_del,
+     .run = object_del_run,
+     .typed = "object_del",
+     .typed_synopsis = "ID",
+     .help = "remove an object; a migration under way keeps what it has of it",
+     .run_typed = hmp_object_del},
     {.name = "stop",
      .run = command_stop_run,
      .typed = "stop|s",

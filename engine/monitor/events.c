@@ -42,32 +42,35 @@ static const struct {
     [FAULTLINE_EVENT_PASS] = {"MIGRATION_PASS", true},
     [FAULTLINE_EVENT_STOP] = {"STOP", false},
     [FAULTLINE_EVENT_RESUME] = {"RESUME", false},
+    [FAULTLINE_EVENT_VERDICT] = {"FAULTLINE_VERDICT", true},
+    [FAULTLINE_EVENT_REFUSED] = {NULL, false}, /* QEMU has none such */
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(event_kinds) == FAULTLINE_EVENT_RESUME + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(event_kinds) == FAULTLINE_EVENT_REFUSED + 1);
 
 static JsonObject *
 event_data(const FaultlineEvent *event)
 {
-    if (event->kind != FAULTLINE_EVENT_STATUS && event->kind != FAULTLINE_EVENT_PASS)
+    if (event->kind == FAULTLINE_EVENT_STOP || event->kind == FAULTLINE_EVENT_RESUME)
         return NULL;
     JsonObject *data = json_object_new();
     if (event->kind == FAULTLINE_EVENT_STATUS)
         json_object_set_string_member(data, "status", faultline_status_name(event->status));
+    else if (event->kind == FAULTLINE_EVENT_VERDICT)
+        json_object_set_string_member(data, "verdict", faultline_verdict_name(event->verdict));
     else
         json_object_set_int_member(data, "pass", (int64_t)event->pass);
     return data;
 }
 
 static JsonNode *
-event_node(const FaultlineEvent *event)
+named_event(const char *name, JsonObject *data, int64_t time_us)
 {
     JsonObject *timestamp = json_object_new();
-    json_object_set_int_member(timestamp, "seconds", event->time_us / G_USEC_PER_SEC);
-    json_object_set_int_member(timestamp, "microseconds", event->time_us % G_USEC_PER_SEC);
+    json_object_set_int_member(timestamp, "seconds", time_us / G_USEC_PER_SEC);
+    json_object_set_int_member(timestamp, "microseconds", time_us % G_USEC_PER_SEC);
     JsonObject *object = json_object_new();
     json_object_set_object_member(object, "timestamp", timestamp);
-    json_object_set_string_member(object, "event", event_kinds[event->kind].name);
-    JsonObject *data = event_data(event);
+    json_object_set_string_member(object, "event", name);
     if (data != NULL)
         json_object_set_object_member(object, "data", data);
     JsonNode *node = json_node_new(JSON_NODE_OBJECT);
@@ -75,16 +78,52 @@ event_node(const FaultlineEvent *event)
     return node;
 }
 
+static void
+send_to_all(FaultlineMonitor *monitor, JsonNode *node)
+{
+    for (unsigned i = 0; i < monitor->sessions->len; i++)
+        session_send_event(g_ptr_array_index(monitor->sessions, i), node);
+    json_node_unref(node);
+}
+
+void
+faultline_monitor_send_event(FaultlineMonitor *monitor, const char *name, const char *data)
+{
+    g_autoptr(JsonNode) parsed = data != NULL ? json_from_string(data, NULL) : NULL;
+    g_assert(data == NULL || (parsed != NULL && JSON_NODE_HOLDS_OBJECT(parsed)));
+    send_to_all(monitor, named_event(name, parsed != NULL ? json_node_dup_object(parsed) : NULL,
+                                     g_get_real_time()));
+}
+
+/* A guest that shut down or reset says so; one that its machine cannot run on only stops. */
+static void
+tell_guest_end(FaultlineMonitor *monitor)
+{
+    bool is_running;
+    const char *status = command_status(monitor, &is_running);
+    bool is_shutdown = g_str_equal(status, "shutdown");
+    bool has_ended = is_shutdown || g_str_equal(status, "internal-error");
+
+    if (has_ended && !monitor->has_ended) {
+        if (is_shutdown)
+            faultline_monitor_send_event(monitor, "SHUTDOWN",
+                                         "{\"guest\": true, \"reason\": \"guest-shutdown\"}");
+        faultline_monitor_send_event(monitor, "STOP", NULL);
+    }
+    monitor->has_ended = has_ended;
+}
+
 void
 faultline_monitor_pump(FaultlineMonitor *monitor)
 {
     FaultlineEvent event;
     while (faultline_next_event(monitor->faultline, &event)) {
-        if (event_kinds[event.kind].needs_capability &&
-            !faultline_get_capability(monitor->faultline, "events"))
+        if (event_kinds[event.kind].name == NULL ||
+            (event_kinds[event.kind].needs_capability &&
+             !faultline_get_capability(monitor->faultline, "events")))
             continue;
-        g_autoptr(JsonNode) node = event_node(&event);
-        for (unsigned i = 0; i < monitor->sessions->len; i++)
-            session_send_event(g_ptr_array_index(monitor->sessions, i), node);
+        send_to_all(monitor,
+                    named_event(event_kinds[event.kind].name, event_data(&event), event.time_us));
     }
+    tell_guest_end(monitor);
 }

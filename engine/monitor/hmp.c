@@ -202,10 +202,12 @@ hmp_migrate_set_parameter(FaultlineMonitor *monitor, const Command *command, cha
         return false;
     }
     uint64_t value = 0;
-    if (!parse_value(row, words[1], &value, error))
+    if (row->type != FAULTLINE_TYPE_TEXT && !parse_value(row, words[1], &value, error))
         return false;
     JsonObject *arguments = json_object_new();
-    if (row->type == FAULTLINE_TYPE_BOOLEAN)
+    if (row->type == FAULTLINE_TYPE_TEXT)
+        json_object_set_string_member(arguments, row->name, words[1]);
+    else if (row->type == FAULTLINE_TYPE_BOOLEAN)
         json_object_set_boolean_member(arguments, row->name, value != 0);
     else
         json_object_set_int_member(arguments, row->name, (int64_t)value);

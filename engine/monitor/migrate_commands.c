@@ -221,14 +221,33 @@ migrate_query_capabilities_run(FaultlineMonitor *monitor, JsonObject *object, GE
 typedef struct Setting {
     const char *name; /* the command's */
     uint64_t value, before;
+    const char *text;  /* of one that takes text; else NULL */
+    char *before_text; /* a copy */
 } Setting;
+
+static void
+clear_setting(gpointer setting)
+{
+    g_free(((Setting *)setting)->before_text);
+}
+
+static bool
+set_parameter(Faultline *faultline, const Setting *setting, GError **error)
+{
+    if (setting->text)
+        return faultline_set_text_parameter(faultline, setting->name, setting->text, error);
+    return faultline_set_parameter(faultline, setting->name, setting->value, error);
+}
 
 static void
 restore_parameters(Faultline *faultline, const GArray *done)
 {
     for (unsigned i = done->len; i-- > 0;) {
         const Setting *setting = &g_array_index(done, Setting, i);
-        faultline_set_parameter(faultline, setting->name, setting->before, NULL);
+        if (setting->text)
+            faultline_set_text_parameter(faultline, setting->name, setting->before_text, NULL);
+        else
+            faultline_set_parameter(faultline, setting->name, setting->before, NULL);
     }
 }
 
@@ -239,11 +258,12 @@ set_some_parameters(Faultline *faultline, GArray *left, GArray *done, GError **e
     for (unsigned i = 0; i < left->len;) {
         Setting setting = g_array_index(left, Setting, i);
         g_clear_error(error);
-        if (!faultline_set_parameter(faultline, setting.name, setting.value, error)) {
+        if (!set_parameter(faultline, &setting, error)) {
             i++;
             continue;
         }
         g_array_append_val(done, setting);
+        g_array_index(left, Setting, i).before_text = NULL;
         g_array_remove_index(left, i);
     }
 }
@@ -253,6 +273,7 @@ static bool
 set_parameters(Faultline *faultline, GArray *left, GError **error)
 {
     g_autoptr(GArray) done = g_array_new(FALSE, FALSE, sizeof(Setting));
+    g_array_set_clear_func(done, clear_setting);
     g_autoptr(GError) refusal = NULL;
     for (unsigned before = left->len + 1; left->len > 0 && left->len < before;) {
         before = left->len;
@@ -268,16 +289,23 @@ set_parameters(Faultline *faultline, GArray *left, GError **error)
 JsonNode *
 migrate_set_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
-    g_autoptr(GArray) settings = g_array_new(FALSE, FALSE, sizeof(Setting));
+    g_autoptr(GArray) settings = g_array_new(FALSE, TRUE, sizeof(Setting));
+    g_array_set_clear_func(settings, clear_setting);
     JsonObjectIter iter;
     const char *name;
     JsonNode *node;
     json_object_iter_init_ordered(&iter, object);
     while (json_object_iter_next_ordered(&iter, &name, &node)) {
-        Setting setting = {.name = name,
-                           .value = arguments_parameter(node),
-                           .before = faultline_get_parameter(monitor->faultline, name)};
-        g_array_append_val(settings, setting);
+        g_array_set_size(settings, settings->len + 1);
+        Setting *setting = &g_array_index(settings, Setting, settings->len - 1);
+        setting->name = name;
+        if (arguments_find_parameter(name)->type == FAULTLINE_TYPE_TEXT) {
+            setting->text = arguments_text_parameter(node);
+            setting->before_text = g_strdup(faultline_get_text_parameter(monitor->faultline, name));
+        } else {
+            setting->value = arguments_parameter(node);
+            setting->before = faultline_get_parameter(monitor->faultline, name);
+        }
     }
     return set_parameters(monitor->faultline, settings, error) ? command_done() : NULL;
 }
@@ -289,7 +317,10 @@ migrate_query_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GErr
     JsonObject *parameters = json_object_new();
     for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
         uint64_t value = faultline_get_parameter(monitor->faultline, row->name);
-        if (row->type == FAULTLINE_TYPE_BOOLEAN)
+        if (row->type == FAULTLINE_TYPE_TEXT)
+            json_object_set_string_member(
+                parameters, row->name, faultline_get_text_parameter(monitor->faultline, row->name));
+        else if (row->type == FAULTLINE_TYPE_BOOLEAN)
             json_object_set_boolean_member(parameters, row->name, value != 0);
         else
             json_object_set_int_member(parameters, row->name, (int64_t)MIN(value, INT64_MAX));

@@ -36,6 +36,7 @@ struct FaultlineMonitor {
     FaultlineSession *current; /* whose command runs; NULL: none, or a line of the VMM's */
     GHashTable *named_fds;     /* of getfd: name -> FdNumber */
     GArray *set_fds;           /* of add-fd: SetFd */
+    bool has_ended;            /* the guest, and it was told */
     bool stays_on_error;       /* the last migrate-incoming said exit-on-error: false */
 };
 
@@ -99,6 +100,8 @@ bool arguments_check(const Argument *arguments, JsonObject *object, const char *
 bool arguments_check_parameters(JsonObject *object, GError **error);
 /* Value of a checked member, as faultline_set_parameter() takes it. */
 uint64_t arguments_parameter(JsonNode *node);
+/* Of one of type TEXT; null is "". */
+const char *arguments_text_parameter(JsonNode *node);
 /* NULL: there is none such. */
 const FaultlineParameterRow *arguments_find_parameter(const char *name);
 bool arguments_check_range(const FaultlineParameterRow *row, uint64_t value, GError **error);
@@ -176,6 +179,10 @@ COMMAND_RUN(migrate_set_capabilities_run);
 COMMAND_RUN(migrate_query_capabilities_run);
 COMMAND_RUN(migrate_set_parameters_run);
 COMMAND_RUN(migrate_query_parameters_run);
+COMMAND_RUN(object_add_run);
+COMMAND_RUN(object_del_run);
+/* Any members: which, is looked at when it runs. */
+bool object_add_check(JsonObject *object, GError **error);
 
 /* The URI that `uri` or `channels` of a migrate command names (g_free). Errors: ARGUMENT. */
 char *channels_uri(JsonObject *object, GError **error);
@@ -209,11 +216,14 @@ COMMAND_TYPED(hmp_migrate_recover);
 COMMAND_TYPED(hmp_migrate_continue);
 COMMAND_TYPED(hmp_migrate_set_capability);
 COMMAND_TYPED(hmp_migrate_set_parameter);
+COMMAND_TYPED(hmp_object_add);
+COMMAND_TYPED(hmp_object_del);
 COMMAND_TYPED(hmp_calc_dirty_rate);
 COMMAND_TYPED(hmp_pmemsave);
 COMMAND_TYPED(hmp_fd_name);
 COMMAND_TYPED(hmp_help);
 COMMAND_TYPED(hmp_info_version);
+COMMAND_TYPED(hmp_info_missing);
 COMMAND_TYPED(hmp_info_name);
 COMMAND_TYPED(hmp_info_cpus);
 COMMAND_TYPED(hmp_info_migrate);
@@ -241,6 +251,8 @@ COMMAND_RUN(map_blocks_run);
 
 /* {"cells": [[pages, left, waiting], ...]}, as in FaultlineMapCell; empty when there is no map. */
 COMMAND_RUN(map_query_run);
+COMMAND_RUN(missing_query_run);
+COMMAND_RUN(missing_peer_lost_run);
 
 /* ---- fds.c: descriptors that clients hand over ------------------------------------------------
  */

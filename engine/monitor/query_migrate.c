@@ -166,6 +166,17 @@ set_latency(JsonObject *object, const FaultlineLatency *latency)
 }
 
 static JsonObject *
+integrity_object(const FaultlineIntegrity *integrity)
+{
+    JsonObject *object = json_object_new();
+    json_object_set_string_member(object, "verdict", faultline_verdict_name(integrity->verdict));
+    set_count(object, "checked-pages", integrity->checked_pages);
+    set_count(object, "damaged-pages", integrity->damaged_pages);
+    set_count(object, "asked-again", integrity->asked_again);
+    return object;
+}
+
+static JsonObject *
 faultline_object(const FaultlineInfo *info)
 {
     const struct {
@@ -196,6 +207,7 @@ faultline_object(const FaultlineInfo *info)
     set_latency(object, &info->latency);
     set_distribution(object, "fault-histogram", &info->latency);
     add_moments(object, info);
+    json_object_set_object_member(object, "integrity", integrity_object(&info->integrity));
     json_object_set_string_member(object, "side", info->incoming ? "destination" : "source");
     json_object_set_string_member(object, "run-state", faultline_run_state_name(info->run_state));
     return object;
@@ -284,9 +296,11 @@ query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
     bool has_blocktime = faultline_get_capability(monitor->faultline, "postcopy-blocktime");
     JsonNode *reply = query_migrate_reply(info, has_blocktime, listening);
     JsonObject *members = json_node_get_object(reply);
-    if (json_object_has_member(members, "faultline"))
-        add_pauses(monitor, json_object_get_object_member(members, "faultline"));
-    if (info->incoming && json_object_has_member(members, "faultline"))
-        add_vcpus(monitor, json_object_get_object_member(members, "faultline"), info);
+    if (!json_object_has_member(members, "faultline"))
+        return reply;
+    JsonObject *ours = json_object_get_object_member(members, "faultline");
+    add_pauses(monitor, ours);
+    if (info->incoming)
+        add_vcpus(monitor, ours, info);
     return reply;
 }

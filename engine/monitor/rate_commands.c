@@ -3,9 +3,9 @@
  * calc-dirty-rate and query-dirty-rate, with QEMU's units: time in seconds or milliseconds, the
  * rate in MiB/s.
  *
- * Whatever `mode` asks for, what is measured is every page by the guest's dirty log, and the reply
- * says so; `sample-pages` has no meaning then. Control thread; the engine measures on a thread of
- * its own.
+ * Every page counts, by the guest's dirty log: that is mode dirty-bitmap, and what no mode means.
+ * The others, which QEMU has, are refused, and so is `sample-pages`, which belongs to one of them.
+ * Control thread; the engine measures on a thread of its own.
  */
 #include "engine/monitor/monitor.h"
 
@@ -19,7 +19,8 @@ static const struct {
     {"millisecond", 1},
 };
 
-static const char *const modes[] = {"page-sampling", "dirty-ring", "dirty-bitmap"};
+#define MODE "dirty-bitmap"
+static const char *const other_modes[] = {"page-sampling", "dirty-ring"};
 
 static const char *const state_names[] = {
     [FAULTLINE_MEASURE_UNSTARTED] = "unstarted",
@@ -47,13 +48,28 @@ read_unit(JsonObject *object, unsigned *ret_unit, GError **error)
 }
 
 static bool
+refuse_mode(const char *what, GError **error)
+{
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                "calc-dirty-rate: %s is not supported: every page is counted by the dirty log; "
+                "leave it out, or give mode " MODE,
+                what);
+    return false;
+}
+
+static bool
 check_mode(JsonObject *object, GError **error)
 {
     const char *mode = arguments_string(object, "mode");
-    bool is_known = mode == NULL;
-    for (unsigned i = 0; !is_known && i < G_N_ELEMENTS(modes); i++)
-        is_known = g_str_equal(modes[i], mode);
-    return is_known || refuse_value("mode", mode, error);
+
+    for (unsigned i = 0; mode && i < G_N_ELEMENTS(other_modes); i++)
+        if (g_str_equal(other_modes[i], mode)) {
+            g_autofree char *what = g_strdup_printf("mode '%s'", mode);
+            return refuse_mode(what, error);
+        }
+    if (mode && !g_str_equal(mode, MODE))
+        return refuse_value("mode", mode, error);
+    return !json_object_has_member(object, "sample-pages") || refuse_mode("sample-pages", error);
 }
 
 JsonNode *
@@ -95,7 +111,7 @@ rate_query_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
     json_object_set_int_member(reply, "calc-time", (int64_t)(rate.time_ms / units[unit].ms));
     json_object_set_string_member(reply, "calc-time-unit", units[unit].name);
     json_object_set_int_member(reply, "sample-pages", 0);
-    json_object_set_string_member(reply, "mode", "dirty-bitmap");
+    json_object_set_string_member(reply, "mode", MODE);
     if (rate.state == FAULTLINE_MEASURE_DONE)
         json_object_set_int_member(reply, "dirty-rate", (int64_t)rate_mib_per_s(&rate));
     return command_reply(reply);

@@ -74,6 +74,11 @@ source_take_proof(Source *source, StreamChannel channel, const StreamReturn *mes
                                                  "has the guest; see who has its address");
     if (!is_main)
         source->urgent_proof_bytes = transport_receiver_count_bytes(source->urgent_receiver);
+    if (source_has_checksums(source)) { /* from here on, in both directions */
+        reader_seal(is_main ? &source->reader : &source->urgent_reader, source_piece_limit(source));
+        if (!is_main)
+            frame_queue_seal(&source->urgent);
+    }
     source_set_flag(is_proved);
     source_notify(source);
     return NULL;

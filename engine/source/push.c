@@ -172,7 +172,7 @@ source_stage_push(Source *source, GError **error)
     transport_limit_take(&source->limit, background * FAULTLINE_PAGE_BYTES, now_ns);
     if (!has_more) {
         account(source);
-        source->stage = source_stage_finish;
+        source->stage = source_has_checksums(source) ? source_stage_whole : source_stage_finish;
         return STAGE_AGAIN;
     }
     if (now_ns - source->window_began_ns > 50000000u) {

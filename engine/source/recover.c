@@ -38,8 +38,12 @@ source_pause(Source *source)
     g_clear_pointer(&source->connector, transport_connector_free);
     g_clear_pointer(&source->main.sender, transport_sender_free);
     frame_queue_reset(&source->main);
+    if (source_has_token(source))
+        frame_queue_unseal(&source->main); /* up to the answer */
     source->is_part_open = false;
     source->end_page = 0;
+    source->digest_block = 0;
+    source->digest_page = 0;
     drop_link(&source->link);
     drop_link(&source->urgent_link);
     source_set_flag(&source->drops_links);
@@ -79,6 +83,7 @@ source_stage_paused(Source *source, GError **error)
     __atomic_store_n(&source->cursor_hint, 0, __ATOMIC_RELAXED);
     g_free(source->uri);
     source->uri = uri;
+    record_set_address(source->faultline, uri);
     source->stage = source_stage_reconnect;
     return STAGE_AGAIN;
 }
@@ -117,9 +122,12 @@ source_stage_prove(Source *source, GError **error)
 StageResult
 source_stage_ask(Source *source, GError **error)
 {
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    if (source_has_token(source) && source_has_checksums(source))
+        frame_queue_seal(&source->main);
     StreamWriter *writer = frame_queue_writer(&source->main);
-
-    (void)error;
     source_set_flag(&source->expects_bitmaps);
     for (unsigned i = 0; i < source->blocks->count; i++) {
         uint8_t bytes[1 + STREAM_NAME_MAX];
@@ -187,8 +195,11 @@ source_forget_links(Source *source)
     g_clear_pointer(&source->urgent_receiver, transport_receiver_free);
     g_clear_pointer(&source->urgent.sender, transport_sender_free);
     source_drop_request_links(source);
-    source->reader = source->urgent_reader = (Reader){0};
+    reader_clear(&source->reader);
+    reader_clear(&source->urgent_reader);
     frame_queue_reset(&source->urgent);
+    if (source_has_token(source))
+        frame_queue_unseal(&source->urgent); /* up to the proof */
     source->is_mute = source->is_deaf = false;
     source->asked = source->asking = source->sending = NULL;
     source->count_noted = source->count_windows = 0;
@@ -201,6 +212,7 @@ source_forget_links(Source *source)
     source_clear_flag(&source->request_ended);
     source_clear_flag(&source->has_shut);
     source_clear_flag(&source->has_bitmaps);
+    source_clear_flag(&source->has_whole);
     source_clear_flag(&source->has_resumed);
     source_clear_flag(&source->has_challenge);
     source_clear_flag(&source->is_proved);

@@ -62,8 +62,8 @@ peer_error(const char *format, ...)
 
 /* ---- Answering ------------------------------------------------------------------------------- */
 
-static void
-leave_to_pusher(Source *source, RamBlock *block, uint64_t page)
+void
+source_leave_to_pusher(Source *source, RamBlock *block, uint64_t page)
 {
     uint32_t tail = __atomic_load_n(&source->requests_tail, __ATOMIC_ACQUIRE);
     if (source->requests_head - tail == SOURCE_REQUESTS_MAX)
@@ -200,7 +200,7 @@ take_request(Source *source, const StreamReturn *message)
         return NULL;
     }
     for (; page < end; page += block->host_pages)
-        leave_to_pusher(source, block, page);
+        source_leave_to_pusher(source, block, page);
     return NULL;
 }
 
@@ -216,32 +216,58 @@ take_agreement(const Source *source, uint32_t value)
     return error;
 }
 
-static void
+/* Where checksums are wished, the hello was said twice: features that two answers agree on were not
+ * damaged, and what comes behind the second one is sealed. */
+static GError *
+take_hello_answer(Source *source, uint32_t value)
+{
+    bool is_echo = (value & STREAM_HELLO_MASK) == STREAM_HELLO; /* a QEMU's */
+    bool is_answer = (value & STREAM_HELLO_MASK) == STREAM_HELLO_ANSWER;
+    bool is_checked = (source->offers & STREAM_FEATURE_CHECKSUMS) != 0;
+    uint32_t features = is_answer ? value & source->offers : 0;
+
+    if (is_checked &&
+        ((!is_echo && !is_answer) || (source->count_hellos && features != source->features)))
+        return peer_error("return path: the answer to our hello, 0x%x, was damaged on its way",
+                          value);
+    source->features = features;
+    if (is_checked && !source->count_hellos++)
+        return NULL;
+    source->urgent.puts_runs = features & STREAM_FEATURE_RUNS;
+    if (features & STREAM_FEATURE_CHECKSUMS)
+        reader_seal(&source->reader, source_piece_limit(source));
+    source_set_flag(&source->has_pong);
+    return NULL;
+}
+
+static GError *
 take_pong(Source *source, uint32_t value)
 {
-    bool is_hello = (value & STREAM_HELLO_MASK) == STREAM_HELLO; /* a QEMU's echo */
-    bool is_answer = (value & STREAM_HELLO_MASK) == STREAM_HELLO_ANSWER;
+    bool is_hello = (value & STREAM_HELLO_MASK) == STREAM_HELLO ||
+                    (value & STREAM_HELLO_MASK) == STREAM_HELLO_ANSWER ||
+                    (source->offers & STREAM_FEATURE_CHECKSUMS);
+    GError *error = NULL;
 
     /* Once: features do not change after others were told of them. */
-    if ((is_hello || is_answer) && !source_flag(&source->has_pong)) {
-        source->features = is_answer ? value & source->offers : 0;
-        if (!source->has_token)
-            source->features &= ~STREAM_FEATURE_TOKEN;
-        source->urgent.puts_runs = source->features & STREAM_FEATURE_RUNS;
-        source_set_flag(&source->has_pong);
+    if (is_hello && !source_flag(&source->has_pong)) {
+        error = take_hello_answer(source, value);
     } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_BEAT) {
         bool is_agreed = source->features & STREAM_FEATURE_HEARTBEAT;
         if (source->is_beating || !is_agreed)
-            return;
+            return NULL;
         source_set_flag(&source->is_beating);
     } else if (value == STREAM_PING_SETTLED) {
         source_set_flag(&source->has_settled);
+    } else if ((value & STREAM_PING_SETTLED_MASK) == STREAM_PING_SETTLED) {
+        __atomic_store_n(&source->settled_heard, value & ~STREAM_PING_SETTLED_MASK,
+                         __ATOMIC_RELEASE);
     } else if (value == STREAM_PING_COMMIT) {
         source_set_flag(&source->has_commit);
     } else if (value == STREAM_PING_LOADED) {
         source_set_flag(&source->has_loaded);
     }
     source_notify(source);
+    return error;
 }
 
 static GError *
@@ -256,8 +282,7 @@ take_message(Source *source, const StreamReturn *message)
     case STREAM_RETURN_PONG:
         if ((message->value & STREAM_HELLO_MASK) == STREAM_AGREE_ANSWER)
             return take_agreement(source, message->value);
-        take_pong(source, message->value);
-        return NULL;
+        return take_pong(source, message->value);
     case STREAM_RETURN_SHUT:
         source->shut_value = message->value;
         source_set_flag(&source->has_shut);
@@ -266,11 +291,18 @@ take_message(Source *source, const StreamReturn *message)
     case STREAM_RETURN_REQ_PAGES:
     case STREAM_RETURN_REQ_PAGES_ID:
         return take_request(source, message);
+    case STREAM_RETURN_RESEND:
+    case STREAM_RETURN_WHOLE:
+    case STREAM_RETURN_VERDICT:
+        return source_take_integrity(source, message);
     case STREAM_RETURN_RECV_BITMAP:
         return source_begin_bitmap(source, message->name);
     case STREAM_RETURN_RESUME_ACK:
         if (!source_flag(&source->expects_resume) || source_flag(&source->has_resumed))
             return peer_error("recover: RESUME was acknowledged, and nobody asked for that");
+        /* A QEMU recovers no guest that does not run. Ours tells it once more if it was so. */
+        if (!(source->features & STREAM_FEATURE_COMMIT))
+            source_set_flag(&source->has_loaded);
         source_set_flag(&source->has_resumed);
         source_notify(source);
         return NULL;
@@ -311,14 +343,21 @@ attach_links(Source *source)
         source->receiver = transport_receiver_new(source->request.ring, link);
         transport_receiver_look(source->receiver);
         source->reader = (Reader){.receiver = source->receiver};
+        if (source_has_checksums(source) && !source_flag(&source->needs_proof))
+            reader_seal(&source->reader, source_piece_limit(source));
     }
     if (urgent && !source->urgent.sender) {
         source->urgent.sender = transport_sender_new(source->request.ring, urgent);
+        bool is_plain = source_has_token(source); /* up to the proof */
+        if (!is_plain && source_has_checksums(source))
+            frame_queue_seal(&source->urgent);
         if (source->features &
             (STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT | STREAM_FEATURE_TOKEN)) {
             source->urgent_receiver = transport_receiver_new(source->request.ring, urgent);
             transport_receiver_look(source->urgent_receiver);
             source->urgent_reader = (Reader){.receiver = source->urgent_receiver};
+            if (!is_plain && source_has_checksums(source))
+                reader_seal(&source->urgent_reader, source_piece_limit(source));
         }
     }
 }
@@ -327,7 +366,7 @@ static void
 close_urgent(Source *source)
 {
     g_clear_pointer(&source->urgent_receiver, transport_receiver_free);
-    source->urgent_reader = (Reader){0};
+    reader_clear(&source->urgent_reader);
 }
 
 /* A request or a beat on the urgent channel, where nothing else has a place; WAIT: none is there.
@@ -480,6 +519,7 @@ source_request_close(void *self)
     source_set_flag(&source->request_ended);
     source_notify(source);
     g_clear_pointer(&source->receiver, transport_receiver_free);
+    reader_clear(&source->reader);
     close_urgent(source);
     g_clear_pointer(&source->urgent.sender, transport_sender_free);
     source_drop_request_links(source);

@@ -5,13 +5,23 @@
  */
 #include "engine/source/source.h"
 
+static TransportConnector *
+begin_connect(Source *source, GError **error)
+{
+    TransportConnector *connector = transport_connect(source->migration.ring, source->uri, error);
+
+    if (connector && !security_connect(source->faultline, connector, error))
+        g_clear_pointer(&connector, transport_connector_free);
+    return connector;
+}
+
 StageResult
 source_connect_link(Source *source, TransportLink **ret_link, GError **error)
 {
     g_autoptr(GError) cause = NULL;
 
     if (!source->connector)
-        source->connector = transport_connect(source->migration.ring, source->uri, &cause);
+        source->connector = begin_connect(source, &cause);
     TransportResult result = TRANSPORT_ERROR_RESULT;
     if (source->connector)
         result = transport_connect_finish(source->connector, ret_link, &cause);
@@ -66,6 +76,8 @@ source_stage_open(Source *source, GError **error)
     if (source->has_return_path) {
         stream_put_command(writer, STREAM_COMMAND_OPEN_RETURN_PATH, NULL, 0);
         stream_put_ping(writer, STREAM_HELLO | source->offers);
+        if (source->offers & STREAM_FEATURE_CHECKSUMS)
+            stream_put_ping(writer, STREAM_HELLO | source->offers);
         if (source->offers & STREAM_FEATURE_HEARTBEAT)
             stream_put_ping(writer, STREAM_PING_BEAT | (uint32_t)source->heartbeat_ms);
     }
@@ -82,7 +94,9 @@ source_stage_open(Source *source, GError **error)
         return STAGE_FAILED;
     progress_set(&source->faultline->progress.active_ns, clock_now_ns());
     context_move(source->faultline, FAULTLINE_STATUS_ACTIVE);
-    source->stage = source_stage_pass;
+    source->stage = source->has_return_path && (source->offers & STREAM_FEATURE_CHECKSUMS)
+                        ? source_stage_agree
+                        : source_stage_pass;
     return STAGE_AGAIN;
 }
 

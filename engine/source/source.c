@@ -59,6 +59,8 @@ source_new(Faultline *faultline, const char *uri, GError **error)
         RamBlock *block = &source->blocks->blocks[i];
         block->dirty = page_bitmap_new(block->count_pages);
     }
+    if (source->offers & STREAM_FEATURE_CHECKSUMS)
+        ram_blocks_open_checksums(source->blocks);
     bool is_good = !source->releases_ram || ram_blocks_open_memory(source->blocks, error);
     if (is_good && !faultline->guest.dirty_log_start) {
         source->tracker = uffd_tracker_new(error);
@@ -76,6 +78,7 @@ source_free(Source *source)
     ram_blocks_close_memory(source->blocks);
     for (unsigned i = 0; i < source->blocks->count; i++)
         g_clear_pointer(&source->blocks->blocks[i].dirty, page_bitmap_free);
+    ram_blocks_close_checksums(source->blocks);
     source_drop_request_links(source);
     frame_queue_clear(&source->main);
     frame_queue_clear(&source->urgent);
@@ -162,23 +165,39 @@ is_given_away(const Source *source)
 static void
 follow_destination(Source *source)
 {
-    if (!source_flag(&source->has_loaded) ||
-        context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_DEVICE)
+    FaultlineStatus status = context_status(source->faultline);
+    bool in_device = status == FAULTLINE_STATUS_POSTCOPY_DEVICE;
+
+    if (!source_flag(&source->has_loaded) || source->has_recorded_there ||
+        (!in_device && status != FAULTLINE_STATUS_POSTCOPY_ACTIVE))
         return;
+    source->has_recorded_there = true;
     record_order(source->faultline, FAULTLINE_OWNER_THERE);
-    context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    if (in_device)
+        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
 }
 
-/* The guest is ours, and goes on as it was before. It does not wait for that to be on record,
- * unless the record says that it was given away. */
+/* Puts on record that the guest is ours after all, before it runs, if the record says that it was
+ * given away. An old record that leaves open where it is, is no lie; one that says that it is at
+ * the destination would be: false, and the guest stays paused. */
+static bool
+claim_guest(Source *source, FaultlineStatus status)
+{
+    if (!source->has_recorded_given ||
+        record_write(source->faultline, FAULTLINE_OWNER_HERE, status) ||
+        !record_has_tried(source->faultline, FAULTLINE_OWNER_THERE))
+        return true;
+    source->was_running = false;
+    return false;
+}
+
+/* The guest is ours, and goes on as it was before. */
 static void
-keep_guest(Source *source, FaultlineStatus status)
+keep_guest(Source *source)
 {
     g_autoptr(GError) failed = NULL;
 
     source_stop_log(source);
-    if (source->has_recorded_given)
-        record_write(source->faultline, FAULTLINE_OWNER_HERE, status);
     if (!source->has_guest)
         return;
     source->has_guest = false;
@@ -203,15 +222,20 @@ fail_kept(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
 
+    bool is_claimed = claim_guest(source, FAULTLINE_STATUS_FAILED);
     bool runs = source->has_guest ? source->was_running
                                   : faultline_run_state(faultline) == FAULTLINE_RUN_RUNNING;
 
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
-    g_autofree char *text = g_strdup_printf("%s. The guest %s at the source, whole",
-                                            failure->message, runs ? "goes on" : "stays paused");
+    g_autofree char *text =
+        g_strdup_printf("%s. The guest %s at the source, whole%s", failure->message,
+                        runs ? "goes on" : "stays paused",
+                        is_claimed ? ""
+                                   : "; its record still says that it is at the destination: "
+                                     "mend the record's place, then 'cont'");
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
-    keep_guest(source, FAULTLINE_STATUS_FAILED);
+    keep_guest(source);
     record_write(faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_FAILED);
     context_move(faultline, FAULTLINE_STATUS_FAILED);
     source->stage = NULL;
@@ -265,7 +289,7 @@ cancel(Source *source)
 {
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLING);
     close_links(source);
-    keep_guest(source, FAULTLINE_STATUS_CANCELLED);
+    keep_guest(source);
     record_write(source->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_CANCELLED);
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLED);
 }

@@ -9,6 +9,8 @@
  *
  *   connect    main channel connects; request may read the return path from here on
  *   open       header, configuration, hello, AGREE, ADVISE, ram START; dirty log on
+ *   agree      only where page-checksums is wished: waits for the destination's answer; seals
+ *   agreed     the same: it has understood that
  *   pass       sends what is dirty; over and over, see precopy.c
  *   hello      nothing is left to be sent, but the destination has not answered yet
  *   urgent     postcopy: the destination's answer; with preempt the second connection
@@ -22,6 +24,11 @@
  *   commit     EOF: the guest is given away       push       pusher, until no page is dirty
  *                                                 finish     ram END, EOF
  *   confirm    waits for the destination's SHUT
+ *
+ * With checksums (integrity.c) no page may be damaged and not yet repaired when the guest is given
+ * away, or when the destination is told that it has everything: between rest and devices stand
+ * repair (back to rest if something was damaged), digest and end; between push and finish stand
+ * whole (back to push) and digest.
  *
  * A failure after the guest was given away in postcopy is a pause; see recover.c:
  *   hearing    the destination's last word, which may be that the guest never ran there
@@ -117,6 +124,7 @@ struct Source {
     bool is_postcopy;            /* the switch-over, under way or done, is to postcopy */
     bool gave_away;              /* the destination may run the guest: fate is GIVEN */
     bool is_handed_over;         /* all of the bytes that give it away were accepted */
+    bool has_recorded_there;     /* that it said so: the guest is the destination's */
     uint64_t earlier_bytes;      /* accepted on the main channels of earlier links */
     unsigned cursor_block;       /* where pass or pusher goes on */
     uint64_t cursor_page;
@@ -136,6 +144,11 @@ struct Source {
     Pulse main_sent;
     uint64_t seen_ns; /* the clock, as a stage has seen it last */
     SourceRetry retry;
+    uint64_t agree_until_ns;
+    bool has_said_sealed, asks_settled; /* SEALED, a numbered SETTLED was sent */
+    uint32_t settled_number;            /* of the last one */
+    unsigned digest_block;              /* where the digest goes on */
+    uint64_t digest_page;
 
     /* request thread */
     TransportReceiver *receiver, *urgent_receiver; /* main; urgent: NULL without the feature */
@@ -148,6 +161,7 @@ struct Source {
     bool has_bitmap_size;             /* and its size */
     uint64_t bitmap_word;             /* next word of it */
     bool has_answered;                /* in postcopy: the next request is likely to come soon */
+    unsigned count_hellos;            /* answers to our hello */
     RamBlock *asked;                  /* block of the last REQ_PAGES_ID */
     RamBlock *asking;                 /* request under way: host pages [asking_page, asking_end) */
     uint64_t asking_page, asking_end; /* next host page to claim, and the end */
@@ -182,6 +196,8 @@ struct Source {
     bool is_beating;      /* the destination has sent a beat */
     bool has_lost_urgent; /* and the return path is still read; set before request_failed */
     bool has_pong, has_settled, has_commit, has_loaded, has_shut, request_failed, request_ended;
+    bool has_whole;                /* in postcopy the destination has every page */
+    uint32_t settled_heard;        /* number of the last numbered SETTLED that was answered */
     bool has_bitmaps, has_resumed; /* of this recovery */
     bool has_challenge;            /* on main; set after `answer` */
     bool is_proved, is_urgent_proved;
@@ -251,6 +267,8 @@ void source_record_given(Source *source);
 /* Stages, in order. */
 StageResult source_stage_connect(Source *source, GError **error);
 StageResult source_stage_open(Source *source, GError **error);
+StageResult source_stage_agree(Source *source, GError **error);
+StageResult source_stage_agreed(Source *source, GError **error);
 StageResult source_stage_pass(Source *source, GError **error);
 StageResult source_stage_hello(Source *source, GError **error);
 StageResult source_stage_urgent(Source *source, GError **error);
@@ -259,11 +277,15 @@ StageResult source_stage_stop(Source *source, GError **error);
 StageResult source_stage_await(Source *source, GError **error);
 StageResult source_stage_last(Source *source, GError **error);
 StageResult source_stage_rest(Source *source, GError **error);
+StageResult source_stage_repair(Source *source, GError **error);
+StageResult source_stage_end(Source *source, GError **error);
 StageResult source_stage_devices(Source *source, GError **error);
 StageResult source_stage_commit(Source *source, GError **error);
 StageResult source_stage_discard(Source *source, GError **error);
 StageResult source_stage_package(Source *source, GError **error);
 StageResult source_stage_push(Source *source, GError **error);
+StageResult source_stage_whole(Source *source, GError **error);
+StageResult source_stage_digest(Source *source, GError **error);
 StageResult source_stage_finish(Source *source, GError **error);
 StageResult source_stage_confirm(Source *source, GError **error);
 
@@ -346,7 +368,15 @@ void source_put_claimed(Source *source, RamBlock *block, uint64_t page);
 /* Device sections, for precopy's end and for the package. */
 bool source_put_devices(Source *source, GByteArray *bytes, GString *json, GError **error);
 
-/* Queue of requests; source_requests_pop by the migration role. */
+/* A message that belongs to checksums: RESEND, WHOLE, VERDICT; the error if it breaks a rule.
+ * Thread: request. */
+GError *source_take_integrity(Source *source, const StreamReturn *message);
+/* Bytes of one piece that a destination may send. */
+uint64_t source_piece_limit(const Source *source);
+
+/* Queue of requests, filled by the request role: full, the page comes when the pusher gets there;
+ * source_requests_pop by the migration role. */
+void source_leave_to_pusher(Source *source, RamBlock *block, uint64_t page);
 bool source_requests_pop(Source *source, SourceRequest *ret_request);
 
 static inline bool
@@ -367,6 +397,13 @@ static inline bool
 source_has_runs(const Source *source)
 {
     return source_flag(&source->has_pong) && (source->features & STREAM_FEATURE_RUNS);
+}
+
+/* What goes to the destination is sealed. */
+static inline bool
+source_has_checksums(const Source *source)
+{
+    return source_flag(&source->has_pong) && (source->features & STREAM_FEATURE_CHECKSUMS);
 }
 
 static inline void

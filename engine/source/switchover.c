@@ -45,6 +45,7 @@ source_stage_last(Source *source, GError **error)
     if (!source_sync(source, true, error))
         return STAGE_FAILED;
     context_note(source->faultline, FAULTLINE_MOMENT_SYNCED);
+    frame_queue_copy(&source->main, false);
     source->cursor_block = 0;
     source->cursor_page = 0;
     if (source->is_postcopy)
@@ -75,6 +76,18 @@ source_record_given(Source *source)
 
 /* ---- The end of precopy ---------------------------------------------------------------------- */
 
+static void
+put_end(Source *source)
+{
+    StreamWriter *writer = frame_queue_writer(&source->main);
+
+    stream_put_part(writer, STREAM_END, SOURCE_RAM_SECTION);
+    stream_put_eos(writer);
+    stream_put_footer(writer, SOURCE_RAM_SECTION);
+    progress_set(&source->faultline->progress.remaining_bytes, 0);
+    source->stage = source_stage_devices;
+}
+
 StageResult
 source_stage_rest(Source *source, GError **error)
 {
@@ -91,16 +104,23 @@ source_stage_rest(Source *source, GError **error)
     progress_add(&progress->precopy_pages, count);
     progress_set(&progress->zero_pages, source->main.count_zero);
     progress_set(&progress->normal_pages, source->main.count_normal);
-    if (!has_more) {
+    if (!has_more && source_has_checksums(source)) {
+        source->stage = source_stage_repair;
+    } else if (!has_more) {
         if (!frame_queue_has_room(&source->main))
             return STAGE_AGAIN;
-        StreamWriter *writer = frame_queue_writer(&source->main);
-        stream_put_part(writer, STREAM_END, SOURCE_RAM_SECTION);
-        stream_put_eos(writer);
-        stream_put_footer(writer, SOURCE_RAM_SECTION);
-        progress_set(&progress->remaining_bytes, 0);
-        source->stage = source_stage_devices;
+        put_end(source);
     }
+    return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_AGAIN;
+}
+
+StageResult
+source_stage_end(Source *source, GError **error)
+{
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    put_end(source);
     return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_AGAIN;
 }
 
@@ -138,9 +158,10 @@ source_stage_commit(Source *source, GError **error)
     /* The EOF is the first byte of what follows: with it the destination has everything. */
     if (!source_give_away(source))
         return STAGE_AGAIN;
-    source->give_bytes = transport_sender_accepted_bytes(source->main.sender) + 1;
+    stream_put_u8(frame_queue_writer(&source->main), STREAM_EOF);
+    source->give_bytes =
+        transport_sender_accepted_bytes(source->main.sender) + frame_queue_close(&source->main);
     StreamWriter *writer = frame_queue_writer(&source->main);
-    stream_put_u8(writer, STREAM_EOF);
     stream_put_u8(writer, STREAM_VMDESCRIPTION);
     stream_put_be32(writer, (uint32_t)source->description->len);
     frame_queue_put_memory(&source->main, source->description->str, source->description->len);
@@ -213,10 +234,9 @@ give_away(Source *source, GError **error)
     stream_put_be32(&writer, source->package->len);
     stream_put_command(frame_queue_writer(&source->main), STREAM_COMMAND_PACKAGED, length,
                        sizeof length);
-    uint64_t head_bytes = frame_queue_writer(&source->main)->length;
     frame_queue_put_memory(&source->main, source->package->data, source->package->len);
     source->give_bytes =
-        transport_sender_accepted_bytes(source->main.sender) + head_bytes + source->package->len;
+        transport_sender_accepted_bytes(source->main.sender) + frame_queue_close(&source->main);
     source_set_flag(&source->answers_requests);
     return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_AGAIN;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The payloads of commands: PING, ADVISE, RAM_DISCARD, DISCARD_WORDS, ANSWER,
- * RECV_BITMAP.
+ * The payloads of commands: PING, ADVISE, RAM_DISCARD, DISCARD_WORDS, ANSWER, RECV_BITMAP. Those of
+ * sealed channels stand in seal.c.
  * stream_decode_element has checked the lengths; here the fields are. Whether a block exists and a
  * range lies inside of it and on its host pages, the caller knows.
  */

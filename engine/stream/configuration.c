@@ -14,6 +14,9 @@ stream_decode_header(const uint8_t *bytes, size_t available, size_t *ret_length,
 
     if (!wire_take_be32(&reader, &magic))
         return wire_more(&reader, ret_length);
+    if (magic >> 16 == STREAM_TLS_HELLO)
+        return wire_bad(error, "decode file header: the peer speaks TLS; set 'tls-creds' here, or "
+                               "unset it at the source");
     if (magic != STREAM_MAGIC)
         return wire_bad(error,
                         "decode file header: magic is 0x%08x, expected 0x%08x; "

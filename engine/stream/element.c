@@ -47,7 +47,7 @@ static const struct {
     STREAM_COMMAND_LIST(STREAM_COMMAND_ROW)
 #undef STREAM_COMMAND_ROW
 };
-static_assert(G_N_ELEMENTS(commands) == STREAM_COMMAND_ANSWER + 1, "no gap at the end");
+static_assert(G_N_ELEMENTS(commands) == STREAM_COMMAND_DIGEST + 1, "no gap at the end");
 
 const char *
 stream_command_name(unsigned command)
@@ -65,9 +65,10 @@ take_command(WireReader *reader, StreamElement *ret, GError **error)
     if (!wire_take_be16(reader, &number))
         return STREAM_MORE;
     if (number >= G_N_ELEMENTS(commands) || !commands[number].name)
-        return wire_bad(error, "decode command: number is %u, expected 1 to %d, or %d to %zu",
+        return wire_bad(error,
+                        "decode command: number is %u, expected 1 to %d or one of ours, %d to %d",
                         number, STREAM_COMMAND_SWITCHOVER_START, STREAM_COMMAND_DISCARD_WORDS,
-                        G_N_ELEMENTS(commands) - 1);
+                        STREAM_COMMAND_DIGEST);
     if (!wire_take_be16(reader, &length))
         return STREAM_MORE;
     if (length < commands[number].least || length > commands[number].greatest)

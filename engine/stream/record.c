@@ -124,6 +124,14 @@ take_run(WireReader *reader, const char *channel, StreamRecord *ret, GError **er
     return STREAM_OK;
 }
 
+/* Of a sealed PAGE, in the place of its bytes, which come behind. */
+static StreamResult
+take_checksums(WireReader *reader, StreamRecord *ret)
+{
+    ret->checksums = wire_take(reader, (size_t)ret->count_pages * sizeof(be64));
+    return ret->checksums ? STREAM_OK : STREAM_MORE;
+}
+
 /* by the number of the flag's bit; a row without a function is a flag that nobody sends to us */
 static const struct {
     TakeBody *take, *take_run;
@@ -151,11 +159,12 @@ refuse_flags(unsigned flags, const char *channel, bool with_runs, GError **error
 }
 
 StreamResult
-stream_decode_record(const uint8_t *bytes, size_t available, const char *channel, bool with_runs,
+stream_decode_record(const uint8_t *bytes, size_t available, const char *channel, unsigned takes,
                      StreamRecord *ret, size_t *ret_length, GError **error)
 {
     WireReader reader = wire_reader(bytes, available);
     StreamResult result = STREAM_OK;
+    bool with_runs = (takes & STREAM_TAKES_RUNS) != 0;
     uint64_t head;
 
     if (!wire_take_be64(&reader, &head))
@@ -177,11 +186,15 @@ stream_decode_record(const uint8_t *bytes, size_t available, const char *channel
     ret->count_pages = 1;
     ret->page = NULL;
     ret->page_length = 0;
+    ret->checksums = NULL;
+    bool is_checked = (takes & STREAM_TAKES_SEALED) && flag == STREAM_RAM_PAGE;
     if (record_kinds[kind].has_name && !is_continue)
         result = wire_take_name(&reader, "decode ram record: block name", ret->name, error);
-    if (result == STREAM_OK)
+    if (result == STREAM_OK && (is_run || !is_checked))
         result = (is_run ? record_kinds[kind].take_run : record_kinds[kind].take)(&reader, channel,
                                                                                   ret, error);
+    if (result == STREAM_OK && is_checked)
+        result = take_checksums(&reader, ret);
     *ret_length = reader.position;
     return result;
 }

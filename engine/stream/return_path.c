@@ -98,6 +98,9 @@ parse_secret(WireReader *reader, uint16_t length, StreamReturn *ret, G_GNUC_UNUS
 #define PARSE_CHALLENGE      parse_secret
 #define PARSE_PROOF          parse_secret
 #define PARSE_ADDRESS        parse_address
+#define PARSE_RESEND         parse_request
+#define PARSE_WHOLE          parse_nothing
+#define PARSE_VERDICT        parse_value
 
 /* number -> name, payload limits and reader; a row without name is an unknown message */
 static const struct {
@@ -110,7 +113,7 @@ static const struct {
     STREAM_RETURN_LIST(STREAM_RETURN_ROW)
 #undef STREAM_RETURN_ROW
 };
-static_assert(G_N_ELEMENTS(messages) == STREAM_RETURN_ADDRESS + 1, "no gap at the end");
+static_assert(G_N_ELEMENTS(messages) == STREAM_RETURN_VERDICT + 1, "no gap at the end");
 
 StreamResult
 stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, size_t *ret_length,
@@ -121,10 +124,14 @@ stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret, 
 
     if (!wire_take_be16(&reader, &number))
         return wire_more(&reader, ret_length);
+    if (number == STREAM_TLS_ALERT)
+        return wire_bad(error, "decode return message: the destination speaks TLS, and refuses "
+                               "this connection; set 'tls-creds' here, or unset it there");
     if (number >= G_N_ELEMENTS(messages) || !messages[number].name)
-        return wire_bad(error, "decode return message: type is %u, expected 1 to %d, or %d to %zu",
-                        number, STREAM_RETURN_SWITCHOVER_ACK, STREAM_RETURN_TOKEN,
-                        G_N_ELEMENTS(messages) - 1);
+        return wire_bad(error,
+                        "decode return message: type is %u, expected 1 to %d or one of ours, "
+                        "to %zu",
+                        number, STREAM_RETURN_SWITCHOVER_ACK, G_N_ELEMENTS(messages) - 1);
     if (!wire_take_be16(&reader, &length))
         return wire_more(&reader, ret_length);
     if (length < messages[number].least || length > messages[number].greatest)
@@ -262,6 +269,22 @@ stream_put_request(StreamWriter *writer, const char *name, uint64_t start, uint3
     stream_put_bytes(writer, &wire, sizeof wire);
     if (name)
         stream_put_name(writer, name);
+}
+
+void
+stream_put_resend(StreamWriter *writer, const char *name, uint64_t start, uint32_t length)
+{
+    WireRequest wire = {be64_make(start), be32_make(length)};
+
+    put_head(writer, STREAM_RETURN_RESEND, sizeof wire + 1 + strlen(name));
+    stream_put_bytes(writer, &wire, sizeof wire);
+    stream_put_name(writer, name);
+}
+
+void
+stream_put_whole(StreamWriter *writer)
+{
+    put_head(writer, STREAM_RETURN_WHOLE, 0);
 }
 
 void

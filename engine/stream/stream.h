@@ -29,8 +29,12 @@
 #define STREAM_PAGE_BYTES  4096u
 #define STREAM_ITEM_MAX    (70u * 1024u)
 #define STREAM_RAM_VERSION 4u
-#define STREAM_RECORD_MAX  (8u + 1u + 255u + 4u) /* of a page record without the pages' bytes */
-#define STREAM_RETURN_MAX  512u
+
+/* How a TLS peer begins: its hello to a plain destination, its refusal of a plain source. */
+#define STREAM_TLS_HELLO  0x1603u
+#define STREAM_TLS_ALERT  0x1503u
+#define STREAM_RECORD_MAX (8u + 1u + 255u + 4u) /* of a page record without the pages' bytes */
+#define STREAM_RETURN_MAX 512u
 
 #define STREAM_SECRET_BYTES 32u
 typedef enum { STREAM_CHANNEL_MAIN = 1, STREAM_CHANNEL_URGENT = 2 } StreamChannel;
@@ -83,7 +87,9 @@ typedef enum {
     X(RECV_BITMAP, 10, 2, 256)                                                                     \
     X(SWITCHOVER_START, 11, 0, 0)                                                                  \
     X(DISCARD_WORDS, 64, 20, 522) /* ours, by STREAM_FEATURE_DISCARD_WORDS */                      \
-    X(ANSWER, 65, 65, 65)         /* ours, by STREAM_FEATURE_TOKEN */
+    X(ANSWER, 65, 65, 65)         /* ours, by STREAM_FEATURE_TOKEN */                              \
+    X(SEALED, 70, 8, 8)           /* ours, by STREAM_FEATURE_CHECKSUMS: from here on */            \
+    X(DIGEST, 71, 18, 520)        /* the same: what was sent of a block */
 
 typedef enum {
 #define STREAM_COMMAND_ENUM(name, number, least, greatest) STREAM_COMMAND_##name = number,
@@ -172,6 +178,20 @@ typedef struct StreamAnswer {
 } StreamAnswer;
 StreamAnswer stream_parse_answer(const StreamElement *element);
 void stream_put_answer(StreamWriter *writer, const StreamAnswer *answer);
+/* SEALED: all that follows on this channel is sealed. features: what the sender understood that
+ * both sides have; said so that a damaged hello is found. */
+bool stream_parse_sealed(const StreamElement *element, uint32_t *ret_features, GError **error);
+void stream_put_sealed(StreamWriter *writer, uint32_t features);
+
+/* DIGEST: sums of the checksums of an extent's pages, for count extents from first_extent on. name:
+ * as above; get a sum by its index. */
+#define STREAM_DIGEST_PAGES 512u /* of an extent; the last one of a block may have fewer */
+#define STREAM_DIGEST_SUMS  32u  /* most in one command */
+bool stream_parse_digest(const StreamElement *element, char *ret_name, uint64_t *ret_first_extent,
+                         unsigned *ret_count, GError **error);
+uint64_t stream_digest_sum(const StreamElement *element, unsigned index);
+void stream_put_digest(StreamWriter *writer, const char *name, uint64_t first_extent,
+                       const uint64_t *sums, unsigned count);
 
 uint32_t stream_parse_be32(const StreamElement *element); /* PING value, PACKAGED length */
 bool stream_parse_bitmap_name(const StreamElement *element, char *ret_name, GError **error);
@@ -203,12 +223,18 @@ typedef struct StreamRecord {
     const uint8_t *page;  /* PAGE: STREAM_PAGE_BYTES, of a run NULL: its pages' bytes come behind
                              the record; XBZRLE, COMPRESS_PAGE: data */
     uint32_t page_length;
+    const uint8_t *checksums; /* sealed PAGE: be64 for each page, and the bytes of all of them, also
+                                 of a single one, come behind the record; else NULL */
 } StreamRecord;
-/* channel: "main" or "urgent", for errors. with_runs: the peer may send runs. Refuses unknown and
+
+/* What a peer may send: bits. SEALED: the channel is. */
+#define STREAM_TAKES_RUNS   1u
+#define STREAM_TAKES_SEALED 2u
+/* channel: "main" or "urgent", for errors. takes: STREAM_TAKES_*. Refuses unknown and
  * impossible flag combinations, offsets that are no multiple of a page where the flags leave that
  * possible, a ZERO fill that is not 0, a run that is no run, too long or past the last offset. */
 StreamResult stream_decode_record(const uint8_t *bytes, size_t available, const char *channel,
-                                  bool with_runs, StreamRecord *ret, size_t *ret_length,
+                                  unsigned takes, StreamRecord *ret, size_t *ret_length,
                                   GError **error);
 
 /* One entry of the block list behind MEM_SIZE. with_page_size, with_address: which optional fields
@@ -266,7 +292,10 @@ void stream_put_globalstate(StreamWriter *writer,
     X(TOKEN, 64, 32, 32) /* ours, as the next two, by STREAM_FEATURE_TOKEN */                      \
     X(CHALLENGE, 65, 32, 32)                                                                       \
     X(PROOF, 66, 32, 32)                                                                           \
-    X(ADDRESS, 67, 2, 256) /* ours, by STREAM_FEATURE_TOKEN: where to come again */
+    X(ADDRESS, 67, 2, 256) /* ours, by STREAM_FEATURE_TOKEN: where to come again */                \
+    X(RESEND, 70, 14, 268) /* ours, by STREAM_FEATURE_CHECKSUMS: came damaged */                   \
+    X(WHOLE, 71, 0, 0)     /* the same: in postcopy, every page is here */                         \
+    X(VERDICT, 72, 4, 4)   /* the same: extents that differ */
 
 typedef enum {
 #define STREAM_RETURN_ENUM(name, number, least, greatest) STREAM_RETURN_##name = number,
@@ -276,10 +305,10 @@ typedef enum {
 
 typedef struct StreamReturn {
     StreamReturnType type;
-    uint32_t value;  /* SHUT, PONG, RESUME_ACK */
-    uint64_t start;  /* REQ_PAGES*: bytes in the block, a multiple of a target page */
-    uint32_t length; /* REQ_PAGES*: not 0, a multiple of a target page */
-    char name[STREAM_NAME_MAX + 1];      /* REQ_PAGES_ID, RECV_BITMAP; ADDRESS: a URI */
+    uint32_t value;  /* SHUT, PONG, RESUME_ACK, VERDICT */
+    uint64_t start;  /* REQ_PAGES*, RESEND: bytes in the block, a multiple of a target page */
+    uint32_t length; /* REQ_PAGES*, RESEND: not 0, a multiple of a target page */
+    char name[STREAM_NAME_MAX + 1];      /* REQ_PAGES_ID, RECV_BITMAP, RESEND; ADDRESS: a URI */
     uint8_t secret[STREAM_SECRET_BYTES]; /* TOKEN, CHALLENGE, PROOF; else undefined */
 } StreamReturn;
 /* Not the uncounted bitmap behind RECV_BITMAP. */
@@ -304,6 +333,8 @@ void stream_put_return_address(StreamWriter *writer, const char *uri);
 void stream_put_return_secret(StreamWriter *writer, StreamReturnType type, const uint8_t *secret);
 /* name NULL: REQ_PAGES, the block of the last REQ_PAGES_ID. */
 void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, uint32_t length);
+void stream_put_resend(StreamWriter *writer, const char *name, uint64_t start, uint32_t length);
+void stream_put_whole(StreamWriter *writer);
 
 /* ---- Recognising a faultline peer (PING 1) --------------------------------------------------- */
 
@@ -334,18 +365,24 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
     0x0008u /* with an urgent channel, REQ_PAGES go on that one, against                           \
                the pages: they and their answers then carry each other's                           \
                acknowledgements, which saves a third of the round trip */
+#define STREAM_FEATURE_CHECKSUMS                                                                   \
+    0x0010u /* all channels are sealed, see above; with it the hello is said, and answered, twice, \
+               and the two must agree. Only with capability page-checksums on both sides */
 #define STREAM_FEATURE_HEARTBEAT 0x0020u /* beats on every connection; see heartbeat.h */
 #define STREAM_FEATURE_TOKEN     0x0040u /* who connects again proves itself; see token.h */
 #define STREAM_FEATURES                                                                            \
     (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS | STREAM_FEATURE_DISCARD_WORDS |                  \
-     STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT | STREAM_FEATURE_TOKEN)
+     STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_CHECKSUMS | STREAM_FEATURE_HEARTBEAT |        \
+     STREAM_FEATURE_TOKEN)
 #define STREAM_PING_DISCARDED 2u
 #define STREAM_PING_LOADED    3u
 #define STREAM_PING_RUNNING   4u
 #define STREAM_PING_COMMIT    0xfa190000u
 #define STREAM_PING_SETTLED                                                                        \
     0xfa1a0000u /* before the guest is stopped for postcopy, to a faultline: once it is answered,  \
-                   nothing that was sent before waits to be read while the guest stands */
+                   nothing that was sent before waits to be read while the guest stands. With      \
+                   checksums also at the end of precopy, with numbers from 1 on added */
+#define STREAM_PING_SETTLED_MASK 0xffff0000u
 #define STREAM_PING_MIGRATION                                                                      \
     0xfa1c0000u /* four of them, to a faultline, once: the low 16 bits of each, the first one's    \
                    highest, are a number of this migration, for records that outlive it */
@@ -354,6 +391,44 @@ void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, 
     0xfa1b0000u /* with STREAM_FEATURE_HEARTBEAT, and beside the hello that offers it: the low 16  \
                    bits are the timeout in ms. Not answered; PONG of this value is the             \
                    destination's */
+/* ---- Seals and checksums ----------------------------------------------------------------------
+ */
+
+/*
+ * With STREAM_FEATURE_CHECKSUMS everything between the two sides is sealed, in both directions: on
+ * the main channel behind the command SEALED, on the return path behind the second answer to the
+ * hello, on the urgent channel from its first byte on. Headers, commands, messages, the package and
+ * device state then come in pieces, each behind a seal:
+ *
+ *     be32 length of the piece, be32 check of the seal, be64 checksum of the piece
+ *
+ * The check covers length, checksum and the piece's number on its channel (from 0 on), so that a
+ * piece is neither lost nor doubled, and no length is believed before. An item lies in one piece. A
+ * piece that holds a PAGE record ends with it; the record carries be64 checksums, one a page, and
+ * the pages' bytes come behind the piece, unsealed: one that is damaged is refused alone, while a
+ * damaged piece ends the connection, for nobody knows where the next one begins.
+ *
+ * A page's checksum is XXH3 of its bytes, in which name of the block and number of the page are
+ * mixed: a page at the wrong place is found as well. Not against forgers: TLS is.
+ */
+#define STREAM_SEAL_BYTES 16u
+
+typedef struct StreamSeal {
+    uint32_t length; /* not 0 */
+    uint64_t checksum;
+} StreamSeal;
+
+/* Writes STREAM_SEAL_BYTES at `at`. */
+void stream_put_seal(uint8_t *at, const void *piece, uint32_t length, uint64_t number);
+/* bytes: STREAM_SEAL_BYTES. false: damaged. */
+bool stream_parse_seal(const uint8_t *bytes, uint64_t number, StreamSeal *ret);
+bool stream_check_piece(const StreamSeal *seal, const void *piece);
+
+/* What the places of a block's pages have in common. */
+uint64_t stream_block_place(const char *name);
+/* page NULL: all zero. */
+uint64_t stream_page_checksum(const void *page, uint64_t block_place, uint64_t number);
+uint64_t stream_record_checksum(const StreamRecord *record, unsigned index);
 
 /* ---- multifd packets (decoding only, for recorded streams) ----------------------------------- */
 

@@ -8,7 +8,7 @@
  *
  * Seeds N to N+M-1 are run; a failed one by itself: --seed N --count 1 --verbose.
  */
-#include "tests/chaos/migration.h"
+#include "tests/chaos/records.h"
 #include "tests/chaos/table.h"
 
 #include <errno.h>
@@ -38,7 +38,6 @@ typedef struct Job {
     int result;
     char *directory;
     uint64_t seed;
-    Fault fault;
     int64_t until_us;
 } Job;
 
@@ -49,13 +48,16 @@ static void
 tell(Migration *migration, const GError *error, bool verbose, int result_fd)
 {
     Result result = {.seed = migration->plan->seed,
-                     .fault = migration->plan->fault,
-                     .phase = migration->phase,
+                     .count_blows = migration->plan->count_blows,
                      .outcome = migration->outcome,
                      .failed = error != NULL,
                      .seconds =
                          (double)(g_get_monotonic_time() - migration->began_us) / G_USEC_PER_SEC};
 
+    for (unsigned i = 0; i < result.count_blows; i++) {
+        result.faults[i] = migration->plan->blows[i].fault;
+        result.phases[i] = migration->phases[i];
+    }
     if (error)
         g_strlcpy(result.text, error->message, sizeof result.text);
     if (error || verbose) {
@@ -112,7 +114,6 @@ start_job(Job *job, const Plan *plan, bool verbose)
     if (!job->directory || pipe2(ends, O_CLOEXEC) != 0)
         g_error("chaos: no directory or pipe: %s", g_strerror(errno));
     job->seed = plan->seed;
-    job->fault = plan->fault;
     job->result = ends[0];
     job->until_us = g_get_monotonic_time() + CHILD_LIMIT_US;
     fflush(NULL);
@@ -130,8 +131,7 @@ start_job(Job *job, const Plan *plan, bool verbose)
 static void
 end_job(Job *job, Table *table)
 {
-    Result result = {
-        .seed = job->seed, .fault = job->fault, .outcome = OUTCOME_WRONG, .failed = true};
+    Result result = {.seed = job->seed, .outcome = OUTCOME_WRONG, .failed = true};
     int wait_status = 0;
 
     if (read(job->result, &result, sizeof result) != sizeof result) {
@@ -145,9 +145,9 @@ end_job(Job *job, Table *table)
     job->pid = 0;
     table_count(table, &result);
     if (result.failed)
-        printf("FAILED seed %" G_GUINT64_FORMAT " (%s in %s: %s): %s\n"
+        printf("FAILED seed %" G_GUINT64_FORMAT " (%s in phase %s: %s): %s\n"
                "  again: chaos --seed %" G_GUINT64_FORMAT " --count 1 --verbose\n",
-               result.seed, fault_name(result.fault), phase_name(result.phase),
+               result.seed, fault_name(result.faults[0]), phase_name(result.phases[0]),
                outcome_name(result.outcome), result.text, result.seed);
     fflush(stdout);
 }
@@ -246,6 +246,9 @@ main(int argc, char **argv)
         return 2;
     limits.with_kvm = has_kvm() && limits.with_kvm;
     limits.with_threads = limits.with_threads || !limits.with_kvm;
+    limits.with_fills = records_can_fill();
+    if (!limits.with_fills)
+        printf("no mount namespaces here: no disk is filled\n");
     signal(SIGPIPE, SIG_IGN);
     run_all(&options, &limits, &table);
     table_print(&table);

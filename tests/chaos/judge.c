@@ -15,27 +15,33 @@ came_before(int64_t event, int64_t moment_us)
 }
 
 /* A process that is killed takes events with it that nobody has read: what its peer did afterwards
- * tells of them. */
+ * tells of them. And what the source had not noticed by the time it stopped the guest befell the
+ * switch-over. */
 static Phase
-find_phase(Migration *migration, int64_t struck_us)
+find_phase(Migration *migration, const Blow *blow, int64_t struck_us)
 {
     Side *source = &migration->source, *destination = &migration->destination;
 
     qmp_events(source->qmp);
     qmp_events(destination->qmp);
     int64_t resumed = event_us(destination, "RESUME");
+    bool hurts = blow->fault != FAULT_DELAY && blow->fault != FAULT_SPLIT &&
+                 blow->fault != FAULT_FILL_SOURCE && blow->fault != FAULT_FILL_DESTINATION &&
+                 blow->fault != FAULT_STOP_SOURCE && blow->fault != FAULT_STOP_DESTINATION;
     bool ran_there = resumed || event_us(destination, "MIGRATION:completed");
 
     if (!struck_us || (came_before(event_us(source, "MIGRATION:completed"), struck_us) &&
                        came_before(event_us(destination, "MIGRATION:completed"), struck_us)))
         return PHASE_UNHIT;
+    if (blow->moment == MOMENT_RECOVERY)
+        return PHASE_RECOVERY;
     if (migration->plan->is_postcopy &&
         came_before(event_us(destination, "MIGRATION:postcopy-active"), struck_us) &&
         (came_before(resumed, struck_us) || migration->plan->arrives_stopped))
         return PHASE_POSTCOPY;
-    if (came_before(event_us(source, "STOP"), struck_us))
+    if (event_us(source, "STOP") && (came_before(event_us(source, "STOP"), struck_us) || hurts))
         return PHASE_SWITCHOVER;
-    if (migration->plan->fault == FAULT_KILL_SOURCE && ran_there)
+    if (blow->fault == FAULT_KILL_SOURCE && ran_there)
         return PHASE_SWITCHOVER;
     return came_before(event_us(source, "MIGRATION:active"), struck_us) ? PHASE_PRECOPY
                                                                         : PHASE_SETUP;
@@ -65,8 +71,7 @@ static Outcome
 find_outcome(Migration *migration)
 {
     Side *source = &migration->source, *destination = &migration->destination;
-    bool killed_destination = migration->plan->fault == FAULT_KILL_DESTINATION &&
-                              relay_struck_us(migration->relay) && !destination->pid;
+    bool killed_destination = migration_was_killed(migration, destination);
 
     if (runs(source))
         return runs(destination) || has_status(source, "completed") ||
@@ -74,33 +79,47 @@ find_outcome(Migration *migration)
                    ? OUTCOME_WRONG
                    : OUTCOME_STAYED;
     if (is_whole_there(migration, destination))
-        return has_status(source, "completed") ? OUTCOME_MOVED : OUTCOME_UNCONFIRMED;
+        return migration->recoveries             ? OUTCOME_RECOVERED
+               : has_status(source, "completed") ? OUTCOME_MOVED
+                                                 : OUTCOME_UNCONFIRMED;
     if (!source->pid)
         return has_status(destination, "postcopy-paused") ? OUTCOME_STALLED
                : !destination->pid                        ? OUTCOME_GONE
                                                           : OUTCOME_WRONG;
-    if (has_status(source, "postcopy-paused") && has_status(destination, "postcopy-paused"))
-        return OUTCOME_PAUSED;
-    if (killed_destination)
-        return has_status(source, "completed") ? OUTCOME_GONE : OUTCOME_HELD;
-    if (!destination->pid && !has_status(source, "completed"))
+    qmp_events(destination->qmp);
+    if (has_status(source, "completed"))
+        return killed_destination ? OUTCOME_GONE : OUTCOME_WRONG;
+    if (killed_destination && event_us(destination, "MIGRATION:postcopy-active"))
+        return OUTCOME_HELD;
+    if (!destination->pid)
         return OUTCOME_UNDECIDED;
     return OUTCOME_WRONG;
+}
+
+static void
+note_error(Migration *migration, const Side *side)
+{
+    if (side->error_text)
+        migration_note(migration, "%s: %s", side->role, side->error_text);
 }
 
 void
 migration_judge(Migration *migration)
 {
-    int64_t struck_us = relay_struck_us(migration->relay);
-
-    migration->phase = find_phase(migration, struck_us);
-    migration->outcome = find_outcome(migration);
+    int64_t to_story_us = g_get_monotonic_time() - g_get_real_time() - migration->began_us;
     g_autofree char *passed = relay_describe(migration->relay);
-    if (struck_us)
-        migration_note(
-            migration, "struck at %.3f s",
-            (double)(struck_us - g_get_real_time() + g_get_monotonic_time() - migration->began_us) /
-                1e6);
-    migration_note(migration, "%s in phase %s: %s; %s", fault_name(migration->plan->fault),
-                   phase_name(migration->phase), outcome_name(migration->outcome), passed);
+
+    migration->outcome = find_outcome(migration);
+    for (unsigned i = 0; i < migration->plan->count_blows; i++) {
+        const Blow *blow = &migration->plan->blows[i];
+        int64_t struck_us = migration->struck_us[i];
+
+        migration->phases[i] = find_phase(migration, blow, struck_us);
+        migration_note(migration, "%s at %.3f s, in phase %s", fault_name(blow->fault),
+                       struck_us ? (double)(struck_us + to_story_us) / 1e6 : 0,
+                       phase_name(migration->phases[i]));
+    }
+    note_error(migration, &migration->source);
+    note_error(migration, &migration->destination);
+    migration_note(migration, "%s; last link: %s", outcome_name(migration->outcome), passed);
 }

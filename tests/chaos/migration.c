@@ -2,6 +2,7 @@
 /* See migration.h: starting both sides, and driving the migration to where it rests. */
 #include "tests/chaos/migration.h"
 #include "tests/chaos/memory.h"
+#include "tests/chaos/records.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -10,10 +11,11 @@
 #define POLL_US 2000
 #define REST_US (60 * 1000) /* both sides stand like that for so long: it is their end */
 #define OPERATOR_US                                                                                \
-    (300 * 1000)                 /* so long after the strike somebody looks at a link that hangs   \
-                                  */
-#define PATIENCE_US (200 * 1000) /* and so much later its connections are ended for it */
-#define MIB         ((uint64_t)1 << 20)
+    (300 * 1000) /* so long after the strike somebody looks at a link that hangs                   \
+                  */
+#define PATIENCE_US    (200 * 1000) /* and so much later its connections are ended for it */
+#define RECOVERIES_MAX 4
+#define MIB            ((uint64_t)1 << 20)
 
 bool
 migration_refuse(GError **error, const char *format, ...)
@@ -47,6 +49,7 @@ migration_init(Migration *migration, const Plan *plan, const char *directory)
                              .story = g_string_new(NULL),
                              .outcome = OUTCOME_WRONG,
                              .began_us = g_get_monotonic_time()};
+    migration->blow = plan->count_blows ? plan->blows : NULL;
     side_init(&migration->source, "source", directory);
     side_init(&migration->destination, "destination", directory);
 }
@@ -55,8 +58,9 @@ void
 migration_clear(Migration *migration)
 {
     relay_free(migration->relay);
-    if (migration->waker)
-        g_thread_join(migration->waker);
+    for (unsigned i = 0; i < BLOWS_MAX; i++)
+        if (migration->wakers[i])
+            g_thread_join(migration->wakers[i]);
     side_clear(&migration->source);
     side_clear(&migration->destination);
     g_string_free(migration->story, TRUE);
@@ -87,8 +91,10 @@ add_source(GPtrArray *arguments, const Plan *plan)
 }
 
 GPtrArray *
-migration_arguments(const Plan *plan, const char *incoming)
+migration_arguments(const Migration *migration, const char *incoming)
 {
+    const Plan *plan = migration->plan;
+    const Side *side = incoming ? &migration->destination : &migration->source;
     GPtrArray *arguments = g_ptr_array_new_with_free_func(g_free);
 
     add(arguments, "--guest=%s", plan->is_kvm ? "kvm" : "threads");
@@ -103,6 +109,12 @@ migration_arguments(const Plan *plan, const char *incoming)
     add(arguments, "--capability=page-runs=%s", plan->no_runs ? "off" : "on");
     add(arguments, "--capability=discard-words=%s", plan->no_words ? "off" : "on");
     add(arguments, "--capability=urgent-requests=%s", plan->no_urgent_requests ? "off" : "on");
+    add(arguments, "--capability=page-checksums=%s", plan->checksums ? "on" : "off");
+    if (plan->has_records) {
+        g_autofree char *directory = records_directory(migration, side);
+        add(arguments, "--name=guest");
+        add(arguments, "--state-dir=%s", directory);
+    }
     if (incoming)
         add(arguments, "--incoming=%s", incoming);
     if (incoming && plan->arrives_stopped)
@@ -131,10 +143,10 @@ start(Migration *migration, GError **error)
     const Plan *plan = migration->plan;
     g_autofree char *wish = plan->is_unix ? g_strdup_printf("unix:%s/link", migration->directory)
                                           : g_strdup("tcp:127.0.0.1:0");
-    g_autoptr(GPtrArray) of_source = migration_arguments(plan, NULL);
-    g_autoptr(GPtrArray) of_destination = migration_arguments(plan, wish);
+    g_autoptr(GPtrArray) of_source = migration_arguments(migration, NULL);
+    g_autoptr(GPtrArray) of_destination = migration_arguments(migration, wish);
 
-    if (!side_start(&migration->source, of_source, error) ||
+    if (!records_prepare(migration, error) || !side_start(&migration->source, of_source, error) ||
         !side_start(&migration->destination, of_destination, error))
         return false;
     g_autofree char *uri = side_listening_at(&migration->destination, error);
@@ -142,85 +154,6 @@ start(Migration *migration, GError **error)
         return false;
     migration->relay = relay_new(uri, migration->directory, plan->queue_bytes);
     return true;
-}
-
-/* ---- The strike ------------------------------------------------------------------------------ */
-
-static Side *
-victim(Migration *migration)
-{
-    Fault fault = migration->plan->fault;
-    return fault == FAULT_KILL_SOURCE || fault == FAULT_STOP_SOURCE ? &migration->source
-                                                                    : &migration->destination;
-}
-
-static void *
-let_go_on(void *opaque)
-{
-    Migration *migration = opaque;
-
-    g_usleep(migration->plan->strike.length_ms * 1000);
-    side_signal(victim(migration), SIGCONT);
-    return NULL;
-}
-
-/* On the relay's thread. */
-static void
-signal_victim(void *opaque)
-{
-    Migration *migration = opaque;
-    Fault fault = migration->plan->fault;
-    bool stops = fault == FAULT_STOP_SOURCE || fault == FAULT_STOP_DESTINATION;
-
-    side_signal(victim(migration), stops ? SIGSTOP : SIGKILL);
-    if (stops)
-        migration->waker = g_thread_new("go-on", let_go_on, migration);
-}
-
-static bool
-is_near_switchover(const Migration *migration)
-{
-    return migration->plan->is_postcopy ? migration->wished : migration->source.passes >= 2;
-}
-
-static bool
-is_moment(const Migration *migration)
-{
-    const Plan *plan = migration->plan;
-    const char *status = migration->source.status;
-    bool stands = !g_str_equal(status, "active") && !g_str_equal(status, "setup") &&
-                  !g_str_equal(status, "none");
-
-    switch (plan->moment) {
-    case MOMENT_CONNECT:
-        return true;
-    case MOMENT_PASS:
-        return migration->source.passes >= 1;
-    case MOMENT_SWITCHOVER:
-        return stands || (plan->arms_early && is_near_switchover(migration));
-    default:
-        return g_str_equal(status, "postcopy-active") || g_str_equal(status, "completed");
-    }
-}
-
-static void
-arm_if_moment(Migration *migration)
-{
-    RelayStrike strike = migration->plan->strike;
-
-    if (migration->is_armed || strike.act == RELAY_NOTHING)
-        return;
-    if (migration->plan->moment == MOMENT_SWITCHOVER && is_near_switchover(migration))
-        relay_pace(migration->relay, migration->plan->pace_bytes);
-    if (!is_moment(migration))
-        return;
-    migration->is_armed = true;
-    strike.call = signal_victim;
-    strike.opaque = migration;
-    relay_pace(migration->relay, migration->plan->pace_bytes);
-    relay_arm(migration->relay, &strike);
-    migration_note(migration, "armed; source %s, destination %s", migration->source.status,
-                   migration->destination.status);
 }
 
 /* ---- Driving --------------------------------------------------------------------------------- */
@@ -321,7 +254,7 @@ operate_if_hung(Migration *migration)
     int64_t struck_us = relay_struck_us(migration->relay);
     int64_t now_us = g_get_real_time();
 
-    if (migration->plan->fault != FAULT_HANG || !struck_us)
+    if (!migration->blow || migration->blow->fault != FAULT_HANG || !struck_us)
         return;
     if (!migration->operated && now_us > struck_us + OPERATOR_US) {
         migration->operated = true;
@@ -342,7 +275,7 @@ await_rest(Migration *migration, GError **error)
         if (!look(migration, error))
             return false;
         wish_postcopy(migration);
-        arm_if_moment(migration);
+        migration_arm_if_moment(migration);
         operate_if_hung(migration);
         if (relay_struck_us(migration->relay))
             relay_pace(migration->relay, 0);
@@ -359,6 +292,28 @@ await_rest(Migration *migration, GError **error)
     }
 }
 
+/* What has not come by now does not come any more; what came at the last moment is seen. */
+static bool
+end_blow(Migration *migration, GError **error)
+{
+    if (!migration->blow)
+        return true;
+    ptrdiff_t index = migration->blow - migration->plan->blows;
+    migration->struck_us[index] = relay_disarm(migration->relay);
+    migration->blow =
+        index + 1 < (ptrdiff_t)migration->plan->count_blows ? migration->blow + 1 : NULL;
+    migration->is_armed = migration->operated = false;
+    return await_rest(migration, error);
+}
+
+static bool
+are_paused(const Migration *migration)
+{
+    return migration->source.pid && migration->destination.pid &&
+           g_str_equal(migration->source.status, "postcopy-paused") &&
+           g_str_equal(migration->destination.status, "postcopy-paused");
+}
+
 bool
 migration_drive(Migration *migration, GError **error)
 {
@@ -366,9 +321,17 @@ migration_drive(Migration *migration, GError **error)
         return false;
     uint64_t checks;
     side_verdict(&migration->source, &checks, &migration->passes_before, NULL);
-    arm_if_moment(migration);
+    migration_arm_if_moment(migration);
     g_autofree char *uri = g_strdup_printf("{\"uri\": \"%s\"}", relay_uri(migration->relay));
-    if (!side_do(&migration->source, "migrate", uri, error))
+    if (!side_do(&migration->source, "migrate", uri, error) || !await_rest(migration, error) ||
+        !end_blow(migration, error))
         return false;
-    return await_rest(migration, error);
+    while (are_paused(migration)) {
+        if (migration->recoveries == RECOVERIES_MAX)
+            return migration_refuse(error, "paused again after %d recoveries", RECOVERIES_MAX);
+        if (!migration_recover(migration, error) || !await_rest(migration, error) ||
+            !end_blow(migration, error))
+            return false;
+    }
+    return true;
 }

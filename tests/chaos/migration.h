@@ -20,11 +20,15 @@ typedef struct Migration {
     const char *directory;
     Side source, destination;
     Relay *relay;
-    GThread *waker; /* lets a stopped process go on */
+    GThread *wakers[BLOWS_MAX]; /* each lets a stopped process go on */
 
+    const Blow *blow; /* the one whose turn it is; NULL: no more of them */
     bool is_armed, wished, operated;
+    unsigned recoveries;
     uint64_t passes_before; /* of the guest of threads at the source */
-    Phase phase;
+
+    int64_t struck_us[BLOWS_MAX]; /* wall clock; 0: it did not come */
+    Phase phases[BLOWS_MAX];
     Outcome outcome;
     GString *story; /* what was seen and done, a line each */
     int64_t began_us;
@@ -35,13 +39,22 @@ void migration_init(Migration *migration, const Plan *plan, const char *director
 bool migration_drive(Migration *migration, GError **error);
 void migration_judge(Migration *migration);
 bool migration_check(Migration *migration, GError **error);
+
+/* Part of driving: an operator takes up the paused migration, and the second blow is armed. */
+bool migration_recover(Migration *migration, GError **error);
+
+/* Arms the blow whose turn it is, when its moment has come. */
+void migration_arm_if_moment(Migration *migration);
+
+/* Whether a blow killed it. */
+bool migration_was_killed(const Migration *migration, const Side *side);
 void migration_clear(Migration *migration);
 
 /* Appends a line to the story, with the time. */
 void migration_note(Migration *migration, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* Arguments of `faultline run`: incoming is a URI to listen at, or NULL for a source. */
-GPtrArray *migration_arguments(const Plan *plan, const char *incoming);
+GPtrArray *migration_arguments(const Migration *migration, const char *incoming);
 
 /* Fails an operation; format as printf. */
 bool migration_refuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);

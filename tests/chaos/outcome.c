@@ -24,15 +24,23 @@ G_STATIC_ASSERT(G_N_ELEMENTS(outcome_names) == OUTCOME_COUNT);
     {                                                                                              \
         [PHASE_SETUP] = MAY(STAYED), [PHASE_PRECOPY] = MAY(STAYED),                                \
         [PHASE_SWITCHOVER] =                                                                       \
-            MAY(STAYED) | MAY(PAUSED) | MAY(MOVED) | MAY(UNCONFIRMED) | MAY(UNDECIDED),            \
-        [PHASE_POSTCOPY] = MAY(PAUSED) | MAY(MOVED) | MAY(UNCONFIRMED),                            \
+            MAY(STAYED) | MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED) | MAY(UNDECIDED),         \
+        [PHASE_POSTCOPY] = MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED),                         \
+        [PHASE_RECOVERY] = MAY(RECOVERED),                                                         \
     }
 
 /* Bytes come late, or in pieces; nothing is lost. */
 #define LINK_SLOW                                                                                  \
     {                                                                                              \
         [PHASE_SETUP] = MAY(MOVED), [PHASE_PRECOPY] = MAY(MOVED), [PHASE_SWITCHOVER] = MAY(MOVED), \
-        [PHASE_POSTCOPY] = MAY(MOVED),                                                             \
+        [PHASE_POSTCOPY] = MAY(MOVED), [PHASE_RECOVERY] = MAY(RECOVERED),                          \
+    }
+
+#define DISK_FULL                                                                                  \
+    {                                                                                              \
+        [PHASE_SETUP] = MAY(STAYED), [PHASE_PRECOPY] = MAY(STAYED),                                \
+        [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(MOVED), [PHASE_POSTCOPY] = MAY(MOVED),              \
+        [PHASE_RECOVERY] = MAY(RECOVERED),                                                         \
     }
 
 static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
@@ -40,24 +48,39 @@ static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
     [FAULT_RESET] = LINK_LOST,
     [FAULT_TRUNCATE] = LINK_LOST,
     [FAULT_HANG] = LINK_LOST,
-    [FAULT_FLIP] = LINK_LOST,
+    /* A page that is damaged is asked for again; damage between pages ends the connection. */
+    [FAULT_FLIP] =
+        {
+            [PHASE_SETUP] = MAY(STAYED) | MAY(MOVED),
+            [PHASE_PRECOPY] = MAY(STAYED) | MAY(MOVED),
+            [PHASE_SWITCHOVER] =
+                MAY(STAYED) | MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED) | MAY(UNDECIDED),
+            [PHASE_POSTCOPY] = MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED),
+            [PHASE_RECOVERY] = MAY(RECOVERED),
+        },
     [FAULT_DELAY] = LINK_SLOW,
     [FAULT_SPLIT] = LINK_SLOW,
     [FAULT_STOP_SOURCE] = LINK_SLOW,
     [FAULT_STOP_DESTINATION] = LINK_SLOW,
+    /* A side that cannot write its record does not let the guest change hands; afterwards it only
+     * warns. */
+    [FAULT_FILL_SOURCE] = DISK_FULL,
+    [FAULT_FILL_DESTINATION] = DISK_FULL,
     [FAULT_KILL_SOURCE] =
         {
             [PHASE_SETUP] = MAY(GONE),
             [PHASE_PRECOPY] = MAY(GONE),
             [PHASE_SWITCHOVER] = MAY(GONE) | MAY(STALLED) | MAY(UNCONFIRMED),
             [PHASE_POSTCOPY] = MAY(STALLED) | MAY(UNCONFIRMED),
+            [PHASE_RECOVERY] = MAY(STALLED) | MAY(RECOVERED),
         },
     [FAULT_KILL_DESTINATION] =
         {
             [PHASE_SETUP] = MAY(STAYED),
             [PHASE_PRECOPY] = MAY(STAYED),
-            [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(HELD) | MAY(GONE),
+            [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(HELD) | MAY(GONE) | MAY(UNDECIDED),
             [PHASE_POSTCOPY] = MAY(HELD) | MAY(GONE),
+            [PHASE_RECOVERY] = MAY(HELD) | MAY(GONE),
         },
 };
 
@@ -73,29 +96,34 @@ outcome_name(Outcome outcome)
     return outcome_names[outcome];
 }
 
-/* Killed after the end, a process takes with it what it has. */
+/* Only the urgent channel is harmed: nobody may notice before the first request is due. */
 static unsigned
-mask_of(const Plan *plan, Phase phase)
+urgent_mask(const Blow *blow)
 {
-    if (phase != PHASE_UNHIT)
-        return defined[plan->fault][phase];
-    return MAY(MOVED) | (plan->fault == FAULT_KILL_SOURCE ? MAY(UNCONFIRMED) : 0) |
-           (plan->fault == FAULT_KILL_DESTINATION ? MAY(GONE) : 0);
+    const unsigned *of = defined[blow->fault];
+    const RelayStrike *strike = &blow->strike;
+    bool is_alone = strike->act != RELAY_CALL && strike->connection && !strike->on_all;
+
+    return is_alone ? of[PHASE_SWITCHOVER] | of[PHASE_POSTCOPY] : 0;
 }
 
-bool
-outcome_is_defined(const Plan *plan, Phase phase, Outcome outcome)
+/* Killed after the end, a process takes with it what it has. */
+unsigned
+outcome_mask(const Blow *blow, Phase phase)
 {
-    return mask_of(plan, phase) >> outcome & 1;
+    if (phase != PHASE_UNHIT)
+        return defined[blow->fault][phase] | urgent_mask(blow);
+    return MAY(MOVED) | (blow->fault == FAULT_KILL_SOURCE ? MAY(UNCONFIRMED) : 0) |
+           (blow->fault == FAULT_KILL_DESTINATION ? MAY(GONE) : 0);
 }
 
 char *
-outcome_list_defined(const Plan *plan, Phase phase)
+outcome_describe(unsigned mask)
 {
     GString *text = g_string_new(NULL);
 
     for (unsigned i = 0; i < OUTCOME_COUNT; i++)
-        if (outcome_is_defined(plan, phase, (Outcome)i))
+        if (mask >> i & 1)
             g_string_append_printf(text, "%s%s", text->len ? ", " : "", outcome_names[i]);
     return g_string_free(text, FALSE);
 }

@@ -14,7 +14,8 @@
     X(SETUP, "setup")            /* before the first page */                                       \
     X(PRECOPY, "precopy")        /* the guest runs at the source */                                \
     X(SWITCHOVER, "switch-over") /* it stands: stopped at the source, not yet run elsewhere */     \
-    X(POSTCOPY, "postcopy")      /* it runs at the destination, with pages missing */
+    X(POSTCOPY, "postcopy")      /* it runs at the destination, with pages missing */              \
+    X(RECOVERY, "recovery")      /* the same, while a migration that broke is taken up again */
 
 typedef enum {
 #define PHASE_ENUM(name, text) PHASE_##name,
@@ -25,16 +26,15 @@ typedef enum {
 
 /* X(name, text) */
 #define OUTCOME_LIST(X)                                                                            \
-    X(MOVED, "moved") /* whole at the destination, and the source knows */                         \
-    X(UNCONFIRMED,                                                                                 \
-      "unconfirmed")          /* whole at the destination; the source does not know, or died */    \
-    X(STAYED, "stayed")       /* whole at the source, and runs */                                  \
-    X(PAUSED, "paused")       /* at the destination; both keep their pages until they recover */   \
-    X(HELD, "held")           /* the destination was killed; the source keeps what it has */       \
-    X(STALLED, "stalled")     /* the source was killed; the destination waits for its pages */     \
-    X(UNDECIDED, "undecided") /* given up by the source, and never run by the destination */       \
-    X(GONE, "gone")           /* its process was killed, and it was nowhere else */                \
-    X(WRONG, "wrong")         /* none of these: always a failure */
+    X(MOVED, "moved")             /* whole at the destination, and the source knows */             \
+    X(RECOVERED, "recovered")     /* the same, after at least one break in postcopy */             \
+    X(UNCONFIRMED, "unconfirmed") /* whole at the destination; the source does not know */         \
+    X(STAYED, "stayed")           /* whole at the source, and runs */                              \
+    X(HELD, "held")               /* the destination was killed; the source keeps what it has */   \
+    X(STALLED, "stalled")         /* the source was killed; the destination waits for its pages */ \
+    X(UNDECIDED, "undecided")     /* given up by the source, and never run by the destination */   \
+    X(GONE, "gone")               /* its process was killed, and it was nowhere else */            \
+    X(WRONG, "wrong")             /* none of these: always a failure */
 
 typedef enum {
 #define OUTCOME_ENUM(name, text) OUTCOME_##name,
@@ -46,10 +46,10 @@ typedef enum {
 const char *phase_name(Phase phase);
 const char *outcome_name(Outcome outcome);
 
-/* Whether the table has it. */
-bool outcome_is_defined(const Plan *plan, Phase phase, Outcome outcome);
+/* The outcomes that the table has for a blow in a phase: 1 << outcome each. */
+unsigned outcome_mask(const Blow *blow, Phase phase);
 
-/* "moved, unconfirmed": all that is defined there. Free with g_free. */
-char *outcome_list_defined(const Plan *plan, Phase phase);
+/* "moved, unconfirmed". Free with g_free. */
+char *outcome_describe(unsigned mask);
 
 #endif

@@ -12,7 +12,8 @@ static const char *const fault_names[] = {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(fault_names) == FAULT_COUNT);
 
-static const char *const moment_names[] = {"connecting", "a pass", "the switch-over", "postcopy"};
+static const char *const moment_names[] = {"connecting", "a pass", "the switch-over", "postcopy",
+                                           "recovery"};
 G_STATIC_ASSERT(G_N_ELEMENTS(moment_names) == MOMENT_COUNT);
 
 /* How often each is drawn. */
@@ -23,6 +24,7 @@ static const unsigned fault_weights[] = {
     [FAULT_SPLIT] = 3,       [FAULT_FLIP] = 4,
     [FAULT_KILL_SOURCE] = 4, [FAULT_KILL_DESTINATION] = 4,
     [FAULT_STOP_SOURCE] = 2, [FAULT_STOP_DESTINATION] = 2,
+    [FAULT_FILL_SOURCE] = 2, [FAULT_FILL_DESTINATION] = 2,
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(fault_weights) == FAULT_COUNT);
 
@@ -33,6 +35,7 @@ static const RelayAct acts[] = {
     [FAULT_SPLIT] = RELAY_SPLIT,      [FAULT_FLIP] = RELAY_FLIP,
     [FAULT_KILL_SOURCE] = RELAY_CALL, [FAULT_KILL_DESTINATION] = RELAY_CALL,
     [FAULT_STOP_SOURCE] = RELAY_CALL, [FAULT_STOP_DESTINATION] = RELAY_CALL,
+    [FAULT_FILL_SOURCE] = RELAY_CALL, [FAULT_FILL_DESTINATION] = RELAY_CALL,
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(acts) == FAULT_COUNT);
 
@@ -72,6 +75,12 @@ draw_scale(GRand *random, uint64_t limit)
     return MIN((uint64_t)(g_rand_double(random) * (double)top), limit);
 }
 
+static bool
+is_fill(Fault fault)
+{
+    return fault == FAULT_FILL_SOURCE || fault == FAULT_FILL_DESTINATION;
+}
+
 static Fault
 draw_fault(GRand *random, const PlanLimits *limits)
 {
@@ -85,7 +94,7 @@ draw_fault(GRand *random, const PlanLimits *limits)
         at -= fault_weights[fault++];
     if (limits->only >= 0)
         return (Fault)limits->only;
-    return fault == FAULT_FLIP && !limits->with_flips ? FAULT_TRUNCATE : (Fault)fault;
+    return is_fill((Fault)fault) && !limits->with_fills ? FAULT_TRUNCATE : (Fault)fault;
 }
 
 static void
@@ -108,6 +117,8 @@ draw_migration(Plan *plan, GRand *random, const PlanLimits *limits)
     plan->no_words = draw_of(random, 20);
     plan->no_urgent_requests = draw_of(random, 30);
     plan->arrives_stopped = draw_of(random, 15);
+    plan->queue_bytes = draw_of(random, 60) ? 16384 : 0;
+    plan->recovers_elsewhere = draw_of(random, 30);
 }
 
 static Moment
@@ -123,28 +134,39 @@ draw_moment(GRand *random, bool is_postcopy)
 }
 
 static void
-draw_strike(Plan *plan, GRand *random)
+draw_strike(Blow *blow, GRand *random, const Plan *plan)
 {
-    static const unsigned paces[] = {0, 0, 256, 2048, 16384};
-    RelayStrike *strike = &plan->strike;
+    RelayStrike *strike = &blow->strike;
     uint64_t all = (uint64_t)plan->memory_mib << 20;
 
-    plan->moment = draw_moment(random, plan->is_postcopy);
-    strike->act = acts[plan->fault];
+    if (blow->moment == MOMENT_SWITCHOVER || blow->moment == MOMENT_RECOVERY)
+        all = 512 * 1024;
+    strike->act = acts[blow->fault];
     strike->connection = plan->preempt && draw_of(random, 30);
     strike->way = draw_of(random, 70) ? RELAY_THERE : RELAY_BACK;
     strike->on_all = draw_of(random, 60);
-    if (plan->moment == MOMENT_SWITCHOVER)
-        all = 512 * 1024;
     strike->after_bytes = draw_scale(random, strike->way == RELAY_BACK ? 512 : all);
     strike->after_ms = 1 + draw_below(random, 400);
     strike->length_ms = 20 + draw_below(random, 300);
     strike->length_bytes = 1000 + draw_below(random, 8000);
     strike->bit = draw_below(random, 8);
-    plan->arms_early = draw_of(random, 40);
-    plan->queue_bytes = draw_of(random, 60) ? 16384 : 0;
-    if (plan->moment >= MOMENT_SWITCHOVER)
-        plan->pace_bytes = paces[draw_below(random, G_N_ELEMENTS(paces))];
+}
+
+static void
+draw_blow(Blow *blow, GRand *random, const Plan *plan, const PlanLimits *limits)
+{
+    static const unsigned paces[] = {0, 0, 256, 2048, 16384};
+
+    blow->fault = draw_fault(random, limits);
+    blow->moment = draw_moment(random, plan->is_postcopy);
+    if (blow->fault == FAULT_FLIP && blow->moment == MOMENT_CONNECT)
+        blow->moment = MOMENT_PASS; /* what comes before is not sealed */
+    if (blow > plan->blows)
+        blow->moment = MOMENT_RECOVERY;
+    draw_strike(blow, random, plan);
+    blow->arms_early = draw_of(random, 40);
+    if (blow->moment >= MOMENT_SWITCHOVER)
+        blow->pace_bytes = paces[draw_below(random, G_N_ELEMENTS(paces))];
 }
 
 void
@@ -154,33 +176,50 @@ plan_draw(Plan *ret_plan, uint64_t seed, const PlanLimits *limits)
     g_autoptr(GRand) random = g_rand_new_with_seed_array(seeds, G_N_ELEMENTS(seeds));
 
     *ret_plan = (Plan){.seed = seed};
-    ret_plan->fault = draw_fault(random, limits);
     draw_migration(ret_plan, random, limits);
-    draw_strike(ret_plan, random);
+    ret_plan->count_blows = 1 + draw_of(random, 35);
+    for (unsigned i = 0; i < BLOWS_MAX; i++)
+        draw_blow(&ret_plan->blows[i], random, ret_plan, limits);
+    ret_plan->can_fill = limits->with_fills;
+    ret_plan->has_records = draw_of(random, 70) || is_fill(ret_plan->blows[0].fault) ||
+                            is_fill(ret_plan->blows[1].fault);
+    ret_plan->checksums = draw_of(random, 30) || ret_plan->blows[0].fault == FAULT_FLIP ||
+                          (ret_plan->count_blows > 1 && ret_plan->blows[1].fault == FAULT_FLIP);
+    if (ret_plan->blows[0].fault == FAULT_NONE)
+        ret_plan->count_blows = 0;
+}
+
+static void
+describe_blow(const Blow *blow, GString *text)
+{
+    const RelayStrike *strike = &blow->strike;
+
+    g_string_append_printf(
+        text,
+        "; %s from %s on%s, %s %s after %" G_GUINT64_FORMAT
+        " bytes or %u ms, on %s, pace %u, for %u ms or %u bytes",
+        fault_name(blow->fault), moment_names[blow->moment], blow->arms_early ? " (early)" : "",
+        strike->connection ? "urgent" : "main", strike->way == RELAY_THERE ? "there" : "back",
+        strike->after_bytes, strike->after_ms, strike->on_all ? "all" : "it", blow->pace_bytes,
+        strike->length_ms, strike->length_bytes);
 }
 
 char *
 plan_describe(const Plan *plan)
 {
-    const RelayStrike *strike = &plan->strike;
     GString *text = g_string_new(NULL);
 
     g_string_append_printf(
-        text, "%s %u MiB, %u cpus, %s, %s%s, %u passes%s%s%s%s, push %u MiB/s: ",
+        text, "%s %u MiB, %u cpus, %s%s, %s%s, %u passes%s%s%s%s, push %u MiB/s",
         plan->is_kvm ? "kvm" : "threads", plan->memory_mib, plan->cpus,
-        plan->is_unix ? "unix" : "tcp", plan->is_postcopy ? "postcopy" : "precopy",
-        plan->preempt ? " preempt" : "", plan->passes, plan->no_runs ? ", no runs" : "",
-        plan->no_words ? ", no words" : "", plan->no_urgent_requests ? ", no urgent requests" : "",
+        plan->is_unix ? "unix" : "tcp", plan->recovers_elsewhere ? " (then elsewhere)" : "",
+        plan->is_postcopy ? "postcopy" : "precopy", plan->preempt ? " preempt" : "", plan->passes,
+        plan->no_runs ? ", no runs" : "", plan->no_words ? ", no words" : "",
+        plan->no_urgent_requests ? ", no urgent requests" : "",
         plan->arrives_stopped ? ", arrives stopped" : "", plan->push_mib_per_s);
-    g_string_append_printf(text, "%s", fault_name(plan->fault));
-    if (plan->fault != FAULT_NONE)
-        g_string_append_printf(text,
-                               " from %s on%s, %s %s after %" G_GUINT64_FORMAT
-                               " bytes or %u ms, on %s, pace %u, queue %u, for %u ms or %u bytes",
-                               moment_names[plan->moment], plan->arms_early ? " (early)" : "",
-                               strike->connection ? "urgent" : "main",
-                               strike->way == RELAY_THERE ? "there" : "back", strike->after_bytes,
-                               strike->after_ms, strike->on_all ? "all" : "it", plan->pace_bytes,
-                               plan->queue_bytes, strike->length_ms, strike->length_bytes);
+    g_string_append_printf(text, "%s%s", plan->has_records ? ", records" : "",
+                           plan->checksums ? ", checksums" : "");
+    for (unsigned i = 0; i < plan->count_blows; i++)
+        describe_blow(&plan->blows[i], text);
     return g_string_free(text, FALSE);
 }

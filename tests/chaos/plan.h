@@ -20,7 +20,9 @@
     X(KILL_SOURCE, "kill source") /* SIGKILL */                                                    \
     X(KILL_DESTINATION, "kill destination")                                                        \
     X(STOP_SOURCE, "stop source") /* SIGSTOP, and SIGCONT after a while */                         \
-    X(STOP_DESTINATION, "stop destination")
+    X(STOP_DESTINATION, "stop destination")                                                        \
+    X(FILL_SOURCE, "fill source's disk") /* where it keeps its record */                           \
+    X(FILL_DESTINATION, "fill destination's disk")
 
 typedef enum {
 #define FAULT_ENUM(name, text) FAULT_##name,
@@ -35,8 +37,20 @@ typedef enum {
     MOMENT_PASS,       /* a pass of precopy has begun */
     MOMENT_SWITCHOVER, /* the wish for postcopy was told, or a second pass begun; see arms_early */
     MOMENT_POSTCOPY,   /* the guest runs at the destination */
+    MOMENT_RECOVERY, /* it is paused, and about to be taken up again; only for the second strike */
     MOMENT_COUNT
 } Moment;
+
+/* One thing that is done. */
+typedef struct Blow {
+    Fault fault;
+    Moment moment;
+    bool arms_early;     /* at the wish for the switch-over, else when the guest stands */
+    unsigned pace_bytes; /* from the moment on, so that what follows lasts longer; 0: no */
+    RelayStrike strike;  /* without its call */
+} Blow;
+
+#define BLOWS_MAX 2
 
 typedef struct Plan {
     uint64_t seed;
@@ -44,20 +58,21 @@ typedef struct Plan {
     unsigned memory_mib, cpus, write_rate;
     bool is_postcopy, preempt;
     bool no_runs, no_words, no_urgent_requests; /* capabilities that are switched off */
+    bool checksums;                             /* and on */
     unsigned passes;                            /* before postcopy is wished for; 0: at once */
     unsigned max_mib_per_s, push_mib_per_s;     /* 0: no limit */
     bool arrives_stopped; /* the guest is started only after all memory was compared */
-    Fault fault;
-    Moment moment;
-    bool arms_early;      /* at the wish for the switch-over, else when the guest stands */
     unsigned queue_bytes; /* of the relay */
-    unsigned pace_bytes;  /* from the moment on, so that what follows lasts longer; 0: no */
-    RelayStrike strike;   /* without its call */
+    bool has_records;     /* --state-dir, on file systems that can be filled if can_fill */
+    bool can_fill;
+    Blow blows[BLOWS_MAX]; /* the second, if any, in the first recovery */
+    unsigned count_blows;
+    bool recovers_elsewhere; /* on an address and a transport of another kind */
 } Plan;
 
 /* What may be drawn. */
 typedef struct PlanLimits {
-    bool with_kvm, with_threads, with_flips;
+    bool with_kvm, with_threads, with_fills;
     int only; /* a Fault; -1: any */
 } PlanLimits;
 

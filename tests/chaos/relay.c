@@ -340,15 +340,6 @@ relay_cut(Relay *relay)
     relay_wake(relay);
 }
 
-void
-relay_lead_to(Relay *relay, const char *target)
-{
-    g_mutex_lock(&relay->lock);
-    g_free(relay->target);
-    relay->target = g_strdup(target);
-    g_mutex_unlock(&relay->lock);
-}
-
 char *
 relay_describe(Relay *relay)
 {

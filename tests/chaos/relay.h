@@ -55,6 +55,9 @@ const char *relay_uri(const Relay *relay);
 /* Replaces what was armed before and did not strike. */
 void relay_arm(Relay *relay, const RelayStrike *strike);
 
+/* It comes no more; what relay_struck_us() says of it. */
+int64_t relay_disarm(Relay *relay);
+
 /* Wall clock in us of the last strike; 0: none yet. */
 int64_t relay_struck_us(Relay *relay);
 
@@ -63,9 +66,6 @@ void relay_pace(Relay *relay, unsigned chunk_bytes);
 
 /* Ends all connections, those that hang too; later ones pass. */
 void relay_cut(Relay *relay);
-
-/* Where later connections lead. */
-void relay_lead_to(Relay *relay, const char *target);
 
 /* "main 123456 there, 78 back; urgent ...": bytes passed. Free with g_free. */
 char *relay_describe(Relay *relay);

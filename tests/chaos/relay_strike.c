@@ -18,6 +18,17 @@ relay_arm(Relay *relay, const RelayStrike *strike)
 }
 
 int64_t
+relay_disarm(Relay *relay)
+{
+    g_mutex_lock(&relay->lock);
+    relay->is_armed = false;
+    relay->pace_bytes = 0;
+    int64_t struck_us = relay->struck_us;
+    g_mutex_unlock(&relay->lock);
+    return struck_us;
+}
+
+int64_t
 relay_struck_us(Relay *relay)
 {
     g_mutex_lock(&relay->lock);

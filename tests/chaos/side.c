@@ -47,8 +47,8 @@ side_init(Side *side, const char *role, const char *directory)
 }
 
 /* build/tests/chaos/chaos -> build/faultline */
-static char *
-find_program(void)
+char *
+side_program(void)
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *directory = g_path_get_dirname(self);
@@ -72,7 +72,7 @@ make_argv(const Side *side, GPtrArray *arguments)
 {
     GPtrArray *argv = g_ptr_array_new();
 
-    g_ptr_array_add(argv, find_program());
+    g_ptr_array_add(argv, side_program());
     g_ptr_array_add(argv, g_strdup("run"));
     g_ptr_array_add(argv, g_strdup_printf("--qmp=unix:%s", side->socket));
     g_ptr_array_add(argv, g_strdup_printf("--verdict=%s", side->verdict));

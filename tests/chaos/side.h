@@ -30,6 +30,9 @@ typedef struct Side {
 
 void side_init(Side *side, const char *role, const char *directory);
 
+/* The program beside this test. Free with g_free. */
+char *side_program(void);
+
 /* Waits for the control socket. arguments: behind `faultline run`, without --qmp, --verdict. */
 bool side_start(Side *side, GPtrArray *arguments, GError **error);
 

@@ -9,7 +9,11 @@ table_count(Table *table, const Result *result)
 {
     table->done++;
     table->failed += result->failed;
-    table->counts[result->fault][result->phase][result->outcome]++;
+    if (result->count_blows == 0)
+        table->counts[FAULT_NONE][PHASE_UNHIT][result->outcome]++;
+    for (unsigned i = 0; i < result->count_blows; i++)
+        if (i == 0 || result->phases[i] != PHASE_UNHIT)
+            table->counts[result->faults[i]][result->phases[i]][result->outcome]++;
 }
 
 static unsigned

@@ -8,8 +8,9 @@
 /* What one migration's process tells its parent, by a pipe. */
 typedef struct Result {
     uint64_t seed;
-    Fault fault;
-    Phase phase;
+    unsigned count_blows;
+    Fault faults[BLOWS_MAX];
+    Phase phases[BLOWS_MAX];
     Outcome outcome;
     bool failed;
     double seconds;

@@ -99,8 +99,16 @@ toy_load(void *opaque, const char *name, uint32_t instance, uint32_t version, co
 }
 
 static const FaultlineGuest toy_guest = {
-    FAULTLINE_GUEST_VERSION, "toy-1.0",      0,        toy_pause, toy_resume, toy_dirty_start,
-    toy_dirty_sync,          toy_dirty_stop, toy_save, toy_load,  NULL};
+    .version = FAULTLINE_GUEST_VERSION,
+    .machine = "toy-1.0",
+    .pause = toy_pause,
+    .resume = toy_resume,
+    .dirty_log_start = toy_dirty_start,
+    .dirty_log_sync = toy_dirty_sync,
+    .dirty_log_stop = toy_dirty_stop,
+    .save_state = toy_save,
+    .load_state = toy_load,
+};
 
 static Faultline *
 toy_new(Toy *toy)

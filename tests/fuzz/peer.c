@@ -7,10 +7,12 @@
 
 #include <string.h>
 
-#define TRIES_MAX 20u /* without progress */
+#define TRIES_MAX  20u             /* without progress */
+#define LINKS_KEPT (LINKS_MAX - 4) /* so many are answered; then nobody listens any more */
 
 static bool was_closed[LINKS_MAX], is_gone;
 static unsigned count_tries;
+static unsigned first_link; /* of this connection: main; behind it urgent */
 
 static unsigned
 peer_end(void)
@@ -18,14 +20,31 @@ peer_end(void)
     return side.side == SIM_SOURCE ? 1 : 0;
 }
 
+/* A source finds somebody who listens, at any address. */
+static void
+listen_everywhere(bool listens)
+{
+    for (unsigned i = 0; i < LISTENERS_MAX; i++)
+        net.listeners[i].alive = listens;
+}
+
 void
 peer_reset(void)
 {
     memset(was_closed, 0, sizeof was_closed);
-    count_tries = 0;
+    count_tries = first_link = 0;
     is_gone = false;
-    /* A source finds somebody who listens. */
-    net.listeners[0].alive = side.side == SIM_SOURCE;
+    if (side.side == SIM_SOURCE)
+        listen_everywhere(true);
+}
+
+static void
+close_link(unsigned number)
+{
+    if (number >= net.count_connections || was_closed[number])
+        return;
+    was_closed[number] = true;
+    sim_link_close(&net.connections[number].ends[peer_end()]);
 }
 
 void
@@ -39,17 +58,30 @@ peer_drain(void)
         pipe->pulled = pipe->arrived = pipe->accepted;
         pipe->dropped = 0;
         if (is_gone)
-            peer_close(i);
+            close_link(i);
     }
+    if (side.side == SIM_SOURCE && net.count_connections > LINKS_KEPT)
+        listen_everywhere(false);
+}
+
+static TransportListener *
+find_listener(void)
+{
+    for (unsigned i = 0; i < LISTENERS_MAX; i++)
+        if (net.listeners[i].alive)
+            return &net.listeners[i];
+    return NULL;
 }
 
 /* The link, made if a destination listens; NULL: there is none. */
 static Connection *
-find_link(unsigned link)
+find_link(unsigned number)
 {
-    while (side.side == SIM_DESTINATION && net.listeners[0].alive && net.count_connections <= link)
-        sim_connection_new(&net.listeners[0]);
-    return link < net.count_connections ? &net.connections[link] : NULL;
+    TransportListener *listener = find_listener();
+    while (side.side == SIM_DESTINATION && listener && net.count_connections <= number &&
+           number <= LINKS_KEPT)
+        sim_connection_new(listener);
+    return number < net.count_connections ? &net.connections[number] : NULL;
 }
 
 static size_t
@@ -71,8 +103,8 @@ copy_in(Pipe *pipe, const uint8_t *bytes, size_t length)
 size_t
 peer_write(unsigned link, const uint8_t *bytes, size_t length)
 {
-    Connection *connection = find_link(link);
-    if (length == 0 || !connection || was_closed[link] || connection->broken ||
+    Connection *connection = find_link(first_link + link);
+    if (length == 0 || !connection || was_closed[first_link + link] || connection->broken ||
         connection->pipes[peer_end()].dropping)
         return length;
     size_t count = copy_in(&connection->pipes[peer_end()], bytes, length);
@@ -86,10 +118,7 @@ peer_write(unsigned link, const uint8_t *bytes, size_t length)
 void
 peer_close(unsigned link)
 {
-    if (link >= net.count_connections || was_closed[link])
-        return;
-    was_closed[link] = true;
-    sim_link_close(&net.connections[link].ends[peer_end()]);
+    close_link(first_link + link);
 }
 
 void
@@ -100,10 +129,18 @@ peer_close_all(void)
 }
 
 void
+peer_start_over(void)
+{
+    for (unsigned i = 0; i < net.count_connections; i++)
+        close_link(i);
+    first_link = net.count_connections;
+}
+
+void
 peer_leave(void)
 {
     for (unsigned i = 0; i < net.count_connections; i++)
         net.connections[i].ends[peer_end()].references = 0;
     if (side.side == SIM_SOURCE)
-        net.listeners[0].alive = false;
+        listen_everywhere(false);
 }

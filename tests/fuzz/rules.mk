@@ -7,7 +7,7 @@ comma := ,
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 # Those that are one side alone are linked with the simulation; uri and stream with the real thing.
 FUZZ_SIDE := $(filter-out uri stream,$(FUZZ))
-FUZZ_SIM := $(filter-out tests/sim/sim.c tests/sim/sim_migration.c,$(SIM)) \
+FUZZ_SIM := $(filter-out tests/sim/sim.c tests/sim/sim_migration.c tests/sim/sim_operator.c,$(SIM)) \
             tests/fuzz/side.c tests/fuzz/peer.c tests/fuzz/guest.c tests/fuzz/script.c \
             $(SIM_ENGINE) $(filter engine/monitor/%,$(LIBRARY))
 FUZZ_PROGRAMS := $(patsubst %,$(BUILD)/tests/fuzz/fuzz_%,$(FUZZ))
@@ -18,7 +18,7 @@ FUZZ_LDFLAGS := $(if $(FUZZER),-fsanitize=fuzzer)
 $(patsubst %,$(BUILD)/tests/fuzz/fuzz_%,$(FUZZ_SIDE)): $(BUILD)/tests/fuzz/fuzz_%: \
         $(BUILD)/tests/fuzz/fuzz_%.o $(call object,$(FUZZ_MAIN) $(FUZZ_SIM))
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) $(FUZZ_LDFLAGS) $^ $(LIBS) -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $(FUZZ_LDFLAGS) -Wl,--wrap=faultline_measure_dirty_rate $^ $(LIBS) -o $@
 
 $(BUILD)/tests/fuzz/fuzz_uri: $(BUILD)/tests/fuzz/fuzz_uri.o $(call object,$(FUZZ_MAIN)) \
         $(BUILD)/libmachine.a $(BUILD)/libfaultline.a
@@ -32,7 +32,8 @@ $(BUILD)/tests/fuzz/fuzz_stream: $(BUILD)/tests/fuzz/fuzz_stream.o \
 	$(Q)$(CC) $(ALL_LDFLAGS) $(FUZZ_LDFLAGS) $^ $(LIBS) -o $@
 
 # Made anew only when the stream changes; what is in the corpus stays.
-FUZZ_WRAP := transport_send transport_connect_finish sim_uffd_touch faultline_start_postcopy sim_plan_make
+FUZZ_WRAP := transport_send transport_connect_finish sim_uffd_touch faultline_start_postcopy \
+             faultline_recover faultline_migrate_resume sim_plan_make sim_guest_reset
 $(BUILD)/tests/fuzz/seeds: $(BUILD)/tests/fuzz/seeds.o \
         $(call object,$(filter-out tests/sim/sim.c,$(SIM)) $(SIM_ENGINE))
 	$(call say,LD,$@)

@@ -3,6 +3,7 @@
  * Reads the input as a script (side.h) and plays it, a piece whenever nothing else is due.
  */
 #include "tests/fuzz/side.h"
+#include "engine/context.h"
 
 #include <string.h>
 
@@ -16,7 +17,7 @@ static struct {
     uint64_t due_ns; /* the next piece */
     char channel, rest_channel;
     const uint8_t *rest, *rest_end; /* of the opening: the input comes behind it */
-    bool is_over;
+    bool is_over, is_busy;          /* the control thread is in a call */
     uint8_t page[SIM_PAGE];
     size_t page_left;
 } script;
@@ -150,6 +151,24 @@ command(char letter)
     sim_check(ok == !error, "'%c': %d, and %s error", letter, ok, error ? "an" : "no");
 }
 
+/* The operator's part of a recovery, and the peer's. */
+static void
+recover(bool breaks)
+{
+    g_autoptr(GError) error = NULL;
+
+    peer_start_over();
+    if (side.nested)
+        return;
+    if (breaks)
+        faultline_pause(side.faultline, NULL);
+    bool ok = side.side == SIM_SOURCE ? faultline_migrate_resume(side.faultline, SIM_URI, &error)
+                                      : faultline_recover(side.faultline, SIM_URI, &error);
+    sim_check(ok == !error, "recover: %d, and %s error", ok, error ? "an" : "no");
+    script.channel = 'm';
+    script.due_ns = sim.now_ns + WAIT_NS;
+}
+
 /* Behind a mark. */
 static void
 obey(char letter)
@@ -177,6 +196,10 @@ obey(char letter)
     case 'x':
     case 'X':
         peer_close(letter == 'X');
+        break;
+    case 'r':
+    case 'R':
+        recover(letter == 'R');
         break;
     case 'k':
         sim_network_cut(UINT_MAX);
@@ -232,15 +255,17 @@ void
 script_advance(void)
 {
     script.due_ns = 0;
+    script.is_busy = true;
     while (!script.is_over && script.due_ns == 0)
         step();
+    script.is_busy = false;
 }
 
 uint64_t
 sim_control_next_ns(void)
 {
     peer_drain();
-    return script.is_over ? NEVER : script.due_ns;
+    return script.is_over || script.is_busy ? NEVER : script.due_ns;
 }
 
 void
@@ -254,8 +279,35 @@ sim_control_step(void)
 void
 sim_check_end(void)
 {
-    if (script.is_over)
+    if (script.is_over || script.is_busy)
         sim.over = true;
     else
         script_advance();
+}
+
+/* The simulation has threads for one thing at a time. */
+bool __real_faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error);
+bool __wrap_faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error);
+
+bool
+__wrap_faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error)
+{
+    if (!run.used[side.side])
+        return __real_faultline_measure_dirty_rate(faultline, time_ms, error);
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_STATE, "simulated: no more threads");
+    return false;
+}
+
+bool
+sim_is_paused(void)
+{
+    return context_status(side.faultline) == FAULTLINE_STATUS_POSTCOPY_PAUSED;
+}
+
+bool
+sim_is_recovering(void)
+{
+    FaultlineStatus status = context_status(side.faultline);
+    return status == FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP ||
+           status == FAULTLINE_STATUS_POSTCOPY_RECOVER;
 }

@@ -8,6 +8,7 @@
  * Linked with --wrap of the calls that are listened to.
  */
 #include "tests/fuzz/side.h"
+#include "tests/sim/sim_guest.h"
 #include "tests/sim/sim_pipe.h"
 
 #include <stdio.h>
@@ -16,7 +17,7 @@
 
 #define SEED_BYTES_MAX 8192u
 #define PREFIX_BYTES   3000u
-#define RUNS           400u
+#define RUNS           1000u
 
 typedef struct Log {
     GByteArray *bytes;
@@ -24,8 +25,8 @@ typedef struct Log {
     bool is_due; /* the other side has spoken since */
 } Log;
 
-static Log logs[SIM_SIDES]; /* what each side hears, and what is done to it */
-static unsigned count_waits;
+static Log logs[SIM_SIDES];              /* what each side hears, and what is done to it */
+static unsigned count_waits, first_link; /* of this connection */
 
 static void
 put(Log *log, const void *bytes, size_t length)
@@ -69,6 +70,12 @@ TransportResult __wrap_transport_connect_finish(TransportConnector *connector,
                                                 TransportLink **ret_link, GError **error);
 bool __real_faultline_start_postcopy(Faultline *faultline, GError **error);
 bool __wrap_faultline_start_postcopy(Faultline *faultline, GError **error);
+bool __real_faultline_recover(Faultline *faultline, const char *uri, GError **error);
+bool __wrap_faultline_recover(Faultline *faultline, const char *uri, GError **error);
+bool __real_faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error);
+bool __wrap_faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error);
+void __real_sim_guest_reset(void);
+void __wrap_sim_guest_reset(void);
 void __real_sim_plan_make(uint64_t seed);
 void __wrap_sim_plan_make(uint64_t seed);
 
@@ -84,8 +91,11 @@ put_piece(Log *log, const struct iovec *iov)
         return;
     }
     for (size_t done = 0; done < iov->iov_len; done += SIM_PAGE) {
-        put_mark(log, 'P');
-        put(log, (uint8_t *)iov->iov_base + done, 1);
+        const uint8_t *page = (uint8_t *)iov->iov_base + done;
+        bool is_even = memcmp(page, page + 1, SIM_PAGE - 1) == 0;
+        if (is_even)
+            put_mark(log, 'P');
+        put(log, page, is_even ? 1 : SIM_PAGE);
     }
 }
 
@@ -98,7 +108,7 @@ __wrap_transport_send(TransportSender *sender, const struct iovec *iov, unsigned
 
     if (result != TRANSPORT_OK)
         return result;
-    go_to(log, sender->link->number ? 'u' : 'm');
+    go_to(log, sender->link->number != first_link ? 'u' : 'm');
     for (unsigned i = 0; i < count_iov; i++)
         put_piece(log, &iov[i]);
     logs[!to].is_due = true;
@@ -111,7 +121,7 @@ __wrap_transport_connect_finish(TransportConnector *connector, TransportLink **r
 {
     TransportResult result = __real_transport_connect_finish(connector, ret_link, error);
     if (result == TRANSPORT_OK)
-        go_to(&logs[SIM_DESTINATION], (*ret_link)->number ? 'u' : 'm');
+        go_to(&logs[SIM_DESTINATION], (*ret_link)->number != first_link ? 'u' : 'm');
     return result;
 }
 
@@ -139,6 +149,29 @@ __wrap_faultline_start_postcopy(Faultline *faultline, GError **error)
     return __real_faultline_start_postcopy(faultline, error);
 }
 
+static void
+put_recovery(Log *log)
+{
+    put_mark(log, 'R');
+    log->channel = 'm';
+    log->is_due = false;
+}
+
+bool
+__wrap_faultline_recover(Faultline *faultline, const char *uri, GError **error)
+{
+    put_recovery(&logs[SIM_DESTINATION]);
+    return __real_faultline_recover(faultline, uri, error);
+}
+
+bool
+__wrap_faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error)
+{
+    put_recovery(&logs[SIM_SOURCE]);
+    first_link = net.count_connections;
+    return __real_faultline_migrate_resume(faultline, uri, error);
+}
+
 /* ---- Our own -----------------------------------------------------------------------------------
  */
 
@@ -152,11 +185,32 @@ __wrap_sim_plan_make(uint64_t seed)
     made->blocks[1] = (SimBlockPlan){seed & 1 ? 4 * SIM_PAGE : SIM_PAGE, 16, false};
     made->count_blocks = 2;
     made->count_vcpus = 1;
-    made->count_faults = 0;
+    made->count_faults = seed & 2 ? 1 : 0;
+    made->faults[0] = (SimFault){
+        .point = SIM_POINT_CUT_TIME, .phase = SIM_PHASE_POSTCOPY, .at = 500 + sim_below(200000)};
+    made->count_flips = 0;
+    made->records[SIM_SOURCE] = made->records[SIM_DESTINATION] = false;
+    made->recoveries = 1;
+    made->release = false;
+    made->careless_percent = made->again_percent = made->break_percent = 0;
+    made->quit_ns = UINT64_MAX;
     made->start_paused = made->tracker = made->waits_before_switch = false;
     made->spurious_percent = made->preempt_percent = 0;
-    made->idle_ns = 200000;
+    made->idle_ns = 0;
     made->bandwidth_bytes_per_s = made->push_bytes_per_s = 0;
+}
+
+/* Pages that are one byte all over take little room. */
+void
+__wrap_sim_guest_reset(void)
+{
+    __real_sim_guest_reset();
+    for (unsigned block = 0; block < sim.plan.count_blocks; block++)
+        for (unsigned page = 0; page < sim.plan.blocks[block].count_pages; page++) {
+            uint8_t value = page % 3 ? (uint8_t)(0x40 + block * 64 + page) : 0;
+            memset(sim_truth_page(block, page), value, SIM_PAGE);
+            memset(sim_source_memory(block) + page * (size_t)SIM_PAGE, value, SIM_PAGE);
+        }
 }
 
 static uint8_t
@@ -185,7 +239,10 @@ kind_of(uint8_t options)
 {
     unsigned agreed = options & (SIDE_OPTION_PRECOPY | SIDE_OPTION_PREEMPT | SIDE_OPTION_NO_RUNS |
                                  SIDE_OPTION_NO_RETURN);
-    unsigned stage = sim.outcomes[SIM_OUTCOME_POSTCOPY] == 0 ? 0 : count_waits == 0 ? 1 : 2;
+    unsigned stage = sim.outcomes[SIM_OUTCOME_POSTCOPY] == 0 ? 0
+                     : sim.outcomes[SIM_OUTCOME_RECOVERIES]  ? 3
+                     : count_waits == 0                      ? 1
+                                                             : 2;
     return agreed + 256 * stage;
 }
 
@@ -194,19 +251,20 @@ static void
 write_own(const char *folder, SimSide to, const char *harness)
 {
     static uint64_t coverage[SIM_PHASE_COUNT][SIM_POINT_COUNT], outcomes[SIM_OUTCOME_COUNT];
-    GByteArray *best[3 * 256] = {NULL};
+    GByteArray *best[8 * 256] = {NULL};
 
     sim.coverage = coverage;
     sim.outcomes = outcomes;
     for (uint64_t seed = 1; seed <= RUNS; seed++) {
         memset(logs, 0, sizeof logs);
         memset(outcomes, 0, sizeof outcomes);
-        count_waits = 0;
+        count_waits = first_link = 0;
         logs[to].bytes = g_byte_array_new();
         logs[to].channel = 'm';
         sim_run(seed);
-        const uint8_t head[2] = {options_of(&sim.plan, to), 0};
-        unsigned kind = kind_of(head[0]);
+        bool seals = sim.plan.checksums[SIM_SOURCE] && sim.plan.checksums[SIM_DESTINATION];
+        const uint8_t head[2] = {options_of(&sim.plan, to), seals ? SIDE_SEED_CHECKSUMS : 0};
+        unsigned kind = kind_of(head[0]) + 1024 * seals;
         g_byte_array_prepend(logs[to].bytes, head, sizeof head);
         if (!best[kind] || best[kind]->len > logs[to].bytes->len) {
             g_clear_pointer(&best[kind], g_byte_array_unref);
@@ -215,8 +273,9 @@ write_own(const char *folder, SimSide to, const char *harness)
         g_clear_pointer(&logs[to].bytes, g_byte_array_unref);
     }
     for (unsigned kind = 0; kind < G_N_ELEMENTS(best); kind++) {
-        static const char *const stages[] = {"precopy", "postcopy", "requests"};
-        g_autofree char *name = g_strdup_printf("own-%s-%02x", stages[kind / 256], kind % 256);
+        static const char *const stages[] = {"precopy", "postcopy", "requests", "recovery"};
+        g_autofree char *name = g_strdup_printf("own-%s%s-%02x", kind / 1024 ? "sealed-" : "",
+                                                stages[kind / 256 % 4], kind % 256);
         if (best[kind] && best[kind]->len <= SEED_BYTES_MAX)
             write_seed(folder, harness, name, best[kind]);
         g_clear_pointer(&best[kind], g_byte_array_unref);

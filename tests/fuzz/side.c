@@ -51,7 +51,7 @@ set(const char *name, bool on)
 }
 
 static void
-make(const SideStart *start, uint8_t options)
+make(const SideStart *start, uint8_t options, bool has_checksums)
 {
     const FaultlineGuest *callbacks =
         side.side == SIM_SOURCE ? sim_guest_callbacks(SIM_SOURCE) : guest_callbacks();
@@ -64,6 +64,7 @@ make(const SideStart *start, uint8_t options)
     set("postcopy-preempt", options & SIDE_OPTION_PREEMPT);
     set("postcopy-blocktime", options & SIDE_OPTION_BLOCKTIME);
     set("page-runs", !(options & SIDE_OPTION_NO_RUNS));
+    set("page-checksums", has_checksums);
     set("events", true);
     if (side.side == SIM_SOURCE)
         set("pause-before-switchover", options & SIDE_OPTION_WAITS);
@@ -151,7 +152,7 @@ side_run(const SideStart *start, const uint8_t *bytes, size_t length)
     sim_enter(SIM_PHASE_SETUP);
     peer_reset();
     bound_begin(fuzz_bound_bytes);
-    make(start, options);
+    make(start, options, bytes[1] & SIDE_SEED_CHECKSUMS);
     script_begin(start, bytes + OPTION_BYTES, length - OPTION_BYTES);
     play();
     end_wait();

@@ -16,6 +16,7 @@
  *     w W    the time that follows: 2 ms, 3 s   t      pairs of bytes: block, page that a vCPU
  *     x X    the peer closes main, urgent              touches (destination) or writes (source)
  *     k      all links break                    p b c n  start-postcopy, pause, cancel, continue
+ *     r R    the side pauses or not, and then is told to recover; the peer makes new links
  */
 #ifndef TESTS_FUZZ_SIDE_H
 #define TESTS_FUZZ_SIDE_H
@@ -28,7 +29,7 @@
     "fz"
 #define SIDE_MARK_BYTES 3u
 
-/* Bits of the first byte of options; the second one seeds the scheduler. */
+/* Bits of the first byte of options; the second one seeds the scheduler, but for one bit. */
 enum {
     SIDE_OPTION_PRECOPY = 1, /* postcopy-ram is off */
     SIDE_OPTION_PREEMPT = 2,
@@ -38,6 +39,7 @@ enum {
     SIDE_OPTION_ZAP = 32,
     SIDE_OPTION_WAITS = 64, /* source: pause-before-switchover; destination: no autostart */
     SIDE_OPTION_NO_RETURN = 128,
+    SIDE_SEED_CHECKSUMS = 128, /* of the second byte */
 };
 
 typedef struct SideStart {
@@ -82,6 +84,8 @@ void peer_drain(void);
 size_t peer_write(unsigned link, const uint8_t *bytes, size_t length);
 void peer_close(unsigned link);
 void peer_close_all(void);
+/* What is said from now on goes to links that are made anew: a recovery. */
+void peer_start_over(void);
 /* Before the links are looked at: the side has given all of its own back. */
 void peer_leave(void);
 

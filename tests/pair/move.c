@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See move.h. Runs in the test's only thread. */
 #include "tests/pair/move.h"
+#include "tests/pair/damage.h"
 #include "tests/pair/memory.h"
 
 #include <setjmp.h>
@@ -58,6 +59,8 @@ move_case_name(const MoveCase *c)
     g_string_append(name, c->preempt ? "_preempt" : "");
     g_string_append(name, c->release_ram ? "_release_ram" : "");
     g_string_append(name, c->blocktime ? "_blocktime" : "");
+    g_string_append(name, c->tls ? "_tls" : "");
+    g_string_append(name, c->checksums ? "_checksums" : "");
     g_string_append(name, c->stopped ? "_memory_equal" : "_guest_content");
     return g_string_free(name, FALSE);
 }
@@ -124,6 +127,24 @@ add_machine(GPtrArray *arguments, const MoveCase *c)
         add(arguments, "--write-rate", g_strdup_printf("%" G_GUINT64_FORMAT, c->write_rate));
     if (c->dirty)
         add(arguments, "--dirty", g_strdup(c->dirty));
+    if (c->state_dir)
+        add(arguments, "--state-dir", g_strdup(c->state_dir));
+    if (c->on_source_lost)
+        add(arguments, "--on-source-lost", g_strdup(c->on_source_lost));
+}
+
+/* Both sides have the same key. */
+static void
+add_tls(GPtrArray *arguments, Scene *scene, const char *endpoint)
+{
+    static const char key[] = "qemu:6b65792d6f662d746865732d70616972\n";
+    g_autofree char *path = g_build_filename(scene->directory, "keys.psk", NULL);
+
+    if (!g_file_set_contents(path, key, -1, NULL))
+        scene_fail(scene, "%s cannot be written", path);
+    add(arguments, "--object",
+        g_strdup_printf("tls-creds-psk,id=tls0,dir=%s,endpoint=%s", scene->directory, endpoint));
+    add(arguments, "--parameter", g_strdup("tls-creds=tls0"));
 }
 
 Vm *
@@ -135,6 +156,9 @@ move_start(Scene *scene, const MoveCase *c, const char *incoming)
     add_capability(arguments, "events", true);
     add_capability(arguments, "postcopy-ram", c->when != MOVE_PRECOPY);
     add_capability(arguments, "postcopy-preempt", c->preempt);
+    add_capability(arguments, "page-checksums", c->checksums);
+    if (c->tls)
+        add_tls(arguments, scene, incoming ? "server" : "client");
     if (incoming) {
         add_capability(arguments, "postcopy-blocktime", c->blocktime);
         add(arguments, "--incoming", g_strdup(incoming));
@@ -268,6 +292,10 @@ move_run(Scene *scene, const MoveCase *c)
     require_numbers(source, destination, c);
     if (c->release_ram)
         require_released(source, c);
+    if (c->checksums) {
+        damage_require_verdict(source, "passed");
+        damage_require_verdict(destination, "passed");
+    }
     if (c->stopped) {
         memory_require_equal(source, destination);
         vm_do(destination, "cont", NULL);

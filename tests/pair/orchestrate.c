@@ -277,3 +277,42 @@ orchestrate_dry_run_leaves_everything_as_it_was(void **state)
     orchestra_require_moves(orchestra);
     orchestra_free(orchestra);
 }
+
+static int64_t
+number_after(Scene *scene, const char *text, const char *words)
+{
+    const char *at = strstr(text, words);
+
+    if (!at)
+        scene_fail(scene, "it lacks \"%s\":\n%s", words, text);
+    return g_ascii_strtoll(at + strlen(words), NULL, 10);
+}
+
+/* A guest that writes all of its memory in each pass; its passes are counted, not timed. */
+void
+orchestrate_dry_run_foretells_a_stall(void **state)
+{
+    static const char *const dry[] = {"--dry-run", "--postcopy=stall", "--downtime=10ms", NULL};
+    Scene *scene = *state;
+    Orchestra *orchestra = orchestra_new(scene, &(OrchestraKind){.writes_much = true});
+
+    orchestra_start(orchestra, dry);
+    orchestra_expect_end(orchestra, 0, "\"postcopy\":true");
+    g_autofree char *forecast = orchestra_said(orchestra);
+    int64_t passes = number_after(scene, forecast, "\"passes\":");
+    int64_t left = number_after(scene, forecast, "\"remaining-bytes\":");
+
+    orchestra_start(orchestra, dry + 1);
+    orchestra_expect_outcome(orchestra, 0, "destination");
+    g_autofree char *text = orchestra_said(orchestra);
+    int64_t switched_in = number_after(scene, text, "switching to postcopy in pass ");
+    /* printed as "N MiB are left", of 16 */
+    int64_t left_then = number_after(scene, strstr(text, "switching"), ", ") << 20;
+    if (switched_in - 1 != passes || ABS(left_then - left) > left * 3 / 10)
+        scene_fail(scene,
+                   "foretold %" G_GINT64_FORMAT " passes and %" G_GINT64_FORMAT " bytes:\n%s",
+                   passes, left, text);
+    vm_wait_exit(orchestra->source);
+    orchestra_require_runs(orchestra->destination);
+    orchestra_free(orchestra);
+}

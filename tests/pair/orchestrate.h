@@ -45,5 +45,6 @@ void orchestrate_destination_gone_in_postcopy_says_lost(void **state);
 void orchestrate_other_memory_is_refused(void **state);
 void orchestrate_other_blocks_are_refused(void **state);
 void orchestrate_dry_run_leaves_everything_as_it_was(void **state);
+void orchestrate_dry_run_foretells_a_stall(void **state);
 
 #endif

@@ -6,11 +6,13 @@
  *     build/tests/pair/pair [PATTERN]      * and ? in PATTERN
  */
 #include "tests/pair/converge.h"
+#include "tests/pair/damage.h"
 #include "tests/pair/huge.h"
 #include "tests/pair/move.h"
 #include "tests/pair/orchestrate.h"
 #include "tests/pair/progress.h"
 #include "tests/pair/heal.h"
+#include "tests/pair/owner.h"
 #include "tests/pair/trouble.h"
 
 #include <setjmp.h>
@@ -50,6 +52,8 @@ static const MoveCase moves[] = {
 
     {.when = MOVE_POSTCOPY_AFTER_ONE},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .preempt = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .preempt = true, .tls = true},
+    {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true, .tls = true, .transport = "unix"},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .stopped = true, .preempt = true, .transport = "unix"},
     {.when = MOVE_POSTCOPY_AFTER_ONE, .cpus = 4, .preempt = true, .transport = "unix"},
@@ -70,6 +74,11 @@ static const MoveCase moves[] = {
     {.when = MOVE_POSTCOPY_IN_THIRD, .backing = "private"},
     {.when = MOVE_POSTCOPY_IN_THIRD, .guest = "kvm", .preempt = true},
     {.when = MOVE_POSTCOPY_IN_THIRD, .guest = "kvm", .stopped = true},
+
+    {.when = MOVE_PRECOPY, .checksums = true},
+    {.when = MOVE_POSTCOPY_AT_ONCE, .backing = "private", .preempt = true, .checksums = true},
+    {.when = MOVE_POSTCOPY_IN_THIRD, .backing = "hugetlb", .preempt = true, .checksums = true},
+    {.when = MOVE_POSTCOPY_IN_THIRD, .guest = "kvm", .stopped = true, .checksums = true},
 
     /* More than 3 GiB lie on both sides of the PCI hole. */
     {.when = MOVE_PRECOPY, .memory_mib = 1024, .working_mib = 64},
@@ -110,6 +119,16 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(link_hanging_in_postcopy_with_preempt_heals),
     TROUBLE(link_broken_again_and_again_heals_among_strangers),
     TROUBLE(pause_by_command_waits_for_a_command),
+    TROUBLE(process_killed_at_random_leaves_records_that_agree_precopy),
+    TROUBLE(process_killed_at_random_leaves_records_that_agree_postcopy),
+    TROUBLE(process_killed_at_random_leaves_records_that_agree_preempt),
+    TROUBLE(state_directory_that_vanished_keeps_the_guest_at_the_source),
+    TROUBLE(state_directory_that_vanished_at_the_destination_gives_the_guest_back),
+    TROUBLE(source_lost_stalls_pauses_or_ends),
+    TROUBLE(damaged_pages_of_precopy_are_asked_for_again),
+    TROUBLE(damaged_pages_of_postcopy_are_asked_for_again),
+    TROUBLE(damage_that_goes_on_in_precopy_leaves_guest_running),
+    TROUBLE(damage_that_goes_on_in_postcopy_pauses_both_and_recovers),
     TROUBLE(auto_converge_ends_a_precopy_that_would_not_threads),
     TROUBLE(auto_converge_ends_a_precopy_that_would_not_kvm),
     TROUBLE(cancel_of_a_throttled_guest_lets_it_run_threads),
@@ -125,6 +144,7 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(orchestrate_progress_at_a_terminal_is_one_line),
     TROUBLE(orchestrate_json_is_one_object_a_line),
     TROUBLE(orchestrate_dry_run_leaves_everything_as_it_was),
+    TROUBLE(orchestrate_dry_run_foretells_a_stall),
     cmocka_unit_test_prestate_setup_teardown(postcopy_of_huge_pages_ends_on_huge_pages, huge_setup,
                                              huge_teardown, NULL),
 };

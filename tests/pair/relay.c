@@ -23,12 +23,15 @@ struct Relay {
     GPtrArray *copiers; /* under lock: threads */
     bool cut;           /* under lock */
     unsigned hung;      /* atomic: sockets of that many first connections hang */
+
+    guint every, damaged; /* atomic */
 };
 
 typedef struct Direction {
     Relay *relay;
     unsigned number; /* of the connection */
     int from, to;
+    bool is_forward; /* towards uri */
 } Direction;
 
 static bool
@@ -37,11 +40,29 @@ hangs(const Direction *direction)
     return direction->number < __atomic_load_n(&direction->relay->hung, __ATOMIC_ACQUIRE);
 }
 
+/* *left: bytes up to the next one that is changed; 0: none was yet. */
+static void
+damage(Relay *relay, char *bytes, ssize_t count, guint *left)
+{
+    guint every = (guint)g_atomic_int_get(&relay->every);
+
+    if (!*left)
+        *left = every;
+    for (ssize_t at = 0; every && at < count; at++) {
+        if (--*left)
+            continue;
+        *left = every;
+        bytes[at] ^= (char)(1 << at % 8);
+        g_atomic_int_inc(&relay->damaged);
+    }
+}
+
 static void *
 copy(void *opaque)
 {
     Direction *direction = opaque;
     g_autofree char *buffer = g_malloc(65536);
+    guint left = 0;
     bool good = true;
 
     while (good) {
@@ -49,6 +70,8 @@ copy(void *opaque)
         good = count > 0;
         if (hangs(direction))
             continue;
+        if (direction->is_forward)
+            damage(direction->relay, buffer, count, &left);
         for (ssize_t at = 0; good && at < count;) {
             ssize_t sent = send(direction->to, buffer + at, (size_t)(count - at), MSG_NOSIGNAL);
             good = sent > 0;
@@ -63,12 +86,11 @@ copy(void *opaque)
 }
 
 static void
-start_copier_locked(Relay *relay, int from, int to)
+start_copier_locked(Relay *relay, int from, int to, bool is_forward)
 {
     Direction *direction = g_new(Direction, 1);
 
-    *direction =
-        (Direction){.relay = relay, .number = relay->sockets->len / 2 - 1, .from = from, .to = to};
+    *direction = (Direction){relay, relay->sockets->len / 2 - 1, from, to, is_forward};
     g_ptr_array_add(relay->copiers, g_thread_new("relay-copy", copy, direction));
 }
 
@@ -89,8 +111,8 @@ accept_all(void *opaque)
         g_array_append_val(relay->sockets, here);
         g_array_append_val(relay->sockets, there);
         if (connected && !relay->cut) {
-            start_copier_locked(relay, here, there);
-            start_copier_locked(relay, there, here);
+            start_copier_locked(relay, here, there, true);
+            start_copier_locked(relay, there, here, false);
         } else {
             shutdown(here, SHUT_RDWR);
             shutdown(there, SHUT_RDWR);
@@ -125,6 +147,18 @@ const char *
 relay_uri(const Relay *relay)
 {
     return relay->uri;
+}
+
+void
+relay_damage(Relay *relay, guint every)
+{
+    g_atomic_int_set(&relay->every, (gint)every);
+}
+
+guint
+relay_count_damaged(Relay *relay)
+{
+    return (guint)g_atomic_int_get(&relay->damaged);
 }
 
 void

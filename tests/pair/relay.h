@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A TCP relay between two machines, so that a test can cut all their connections at once. */
+/* A TCP relay between two machines, so that a test can cut all their connections at once, or change
+ * bits on the way. */
 #ifndef TESTS_PAIR_RELAY_H
 #define TESTS_PAIR_RELAY_H
 
@@ -13,6 +14,11 @@ Relay *relay_new(const char *uri);
 
 /* Where it listens, as a URI; owned by the relay. */
 const char *relay_uri(const Relay *relay);
+
+/* From now on one bit of each `every` bytes towards uri changes, on each connection; 0: none. */
+void relay_damage(Relay *relay, guint every);
+/* How many have. */
+guint relay_count_damaged(Relay *relay);
 
 /* Ends all connections, in both directions; later ones are refused. */
 void relay_cut(Relay *relay);

@@ -21,7 +21,9 @@
 #define SIM_BLOCKS_MAX     3u
 #define SIM_PAGES_MAX      64u /* target pages of a block */
 #define SIM_VCPUS_MAX      3u
-#define SIM_FAULTS_MAX     4u
+#define SIM_FAULTS_DRAWN   3u
+#define SIM_FAULTS_MAX     (SIM_FAULTS_DRAWN + 3u)
+#define SIM_FLIPS_MAX      6u
 #define SIM_RECOVERIES_MAX 12u
 #define SIM_BLOCK_BYTES    (SIM_PAGES_MAX * SIM_PAGE)
 #define SIM_URI            "tcp:127.0.0.1:4444"
@@ -54,7 +56,12 @@ typedef enum { SIM_SOURCE, SIM_DESTINATION, SIM_SIDES } SimSide;
     X(ZAP, "zap")                                                                                  \
     X(REGISTER, "register")                                                                        \
     X(PLACE, "place")                                                                              \
-    X(FINISH, "finish")
+    X(FINISH, "finish")                                                                            \
+    X(RECORD, "record")                                                                            \
+    X(KILL_SOURCE, "kill source")                                                                  \
+    X(KILL_DESTINATION, "kill dest.")                                                              \
+    X(FLIP_PAGE, "flip anywhere")                                                                  \
+    X(FLIP_HEADER, "flip in header")
 
 typedef enum {
 #define SIM_POINT_ENUM(name, text) SIM_POINT_##name,
@@ -95,7 +102,10 @@ typedef enum {
     X(THROTTLES, "steps of auto-converge")                                                         \
     X(WAITS, "accesses that waited for a page")                                                    \
     X(REQUESTS, "pages requested")                                                                 \
-    X(NEIGHBOURS, "pages unasked")
+    X(NEIGHBOURS, "pages unasked")                                                                 \
+    X(DAMAGED, "pages that came damaged")                                                          \
+    X(REPAIRED, "completed with some of them")                                                     \
+    X(VERDICTS, "verdicts over all memory")
 
 typedef enum {
 #define SIM_OUTCOME_ENUM(name, text) SIM_OUTCOME_##name,
@@ -112,6 +122,15 @@ typedef struct SimFault {
     unsigned way;       /* CUT_*, HANG: pipe of the link; which links */
     bool fired;
 } SimFault;
+
+/* A bit that changes on the wire. */
+typedef struct SimFlip {
+    SimPoint point; /* FLIP_* */
+    unsigned way;   /* as of a cut: the pipe */
+    uint64_t at;    /* FLIP_PAGE: byte; FLIP_HEADER: how many pieces shorter than a page before */
+    unsigned bit, byte; /* byte: of the header, modulo its length */
+    bool fired;
+} SimFlip;
 
 typedef struct SimBlockPlan {
     uint64_t page_bytes;  /* of the backing */
@@ -132,6 +151,7 @@ typedef struct SimPlan {
     uint64_t heartbeat_ms[SIM_SIDES];
     bool auto_recover[SIM_SIDES];
     uint64_t deadline_ms, retry_ms; /* of auto-recover */
+    bool records[SIM_SIDES];        /* keep a record of who owns the guest */
     bool auto_converge, throttle_tailslow;
     uint64_t throttle_initial; /* percent */
     uint64_t postcopy_ns;      /* when the switch is wished */
@@ -146,6 +166,9 @@ typedef struct SimPlan {
     unsigned spurious_percent; /* of scheduler steps that run a sleeping role */
     unsigned preempt_percent;  /* of calls in which the caller loses the processor for a while */
     uint64_t downtime_ms, bandwidth_bytes_per_s, push_bytes_per_s;
+    bool checksums[SIM_SIDES];
+    SimFlip flips[SIM_FLIPS_MAX];
+    unsigned count_flips;
     /* what is done about a pause */
     unsigned recoveries;       /* how often it is tried */
     uint64_t operator_ns;      /* greatest time that takes */
@@ -157,15 +180,19 @@ typedef struct SimPlan {
     unsigned count_faults;
 } SimPlan;
 
+typedef struct SimTable SimTable;
+
 typedef struct Sim {
     uint64_t seed, random, now_ns, steps;
     bool trace, over;
+    bool dead[SIM_SIDES];               /* processes that died */
     uint64_t phase_ns[SIM_PHASE_COUNT]; /* when each began; UINT64_MAX: not yet */
     SimSide side;                       /* on whose behalf engine code runs now */
     const void *thread;                 /* the role that runs now; NULL: control */
     SimPlan plan;
     uint64_t (*coverage)[SIM_POINT_COUNT]; /* [SIM_PHASE_COUNT] */
     uint64_t *outcomes;                    /* [SIM_OUTCOME_COUNT] */
+    SimTable *table;                       /* sim_table.h; NULL: nobody counts */
     void (*on_bug)(void);                  /* set where one side is alone (tests/fuzz); else NULL */
 } Sim;
 extern Sim sim;
@@ -267,6 +294,8 @@ void sim_vcpu_step(void);
 /* All threads that wait for a page of this host page go on. */
 void sim_guest_wake(unsigned block, unsigned first_page, unsigned count_pages);
 SimPhase sim_guest_phase(void);
+/* Nothing of it runs there any more. */
+void sim_guest_die(SimSide side);
 /* The destination's device state was loaded whole. */
 bool sim_guest_loaded(void);
 /* The destination has every page. */

@@ -82,7 +82,7 @@ transport_connect_finish(TransportConnector *connector, TransportLink **ret_link
     if (sim.now_ns < connector->due_ns)
         return TRANSPORT_WAIT;
     TransportListener *listener = &net.listeners[connector->address];
-    if (connector->refused || !listener->alive) {
+    if (connector->refused || !listener->alive || sim.dead[SIM_DESTINATION]) {
         g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK, "simulated: refused");
         return TRANSPORT_ERROR_RESULT;
     }

@@ -9,6 +9,7 @@
  * not touch it, would crash.
  */
 #include "tests/sim/sim_guest.h"
+#include "tests/sim/sim_record.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -208,6 +209,12 @@ guest_pause(void *opaque, GError **error)
     return true;
 }
 
+void
+sim_guest_die(SimSide side)
+{
+    guest.running[side] = false;
+}
+
 static void
 guest_throttle(void *opaque, unsigned percent)
 {
@@ -243,6 +250,7 @@ guest_resume(void *opaque, GError **error)
     sim_trace("guest runs");
     check_resume(side);
     guest.running[side] = guest.ever_ran[side] = true;
+    sim_record_check();
     if (side == SIM_DESTINATION)
         sim_enter(SIM_PHASE_POSTCOPY);
     for (unsigned i = 0; i < sim.plan.count_vcpus; i++) {

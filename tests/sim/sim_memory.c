@@ -170,7 +170,11 @@ sim_uffd_arrived(const uint8_t *base, size_t before, size_t after)
         uint64_t page = (uint64_t)(base - store) / SIM_PAGE;
         for (uint64_t i = page + before / SIM_PAGE; i < page + after / SIM_PAGE; i++) {
             sim_check(flags[i] & COMING, "page %lu of block %u is received to nowhere", i, block);
-            flags[i] = (flags[i] & ~COMING) | RECEIVED | ARRIVED;
+            const uint8_t *sent = sim_source_memory(block) + i * SIM_PAGE;
+            bool is_damaged = !sim.on_bug && host.memories[SIM_DESTINATION][block].any_registered &&
+                              !sim_uffd_released(block, (unsigned)i) &&
+                              memcmp(store + i * SIM_PAGE, sent, SIM_PAGE) != 0;
+            flags[i] = (flags[i] & ~COMING) | (is_damaged ? 0 : RECEIVED | ARRIVED);
         }
         return;
     }

@@ -9,9 +9,13 @@
  */
 #include "engine/destination/destination.h"
 #include "engine/source/source.h"
+#include "tests/sim/sim_record.h"
 #include "tests/sim/sim_schedule.h"
 
 #include <string.h>
+
+#define KILL_TRIES    50u
+#define KILL_LATER_NS 2000u
 
 SimRun run;
 static FaultlineInfo info[SIM_SIDES];
@@ -53,9 +57,39 @@ break_by_command(const SimFault *fault)
 {
     g_autoptr(GError) error = NULL;
     sim.side = fault->way & 1 ? SIM_SOURCE : SIM_DESTINATION;
-    bool ok = sim.plan.breaks_by_command && faultline_pause(run.sides[sim.side], &error);
+    bool ok = sim.plan.breaks_by_command && !sim.dead[sim.side] &&
+              faultline_pause(run.sides[sim.side], &error);
     sim_trace("control: pause: %s", ok ? "yes" : error ? error->message : "not wanted");
     return ok;
+}
+
+static bool
+is_kill(const SimFault *fault)
+{
+    return fault->point == SIM_POINT_KILL_SOURCE || fault->point == SIM_POINT_KILL_DESTINATION;
+}
+
+static uint64_t
+fault_ns(const SimFault *fault)
+{
+    uint64_t began_ns = sim.phase_ns[fault->phase];
+    return began_ns == NEVER ? NEVER : began_ns + fault->at;
+}
+
+/* At once, or a little later if that is in the midst of a call; given up when that does not end. */
+static void
+do_kill(SimFault *fault)
+{
+    SimSide side = fault->point == SIM_POINT_KILL_SOURCE ? SIM_SOURCE : SIM_DESTINATION;
+
+    if (sim_process_can_die(side)) {
+        sim_count(fault->point);
+        sim_process_die(side);
+    } else if (++fault->countdown < KILL_TRIES) {
+        fault->at += sim.now_ns - fault_ns(fault) + KILL_LATER_NS;
+    } else {
+        fault->fired = true;
+    }
 }
 
 static void
@@ -63,6 +97,10 @@ do_fault(SimFault *fault)
 {
     g_autoptr(GError) error = NULL;
     sim.side = SIM_SOURCE;
+    if (is_kill(fault)) {
+        do_kill(fault);
+        return;
+    }
     sim_count(fault->point);
     fault->fired = true;
     if (fault->point == SIM_POINT_HANG) {
@@ -74,17 +112,12 @@ do_fault(SimFault *fault)
             sim_network_cut(fault->way == 0 ? UINT_MAX : fault->way / 2);
         return;
     }
+    if (sim.dead[SIM_SOURCE])
+        return;
     faultline_query(run.sides[SIM_SOURCE], &info[SIM_SOURCE]);
     bool ok = faultline_cancel(run.sides[SIM_SOURCE], &error);
     run.cancelled |= ok && !status_is_final(info[SIM_SOURCE].status);
     sim_trace("control: cancel: %s", ok ? "yes" : error->message);
-}
-
-static uint64_t
-fault_ns(const SimFault *fault)
-{
-    uint64_t began_ns = sim.phase_ns[fault->phase];
-    return began_ns == NEVER ? NEVER : began_ns + fault->at;
 }
 
 static SimFault *
@@ -94,7 +127,7 @@ next_timed_fault(void)
     for (unsigned i = 0; i < sim.plan.count_faults; i++) {
         SimFault *fault = &sim.plan.faults[i];
         bool timed = fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_HANG ||
-                     fault->point == SIM_POINT_CANCEL;
+                     fault->point == SIM_POINT_CANCEL || is_kill(fault);
         if (timed && !fault->fired && (!next || fault_ns(fault) < fault_ns(next)))
             next = fault;
     }
@@ -173,6 +206,28 @@ check_completed(void)
                   "destination says completed, and has not the whole guest: %s", describe_end());
 }
 
+/* A migration with checksums does not end before all of memory was compared, but for a destination
+ * that has all pages when it loses the source: it cannot be told any more. */
+static void
+check_verdict(void)
+{
+    const SimPlan *plan = &sim.plan;
+    bool has_checksums =
+        plan->checksums[SIM_SOURCE] && plan->checksums[SIM_DESTINATION] && plan->return_path;
+
+    for (unsigned side = 0; side < SIM_SIDES; side++) {
+        bool is_lost = side == SIM_DESTINATION && sim_any_fault_fired() &&
+                       info[SIM_SOURCE].status != FAULTLINE_STATUS_COMPLETED;
+        bool must_pass =
+            has_checksums && info[side].status == FAULTLINE_STATUS_COMPLETED && !is_lost;
+        sim_check(!must_pass || info[side].integrity.verdict == FAULTLINE_VERDICT_PASSED,
+                  "completed with checksums, and the verdict is %s: %s",
+                  faultline_verdict_name(info[side].integrity.verdict), describe_end());
+        sim_check(info[side].integrity.verdict != FAULTLINE_VERDICT_FAILED,
+                  "the verdict is failed: %s", describe_end());
+    }
+}
+
 /* Nobody runs the guest: is there a reason? */
 static void
 check_nobody_runs(void)
@@ -183,7 +238,7 @@ check_nobody_runs(void)
     bool excused = sim.plan.start_paused || sim_fault_fired(SIM_POINT_RESUME) ||
                    sim_fault_fired(SIM_POINT_PAUSE);
     bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME) ||
-                   sim_fault_fired(SIM_POINT_HANG);
+                   sim_fault_fired(SIM_POINT_HANG) || sim_fault_fired(SIM_POINT_FLIP_PAGE);
     /* A destination that fails says SHUT 1. It cannot when its fault role is gone or it closed the
      * links before, for a page that could not be placed; and a source
      * whose urgent channel breaks first has stopped to listen. */
@@ -230,6 +285,11 @@ count_outcome(void)
         by_itself && info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED;
     sim.outcomes[SIM_OUTCOME_REQUESTS] += info[SIM_DESTINATION].postcopy_requests;
     sim.outcomes[SIM_OUTCOME_NEIGHBOURS] += info[SIM_DESTINATION].neighbour_pages;
+    const FaultlineIntegrity *integrity = &info[SIM_DESTINATION].integrity;
+    sim.outcomes[SIM_OUTCOME_DAMAGED] += integrity->damaged_pages;
+    sim.outcomes[SIM_OUTCOME_REPAIRED] +=
+        integrity->damaged_pages && info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED;
+    sim.outcomes[SIM_OUTCOME_VERDICTS] += integrity->verdict == FAULTLINE_VERDICT_PASSED;
 }
 
 /* Two that recover by themselves, of which neither was hindered but by the network, stand in a
@@ -272,13 +332,16 @@ sim_check_end(void)
         sim_trace("end: %s", text);
     }
     bool started = run.used[SIM_SOURCE];
-    sim_check(!started || status_is_final(info[SIM_SOURCE].status), "stuck: %s", describe_end());
-    sim_check(!started || !sim_network_met() || status_is_final(info[SIM_DESTINATION].status) ||
-                  waits_for_a_word(),
+    sim_check(!started || sim.dead[SIM_SOURCE] || status_is_final(info[SIM_SOURCE].status),
+              "stuck: %s", describe_end());
+    sim_check(!started || !sim_network_met() || sim.dead[SIM_DESTINATION] ||
+                  status_is_final(info[SIM_DESTINATION].status) || waits_for_a_word(),
               "stuck: %s", describe_end());
     sim_guest_check_end();
+    sim_record_check_end();
     check_completed();
     check_healed();
+    check_verdict();
     sim_check(sim_operator_has_given_up() ||
                   info[SIM_SOURCE].status != info[SIM_DESTINATION].status ||
                   info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
@@ -286,7 +349,8 @@ sim_check_end(void)
     sim_check(sim_operator_has_given_up() || sim.plan.recoveries < SIM_RECOVERIES_MAX ||
                   info[SIM_DESTINATION].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
               "the destination stays paused: %s", describe_end());
-    if (!sim_guest_running(SIM_SOURCE) && !sim_guest_running(SIM_DESTINATION))
+    bool has_died = sim.dead[SIM_SOURCE] || sim.dead[SIM_DESTINATION];
+    if (!has_died && !sim_guest_running(SIM_SOURCE) && !sim_guest_running(SIM_DESTINATION))
         check_nobody_runs();
     sim_check(!run.cancelled || !sim_guest_ever_ran(SIM_DESTINATION),
               "cancel was agreed to, and the guest ran at the destination: %s", describe_end());
@@ -327,10 +391,12 @@ make_side(SimSide side)
     run.sides[side] = faultline_new(sim_guest_callbacks(side), sim_guest_opaque(side),
                                     sim_guest_blocks(side), plan->count_blocks, &error);
     sim_check(run.sides[side], "faultline_new: %s", error ? error->message : "no error is set");
+    sim_record_attach(side, run.sides[side]);
     set_capability(side, "postcopy-ram", plan->postcopy);
     set_capability(side, "postcopy-preempt", plan->preempt);
     set_capability(side, "return-path", plan->return_path);
     set_capability(side, "page-runs", plan->runs[side]);
+    set_capability(side, "page-checksums", plan->checksums[side]);
     if (side == SIM_SOURCE)
         set_capability(side, "release-ram", plan->release);
     if (side == SIM_SOURCE) {
@@ -381,6 +447,7 @@ finish(void)
 {
     unsigned first = (unsigned)sim_below(SIM_SIDES);
     sim.over = true;
+    sim.dead[SIM_SOURCE] = sim.dead[SIM_DESTINATION] = false;
     for (unsigned i = 0; i < SIM_SIDES; i++) {
         sim.side = (SimSide)((first + i) % SIM_SIDES);
         faultline_free(run.sides[sim.side]);
@@ -405,6 +472,7 @@ sim_run(uint64_t seed)
     sim_transport_reset();
     sim_uffd_reset();
     sim_guest_reset();
+    sim_record_reset();
     run.continue_ns = run.operator_ns = run.break_ns = NEVER;
     run.wish_ns = sim.plan.want_postcopy ? sim.now_ns + sim.plan.postcopy_ns : NEVER;
     make_side(SIM_SOURCE);

@@ -150,6 +150,7 @@ sim_connection_new(TransportListener *listener)
     Connection *connection = &net.connections[number];
     for (unsigned i = 0; i < 2; i++) {
         reset_pipe(&connection->pipes[i]);
+        connection->pipes[i].way = 2 * number + i;
         connection->ends[i] = (TransportLink){.references = 1, .number = number, .end = i};
     }
     connection->broken = connection->accepted = connection->told = connection->met = false;
@@ -276,6 +277,33 @@ sim_network_next_ns(void)
     return acts.next_ns;
 }
 
+/* The bytes [first, end) of the pipe, which begin a piece of a send that has `length` of them, may
+ * be damaged. */
+static void
+damage_bytes(Pipe *pipe, uint64_t first, uint64_t end, size_t length, bool begins)
+{
+    bool is_header = begins && length % SIM_PAGE != 0;
+
+    pipe->headers += is_header;
+    for (unsigned i = 0; i < sim.plan.count_flips; i++) {
+        SimFlip *flip = &sim.plan.flips[i];
+        if (flip->fired || flip->way != pipe->way)
+            continue;
+        if (flip->point == SIM_POINT_FLIP_HEADER && is_header && pipe->headers == flip->at + 1) {
+            flip->at = first + flip->byte % length;
+            flip->point = SIM_POINT_FLIP_PAGE;
+            flip->byte = UINT_MAX;
+        }
+        if (flip->point != SIM_POINT_FLIP_PAGE || flip->at < first || flip->at >= end)
+            continue;
+        pipe->bytes[flip->at % PIPE_BYTES] ^= (uint8_t)(1u << flip->bit);
+        flip->fired = true;
+        sim_trace("network: bit %u of byte %lu of pipe %u is flipped", flip->bit, flip->at,
+                  pipe->way);
+        sim_count(flip->byte == UINT_MAX ? SIM_POINT_FLIP_HEADER : SIM_POINT_FLIP_PAGE);
+    }
+}
+
 /* Copies up to count bytes of the send into the pipe, from where they lie now. */
 static void
 take_bytes(TransportSender *sender, Pipe *pipe, uint64_t count)
@@ -290,6 +318,8 @@ take_bytes(TransportSender *sender, Pipe *pipe, uint64_t count)
         } else {
             memcpy(pipe->bytes + at, (const uint8_t *)iov->iov_base + sender->offset, part);
             pipe->accepted += part;
+            damage_bytes(pipe, pipe->accepted - part, pipe->accepted, iov->iov_len,
+                         sender->offset == 0);
         }
         sender->accepted_bytes += part;
         sender->offset += part;

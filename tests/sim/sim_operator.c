@@ -45,7 +45,8 @@ is_of_use(void)
 bool
 sim_operator_has_given_up(void)
 {
-    return run.recoveries >= sim.plan.recoveries || sim.plan.release;
+    return run.recoveries >= sim.plan.recoveries || sim.plan.release || sim.dead[SIM_SOURCE] ||
+           sim.dead[SIM_DESTINATION];
 }
 
 static bool
@@ -89,6 +90,8 @@ sim_operator_next_ns(void)
         run.operator_ns = soon_ns();
     if (!has_work)
         run.operator_ns = NEVER;
+    if (sim_operator_has_given_up())
+        run.break_ns = NEVER;
     return MIN(quit_ns, MIN(run.operator_ns, run.break_ns));
 }
 

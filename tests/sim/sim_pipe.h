@@ -39,6 +39,8 @@ typedef struct Pipe {
     Outcome sender_outcome, receiver_outcome;
     uint64_t sender_outcome_ns, receiver_outcome_ns; /* when they are noticed; NEVER: not */
     uint64_t cut_at;                                 /* breaks the link; NEVER: no */
+    unsigned way;                                    /* its number, as faults name it */
+    uint64_t headers;                                /* pieces shorter than a page so far */
     uint64_t take_ns, arrive_ns;
     TransportSender *sender;
     TransportReceiver *receiver;

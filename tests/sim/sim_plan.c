@@ -7,6 +7,7 @@
  * the phase in which they hit.
  */
 #include "tests/sim/sim.h"
+#include "tests/sim/sim_table.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -94,7 +95,7 @@ octaves(unsigned low, unsigned high)
 static SimFault
 plan_fault(void)
 {
-    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_COUNT - 1)};
+    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_RECORD - 1)};
     fault.point += fault.point >= SIM_POINT_HANG; /* which is planned apart */
     static const SimPoint late[] = {SIM_POINT_CUT_BYTE, SIM_POINT_CUT_TIME, SIM_POINT_CANCEL,
                                     SIM_POINT_LOAD,     SIM_POINT_PLACE,    SIM_POINT_REGISTER,
@@ -193,6 +194,64 @@ plan_heartbeat(SimPlan *plan, uint64_t seed)
                    .way = (unsigned)(bits >> 27 & 7)};
 }
 
+/* Beside the generator too. */
+static void
+plan_records(SimPlan *plan, uint64_t seed)
+{
+    uint64_t bits = (seed + 3) * 0xbf58476d1ce4e5b9u;
+    bits ^= bits >> 31;
+    bits *= 0x94d049bb133111ebu;
+    bits ^= bits >> 30;
+    plan->records[SIM_SOURCE] = (bits & 3) != 0;
+    plan->records[SIM_DESTINATION] = (bits >> 2 & 3) != 0;
+    if ((bits >> 4 & 3) == 0)
+        plan->faults[plan->count_faults++] =
+            (SimFault){.point = SIM_POINT_RECORD, .countdown = (unsigned)(bits >> 6 & 7)};
+    if ((bits >> 9 & 3) != 0)
+        return;
+    SimPoint point = bits >> 11 & 1 ? SIM_POINT_KILL_SOURCE : SIM_POINT_KILL_DESTINATION;
+    plan->faults[plan->count_faults++] = (SimFault){
+        .point = point,
+        .phase = (SimPhase)((bits >> 12 & 0xff) % SIM_PHASE_COUNT),
+        .at = (UINT64_C(1) << (bits >> 20 & 0xff) % 21) + (bits >> 28 & 0xfff),
+    };
+}
+
+/* Another generator beside, for the same reason. */
+static uint64_t
+mix(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 32)) * 0xd6e8feb86659fd93u;
+    return z ^ (z >> 32);
+}
+
+/* Bits change only where both sides have checksums: elsewhere nobody could know. */
+static void
+plan_damage(SimPlan *plan, uint64_t seed)
+{
+    uint64_t state = seed * 0xaef17502108ef2d9u + 7;
+    unsigned chance = mix(&state) % 100;
+
+    plan->checksums[SIM_SOURCE] = chance < 50;
+    plan->checksums[SIM_DESTINATION] = chance < 45 || chance >= 95;
+    if (chance >= 45 || !plan->return_path || chance % 4 == 0)
+        return;
+    plan->count_flips = 1 + (unsigned)(mix(&state) % SIM_FLIPS_MAX);
+    for (unsigned i = 0; i < plan->count_flips; i++) {
+        bool is_header = mix(&state) % 100 < 30;
+        unsigned octave = (unsigned)(mix(&state) % (is_header ? 8 : 12));
+        uint64_t base = UINT64_C(1) << (is_header ? octave : octave + 8);
+        plan->flips[i] = (SimFlip){
+            .point = is_header ? SIM_POINT_FLIP_HEADER : SIM_POINT_FLIP_PAGE,
+            .way = mix(&state) % 100 < 60 ? 0 : (unsigned)(mix(&state) % 4),
+            .at = base + mix(&state) % base - is_header,
+            .bit = (unsigned)(mix(&state) % 8),
+            .byte = (unsigned)(mix(&state) % 4096),
+        };
+    }
+}
+
 void
 sim_plan_make(uint64_t seed)
 {
@@ -235,9 +294,11 @@ sim_plan_make(uint64_t seed)
     plan->push_bytes_per_s = sim_chance(60) ? 0 : octaves(24, 30);
     for (unsigned side = 0; side < SIM_SIDES; side++)
         plan->runs[side] = !sim_chance(15);
-    plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_MAX - 1);
+    plan->count_faults = sim_chance(30) ? 0 : 1 + (unsigned)sim_below(SIM_FAULTS_DRAWN);
     for (unsigned i = 0; i < plan->count_faults; i++)
         plan->faults[i] = plan_fault();
+    plan_records(plan, seed);
+    plan_damage(plan, seed);
     plan_heartbeat(plan, seed);
 }
 
@@ -253,6 +314,7 @@ sim_count(SimPoint point)
     SimPhase phase = sim_guest_phase();
     sim_trace("fault: %s, in phase %s", sim_point_name(point), sim_phase_name(phase));
     sim.coverage[phase][point]++;
+    sim_table_count(point);
     for (unsigned i = 0; i < sim.plan.count_faults; i++)
         if (sim.plan.faults[i].point == point)
             sim.plan.faults[i].fired = true;
@@ -280,6 +342,9 @@ sim_fault_fired(SimPoint point)
     for (unsigned i = 0; i < sim.plan.count_faults; i++)
         if (sim.plan.faults[i].fired && sim.plan.faults[i].point == point)
             return true;
+    for (unsigned i = 0; i < sim.plan.count_flips; i++)
+        if (sim.plan.flips[i].fired && sim.plan.flips[i].point == point)
+            return true;
     return false;
 }
 
@@ -288,6 +353,9 @@ sim_any_fault_fired(void)
 {
     for (unsigned i = 0; i < sim.plan.count_faults; i++)
         if (sim.plan.faults[i].fired)
+            return true;
+    for (unsigned i = 0; i < sim.plan.count_flips; i++)
+        if (sim.plan.flips[i].fired)
             return true;
     return false;
 }

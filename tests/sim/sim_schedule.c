@@ -141,7 +141,7 @@ may_not_sleep(const Task *task)
 static uint64_t
 task_next_ns(const Task *task)
 {
-    if (task->done || task->in_kernel || may_not_sleep(task))
+    if (task->done || task->in_kernel || may_not_sleep(task) || sim.dead[task->side])
         return NEVER;
     if (!task->asleep || sim_ring_has_event(task->role->ring))
         return 0;
@@ -221,7 +221,7 @@ static void
 run_spurious(void)
 {
     SimSide side = (SimSide)sim_below(SIM_SIDES);
-    if (!run.used[side])
+    if (!run.used[side] || sim.dead[side])
         return;
     Task *task = &run.threads[side].tasks[sim_below(run.threads[side].count)];
     if (!task->done && !task->in_kernel && !may_not_sleep(task))

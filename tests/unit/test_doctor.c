@@ -260,6 +260,41 @@ incoming_without_io_uring_is_refused_in_the_words_of_the_check(void **state)
     expect_same_words(closers, 1);
 }
 
+/* Neither may make a ring and then wait for it for ever, and neither has begun. */
+static int
+print_refusals_of_both(int fd, const void *argument)
+{
+    const ToyKind kind = {.name = "toy", .pages = 64, .count_vcpus = 1};
+    Toy *toy = toy_new(&kind);
+    g_autoptr(GError) incoming = NULL, outgoing = NULL;
+    (void)argument;
+
+    bool is_refused = !faultline_incoming(toy->faultline, "tcp:127.0.0.1:0", &incoming) &&
+                      faultline_wait(toy->faultline, 0) == FAULTLINE_STATUS_NONE &&
+                      !faultline_migrate(toy->faultline, "tcp:127.0.0.1:1", &outgoing) &&
+                      faultline_wait(toy->faultline, 0) == FAULTLINE_STATUS_NONE;
+    if (is_refused)
+        dprintf(fd, "%d %s\n%d %s", incoming->code, incoming->message, outgoing->code,
+                outgoing->message);
+    return 0;
+}
+
+static void
+migration_behind_a_filter_of_enter_is_refused_before_it_begins(void **state)
+{
+    const Closer closers[] = {forbid_ring_enter, NULL};
+    int code;
+    g_autofree char *text = behind(closers, print_refusals_of_both, NULL, &code);
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    g_autofree char *expected =
+        g_strdup_printf("%d io_uring_enter failed: ", FAULTLINE_ERROR_UNSUPPORTED);
+    (void)state;
+
+    assert_int_equal(g_strv_length(lines), 2);
+    assert_true(g_str_has_prefix(lines[0], expected) && strstr(lines[0], "seccomp"));
+    assert_string_equal(lines[0], lines[1]);
+}
+
 static int
 print_kvm_refusal(int fd, const void *argument)
 {
@@ -344,6 +379,7 @@ main(void)
         cmocka_unit_test(doctor_wrong_use_is_refused),
         cmocka_unit_test(incoming_without_privilege_is_refused_in_the_words_of_the_check),
         cmocka_unit_test(incoming_without_io_uring_is_refused_in_the_words_of_the_check),
+        cmocka_unit_test(migration_behind_a_filter_of_enter_is_refused_before_it_begins),
         cmocka_unit_test(machine_without_kvm_is_refused_in_the_words_of_the_doctor),
         cmocka_unit_test(doctor_with_userfaultfd_sysctl_on_needs_no_other_gate),
         cmocka_unit_test(doctor_with_io_uring_sysctl_off_says_set_it),

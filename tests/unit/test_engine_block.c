@@ -260,64 +260,6 @@ block_that_is_just_good_enough_is_taken(void **state)
 }
 
 static void
-table_with_too_many_blocks_is_refused(void **state)
-{
-    g_autoptr(GError) error = NULL;
-    g_autofree FaultlineBlock *many = g_new(FaultlineBlock, RAM_BLOCKS_MAX + 1);
-    char names[RAM_BLOCKS_MAX + 1][8];
-    RamBlocks blocks;
-    (void)state;
-
-    for (unsigned i = 0; i <= RAM_BLOCKS_MAX; i++) {
-        many[i] = good_block();
-        many[i].name = names[i];
-        g_snprintf(names[i], sizeof names[i], "ram%u", i);
-    }
-    assert_true(ram_blocks_init(&blocks, many, RAM_BLOCKS_MAX, NULL));
-    ram_blocks_clear(&blocks);
-    assert_false(ram_blocks_init(&blocks, many, RAM_BLOCKS_MAX + 1, &error));
-    assert_true(g_error_matches(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT));
-    assert_non_null(strstr(error->message, "65 blocks"));
-}
-
-static void
-table_without_blocks_is_refused(void **state)
-{
-    g_autoptr(GError) error = NULL;
-    RamBlocks blocks;
-    (void)state;
-
-    assert_false(ram_blocks_init(&blocks, NULL, 0, &error));
-    assert_true(g_error_matches(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT));
-    assert_non_null(strstr(error->message, "there is no block"));
-}
-
-static void
-two_blocks_of_one_name_are_refused(void **state)
-{
-    g_autoptr(GError) error = NULL;
-    FaultlineBlock two[] = {good_block(), good_block()};
-    RamBlocks blocks;
-    (void)state;
-
-    two[1].host_address = (char *)two[1].host_address + two[0].length_bytes;
-    two[1].guest_address = two[0].length_bytes;
-    assert_false(ram_blocks_init(&blocks, two, 2, &error));
-    assert_non_null(strstr(error->message, "another block has this name"));
-    g_clear_error(&error);
-
-    two[1].name = "ram2";
-    two[1].page_size_bytes = HUGE_BYTES;
-    assert_true(ram_blocks_init(&blocks, two, 2, &error));
-    assert_int_equal(blocks.page_sizes, 4096 | HUGE_BYTES);
-    assert_ptr_equal(ram_blocks_find(&blocks, "ram2"), &blocks.blocks[1]);
-    assert_ptr_equal(ram_blocks_find(&blocks, "ram"), &blocks.blocks[0]);
-    assert_null(ram_blocks_find(&blocks, "ram3"));
-    assert_null(ram_blocks_find(&blocks, ""));
-    ram_blocks_clear(&blocks);
-}
-
-static void
 locate_at_the_ends_of_blocks_finds_page_or_none(void **state)
 {
     FaultlineBlock two[] = {good_block(), good_block()};
@@ -328,7 +270,7 @@ locate_at_the_ends_of_blocks_finds_page_or_none(void **state)
     uintptr_t first = (uintptr_t)two[0].host_address, length = two[0].length_bytes;
     two[1].name = "far";
     two[1].host_address = (char *)two[0].host_address + 3 * length;
-    two[1].guest_address = length;
+    two[1].guest_address = two[1].fd_offset_bytes = length;
     assert_true(ram_blocks_init(&blocks, two, 2, NULL));
     assert_null(ram_blocks_locate(&blocks, first - 1, &page));
     assert_int_equal(page, 99);
@@ -394,6 +336,36 @@ good_guest(void)
                             .dirty_log_stop = dirty_stop,
                             .save_state = save,
                             .load_state = load};
+}
+
+static pid_t
+thread_of(void *opaque, unsigned index)
+{
+    (void)opaque;
+    return (pid_t)index + 100;
+}
+
+/* What lies behind an earlier struct is not the VMM's: a sanitizer sees it looked at. */
+static void
+guest_of_version_1_is_read_as_far_as_it_goes(void **state)
+{
+    size_t length = offsetof(FaultlineGuest, vcpu_thread) + sizeof(void *);
+    g_autofree uint8_t *memory = g_malloc(length);
+    g_autoptr(GError) error = NULL;
+    FaultlineBlock block = good_block();
+    FaultlineGuest guest = good_guest();
+    (void)state;
+
+    guest.version = 1;
+    guest.vcpu_thread = thread_of;
+    memcpy(memory, &guest, length);
+    Faultline *faultline =
+        faultline_new((const FaultlineGuest *)(void *)memory, NULL, &block, 1, &error);
+    assert_non_null(faultline);
+    assert_int_equal(faultline_vcpu_thread(faultline, 7), 107);
+    assert_false(faultline_set_capability(faultline, "auto-converge", true, &error));
+    assert_true(g_error_matches(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED));
+    faultline_free(faultline);
 }
 
 static void
@@ -462,10 +434,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(block_that_is_wrong_is_refused_with_its_reason),
         cmocka_unit_test(block_that_is_just_good_enough_is_taken),
-        cmocka_unit_test(table_with_too_many_blocks_is_refused),
-        cmocka_unit_test(table_without_blocks_is_refused),
-        cmocka_unit_test(two_blocks_of_one_name_are_refused),
         cmocka_unit_test(locate_at_the_ends_of_blocks_finds_page_or_none),
+        cmocka_unit_test(guest_of_version_1_is_read_as_far_as_it_goes),
         cmocka_unit_test(guest_that_lacks_something_is_refused),
         cmocka_unit_test(guest_that_has_all_is_taken),
     };

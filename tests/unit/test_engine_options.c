@@ -116,6 +116,9 @@ parameter_at_each_end_of_its_range_is_taken_past_it_refused(void **state)
 
     for (const FaultlineParameterRow *row = faultline_parameter_table(); row->name; row++) {
         g_autoptr(GError) error = NULL;
+        count++;
+        if (row->type == FAULTLINE_TYPE_TEXT)
+            continue; /* test_engine_security.c */
         assert_int_equal(faultline_get_parameter(toy->faultline, row->name), row->preset);
         assert_true(row->preset >= row->least && row->preset <= row->greatest);
         if (strcmp(row->name, "max-cpu-throttle") == 0)
@@ -128,7 +131,6 @@ parameter_at_each_end_of_its_range_is_taken_past_it_refused(void **state)
         assert_non_null(strstr(error->message, row->name));
         assert_int_equal(faultline_get_parameter(toy->faultline, row->name), row->greatest);
         assert_true(faultline_set_parameter(toy->faultline, row->name, row->preset, NULL));
-        count++;
     }
     assert_int_equal(count, PARAMETER_COUNT);
     toy_free(toy);

@@ -349,6 +349,13 @@ tell_events(Toy *toy)
             break;
         case FAULTLINE_EVENT_RESUME:
             g_string_append(told, "RESUME ");
+            break;
+        case FAULTLINE_EVENT_VERDICT:
+            g_string_append_printf(told, "%s ", faultline_verdict_name(event.verdict));
+            break;
+        case FAULTLINE_EVENT_REFUSED:
+            g_string_append(told, "REFUSED ");
+            break;
         }
     }
     return g_string_free(told, FALSE);

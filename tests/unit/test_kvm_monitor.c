@@ -294,6 +294,52 @@ open_no_server_is_an_error(void **state)
     assert_non_null(strstr(error->message, fixture->path));
 }
 
+/* A machine that accepts and greets, as far as `says` goes, and then never says a word. */
+static gpointer
+be_silent(gpointer opaque)
+{
+    static const char greeting[] = "{\"QMP\": {}}\n{\"return\": {}}\n";
+    int *fds = opaque, fd = accept(fds[0], NULL, NULL);
+    char byte;
+
+    if (fd >= 0 && fds[1])
+        send(fd, greeting, strlen(greeting), MSG_NOSIGNAL);
+    while (fd >= 0 && recv(fd, &byte, 1, 0) > 0)
+        ;
+    close(fd);
+    return NULL;
+}
+
+static void
+expect_silence_told(const Fixture *fixture, bool greets)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fds[] = {socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), greets};
+    g_autoptr(GError) error = NULL;
+
+    g_strlcpy(address.sun_path, fixture->path, sizeof address.sun_path);
+    assert_int_equal(bind(fds[0], (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(fds[0], 1), 0);
+    GThread *thread = g_thread_new("silent", be_silent, fds);
+    g_autoptr(QmpClient) client = qmp_client_open_within(fixture->path, 1, &error);
+    assert_int_equal(client != NULL, greets);
+    if (client)
+        assert_null(qmp_client_execute(client, "query-migrate", NULL, &error));
+    assert_true(g_error_matches(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT));
+    assert_non_null(strstr(error->message, "has not answered for 1 s"));
+    g_clear_pointer(&client, qmp_client_free);
+    g_thread_join(thread);
+    close(fds[0]);
+    g_unlink(fixture->path);
+}
+
+static void
+silent_machine_is_given_up_with_a_reason(void **state)
+{
+    expect_silence_told(*state, false);
+    expect_silence_told(*state, true);
+}
+
 static void
 verdict_file_is_read_as_written(void **state)
 {
@@ -328,6 +374,7 @@ main(void)
         CASE(execute_quit_is_answered_and_told),
         CASE(client_that_never_reads_is_closed),
         CASE(open_no_server_is_an_error),
+        CASE(silent_machine_is_given_up_with_a_reason),
         CASE(verdict_file_is_read_as_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

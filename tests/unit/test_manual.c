@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The manual pages as the build made them: every command has one, which names each option of its
- * --help, and the tables of capabilities and parameters are the library's.
+ * --help, the tables of capabilities and parameters are the library's, and what a machine answers
+ * beside what QEMU does is described.
  */
-#include "engine/faultline.h"
+#include "engine/monitor/monitor.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -119,13 +120,47 @@ tables_are_the_librarys(void **state)
         bool is_boolean = row->type == FAULTLINE_TYPE_BOOLEAN;
         g_autofree char *item =
             g_strdup_printf("\n.It Cm %s\n%s.\nPreset: %s", row->name, row->help,
-                            !is_boolean   ? number
-                            : row->preset ? "on; on or off"
-                                          : "off; on or off");
+                            row->type == FAULTLINE_TYPE_TEXT ? "empty; a text"
+                            : !is_boolean                    ? number
+                            : row->preset                    ? "on; on or off"
+                                                             : "off; on or off");
         if (!strstr(text, item))
             fail_msg("no parameter %s", row->name);
     }
     assert_null(strchr(text, '@'));
+}
+
+static void
+expect_word(const char *text, const char *word)
+{
+    g_autofree char *pattern = g_strdup_printf("^\\.(It )?Cm ([a-z0-9-]+ , )*%s( |$)", word);
+
+    if (!g_regex_match_simple(pattern, text, G_REGEX_MULTILINE, 0))
+        fail_msg("doc/faultline-monitor.1 does not tell of %s", word);
+}
+
+static void
+answers_of_our_own_are_described(void **state)
+{
+    g_autofree char *text = page("faultline-monitor.1");
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+    unsigned count = 0;
+    (void)state;
+
+    info->status = FAULTLINE_STATUS_COMPLETED;
+    info->incoming = true;
+    g_autoptr(JsonNode) reply = query_migrate_reply(info, true, NULL);
+    JsonObject *ours = json_object_get_object_member(json_node_get_object(reply), "faultline");
+    g_autoptr(GList) names = json_object_get_members(ours);
+    for (GList *name = names; name; name = name->next)
+        expect_word(text, name->data);
+    for (const Command *command = command_table; command->name || command->typed; command++) {
+        if (!command->name || !g_str_has_prefix(command->name, "x-query-"))
+            continue;
+        expect_word(text, command->name);
+        count++;
+    }
+    assert_true(count >= 2);
 }
 
 int
@@ -134,6 +169,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_name_every_command_and_option),
         cmocka_unit_test(tables_are_the_librarys),
+        cmocka_unit_test(answers_of_our_own_are_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -245,6 +245,7 @@ plan_of(double working, double rate, MigratePostcopy kind, uint64_t value)
 {
     return (MigratePlan){
         .guest_bytes = GIB,
+        .content_bytes = GIB,
         .writes = {.working_bytes = working, .bytes_per_s = rate},
         .bytes_per_s = 128 * MIB,
         .link_bytes_per_s = 512 * MIB,
@@ -267,6 +268,40 @@ forecast_of_an_idle_guest_is_one_pass(void **state)
     assert_int_equal(forecast.passes, 1);
     expect_near(forecast.seconds, 8, 0.001);
     assert_true(forecast.downtime_s == 0);
+}
+
+static void
+forecast_of_a_guest_that_is_half_zero_sends_the_other_half(void **state)
+{
+    MigratePlan plan = plan_of(GIB, 0, MIGRATE_POSTCOPY_NEVER, 0);
+    MigrateForecast forecast;
+    (void)state;
+
+    plan.content_bytes = GIB / 2;
+    migrate_forecast(&plan, &forecast);
+    assert_true(forecast.completes);
+    expect_near(forecast.seconds, 4, 0.001);
+
+    /* To the policy the first pass is all of memory: the second one shrinks, two more do not. */
+    plan = plan_of(GIB / 2, 4 * GIB, MIGRATE_POSTCOPY_STALL, 0);
+    plan.content_bytes = GIB / 2;
+    migrate_forecast(&plan, &forecast);
+    assert_int_equal(forecast.passes, 3);
+    expect_near(forecast.seconds, 3 * 4 + 2, 0.02);
+}
+
+/* What is written again before it was sent is sent once. */
+static void
+forecast_of_a_timeout_in_a_later_pass_stays_within_the_working_set(void **state)
+{
+    MigratePlan plan = plan_of(256 * MIB, 4 * GIB, MIGRATE_POSTCOPY_TIMEOUT, 9000);
+    MigrateForecast forecast;
+    (void)state;
+
+    migrate_forecast(&plan, &forecast);
+    assert_true(forecast.completes && forecast.postcopy);
+    assert_int_equal(forecast.passes, 2);
+    expect_near(forecast.remaining_bytes, 256 * MIB, 0.01);
 }
 
 static void
@@ -399,6 +434,8 @@ main(void)
         cmocka_unit_test(fit_of_a_steady_writer_stays_within_the_guest),
         cmocka_unit_test(fit_of_an_idle_guest_writes_nothing),
         cmocka_unit_test(forecast_of_an_idle_guest_is_one_pass),
+        cmocka_unit_test(forecast_of_a_guest_that_is_half_zero_sends_the_other_half),
+        cmocka_unit_test(forecast_of_a_timeout_in_a_later_pass_stays_within_the_working_set),
         cmocka_unit_test(forecast_that_converges_halves_pass_by_pass),
         cmocka_unit_test(forecast_that_does_not_converge_tells_the_downtime_it_needs),
         cmocka_unit_test(forecast_of_each_policy_switches_when_it_says),

@@ -360,7 +360,8 @@ dirty_rate_of_a_guest_that_writes_is_measured(void **state)
         g_autoptr(JsonObject) before = ask(&watch, "query-dirty-rate", "");
         assert_string_equal(json_object_get_string_member(before, "status"), "unstarted");
         assert_true(faultline_cont(toy->faultline, NULL));
-        run(&watch, "calc-dirty-rate", "\"calc-time\":200,\"calc-time-unit\":\"millisecond\"");
+        run(&watch, "calc-dirty-rate",
+            "\"calc-time\":200,\"calc-time-unit\":\"millisecond\",\"mode\":\"dirty-bitmap\"");
         expect_refusal(&watch, "calc-dirty-rate", "\"calc-time\":1", "already being measured");
         for (unsigned n = 0; n < TOY_TIMEOUT_MS && rate.state != FAULTLINE_MEASURE_DONE; n++) {
             g_usleep(1000);

@@ -157,8 +157,10 @@ certificates_replace(const char *dir, const char *side, const CertificateWish *w
         certificate,
         is_server != wish->has_wrong_purpose ? GNUTLS_KP_TLS_WWW_SERVER : GNUTLS_KP_TLS_WWW_CLIENT,
         0));
-    check(gnutls_x509_crt_set_key_usage(
-        certificate, wish->cannot_sign ? GNUTLS_KEY_KEY_AGREEMENT : GNUTLS_KEY_DIGITAL_SIGNATURE));
+    check(gnutls_x509_crt_set_key_usage(certificate, wish->cannot_sign
+                                                         ? GNUTLS_KEY_KEY_AGREEMENT
+                                                         : GNUTLS_KEY_DIGITAL_SIGNATURE |
+                                                               GNUTLS_KEY_KEY_ENCIPHERMENT));
     check(gnutls_x509_crt_sign2(certificate, ca, ca_key, GNUTLS_DIG_SHA256, 0));
     gnutls_x509_crt_deinit(ca);
     gnutls_x509_privkey_deinit(ca_key);

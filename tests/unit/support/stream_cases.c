@@ -41,6 +41,9 @@ DECODE(configuration,
        stream_decode_configuration(bytes, available, &got.configuration, ret_length, error))
 DECODE(footer, stream_decode_footer(bytes, available, 7, "cpu", ret_length, error))
 DECODE(record, stream_decode_record(bytes, available, "main", true, &got.record, ret_length, error))
+DECODE(sealed_record,
+       stream_decode_record(bytes, available, "main", STREAM_TAKES_RUNS | STREAM_TAKES_SEALED,
+                            &got.record, ret_length, error))
 DECODE(block, stream_decode_block(bytes, available, false, &got.block, ret_length, error))
 DECODE(huge_block, stream_decode_block(bytes, available, true, &got.block, ret_length, error))
 DECODE(block_name, stream_decode_block_name(bytes, available, got.name, ret_length, error))
@@ -67,6 +70,10 @@ decode_element(const uint8_t *bytes, size_t available, size_t *ret_length, GErro
     if (got.element.command == STREAM_COMMAND_DISCARD_WORDS)
         is_good =
             stream_parse_discard_words(&got.element, got.name, &got.first_page, &got.count, error);
+    if (got.element.command == STREAM_COMMAND_SEALED)
+        is_good = stream_parse_sealed(&got.element, &got.length, error);
+    if (got.element.command == STREAM_COMMAND_DIGEST)
+        is_good = stream_parse_digest(&got.element, got.name, &got.first_page, &got.count, error);
     if (got.element.command == STREAM_COMMAND_RECV_BITMAP)
         is_good = stream_parse_bitmap_name(&got.element, got.name, error);
     return is_good ? STREAM_OK : STREAM_BAD;
@@ -218,6 +225,11 @@ CASE(discard_words, stream_put_discard_words(w, "ram0", 0x4000000040, words, 3),
          stream_discard_word(&got.element, 0) == words[0] &&
          stream_discard_word(&got.element, 1) == words[1] &&
          stream_discard_word(&got.element, 2) == words[2])
+CASE(sealed, stream_put_sealed(w, 0x1b), got.length == 0x1b)
+CASE(digest, stream_put_digest(w, "ram0", 0x40000040, words, 3),
+     got.count == 3 && strcmp(got.name, "ram0") == 0 && got.first_page == 0x40000040 &&
+         stream_digest_sum(&got.element, 0) == words[0] &&
+         stream_digest_sum(&got.element, 2) == words[2])
 CASE(bitmap_command, stream_put_command(w, STREAM_COMMAND_RECV_BITMAP, "\4ram0", 5),
      is_command(STREAM_COMMAND_RECV_BITMAP, 5) && strcmp(got.name, "ram0") == 0)
 CASE(zero, stream_put_record(w, STREAM_RAM_ZERO, "ram0", 0x7000),
@@ -241,6 +253,14 @@ CASE(run_continue, stream_put_run(w, STREAM_RAM_PAGE, NULL, 0, STREAM_RUN_PAGES_
      is_record(STREAM_RAM_PAGE, NULL, 0, 0) && got.record.count_pages == STREAM_RUN_PAGES_MAX)
 CASE(zero_run, stream_put_run(w, STREAM_RAM_ZERO, NULL, 0x123456000, 17),
      is_record(STREAM_RAM_ZERO, NULL, 0x123456000, 0) && got.record.count_pages == 17)
+CASE(sealed_page, (stream_put_record(w, STREAM_RAM_PAGE, "ram0", 0x7000), stream_put_be64(w, 77)),
+     is_record(STREAM_RAM_PAGE, "ram0", 0x7000, 0) && got.record.count_pages == 1 &&
+         !got.record.page && stream_record_checksum(&got.record, 0) == 77)
+CASE(sealed_run,
+     (stream_put_run(w, STREAM_RAM_PAGE, NULL, 0x7000, 2), stream_put_be64(w, 77),
+      stream_put_be64(w, 78)),
+     is_record(STREAM_RAM_PAGE, NULL, 0x7000, 0) && got.record.count_pages == 2 &&
+         stream_record_checksum(&got.record, 1) == 78)
 CASE(mem_size, stream_put_mem_size(w, 0x40000000),
      got.record.flag == STREAM_RAM_MEM_SIZE && got.record.offset == 0x40000000)
 CASE(eos, stream_put_eos(w), got.record.flag == STREAM_RAM_EOS && got.record.offset == 0)
@@ -277,6 +297,11 @@ CASE(bitmap_message,
      is_return(STREAM_RETURN_RECV_BITMAP, 0, 0, 0, "ram0"))
 CASE(resume_ack, stream_put_return_value(w, STREAM_RETURN_RESUME_ACK, 1),
      is_return(STREAM_RETURN_RESUME_ACK, 1, 0, 0, ""))
+CASE(resend, stream_put_resend(w, "ram0", 0x123456000, 0x2000),
+     is_return(STREAM_RETURN_RESEND, 0, 0x123456000, 0x2000, "ram0"))
+CASE(whole, stream_put_whole(w), is_return(STREAM_RETURN_WHOLE, 0, 0, 0, ""))
+CASE(verdict, stream_put_return_value(w, STREAM_RETURN_VERDICT, 3),
+     is_return(STREAM_RETURN_VERDICT, 3, 0, 0, ""))
 CASE(switchover_ack, (stream_put_be16(w, STREAM_RETURN_SWITCHOVER_ACK), stream_put_be16(w, 0)),
      is_return(STREAM_RETURN_SWITCHOVER_ACK, 0, 0, 0, ""))
 CASE(bitmap,
@@ -323,6 +348,10 @@ const StreamCase stream_cases[STREAM_CASE_COUNT] = {
     ROW(switchover_ack, return, 0),     ROW(bitmap, bitmap, 0),
     ROW(multifd_first, multifd_first, 0), ROW(multifd, multifd, 0),
     ROW(multifd_stale, multifd, 0),
+    ROW(sealed, element, 0),            ROW(digest, element, 0),
+    ROW(sealed_page, sealed_record, 0), ROW(sealed_run, sealed_record, 0),
+    ROW(resend, return, 0),             ROW(whole, return, 0),
+    ROW(verdict, return, 0),
 };
 /* clang-format on */
 

@@ -27,6 +27,8 @@
     X(discard)                                                                                     \
     X(discard_words)                                                                               \
     X(bitmap_command)                                                                              \
+    X(sealed)                                                                                      \
+    X(digest)                                                                                      \
     X(zero)                                                                                        \
     X(zero_continue)                                                                               \
     X(longest_name)                                                                                \
@@ -35,6 +37,8 @@
     X(run)                                                                                         \
     X(run_continue)                                                                                \
     X(zero_run)                                                                                    \
+    X(sealed_page)                                                                                 \
+    X(sealed_run)                                                                                  \
     X(mem_size)                                                                                    \
     X(eos)                                                                                         \
     X(flush)                                                                                       \
@@ -52,6 +56,9 @@
     X(request)                                                                                     \
     X(bitmap_message)                                                                              \
     X(resume_ack)                                                                                  \
+    X(resend)                                                                                      \
+    X(whole)                                                                                       \
+    X(verdict)                                                                                     \
     X(switchover_ack)                                                                              \
     X(bitmap)                                                                                      \
     X(multifd_first)                                                                               \

@@ -100,6 +100,11 @@ walk_return(Walk *walk, const uint8_t *bytes, size_t length_bytes, GError **erro
             break;
         case STREAM_RETURN_SWITCHOVER_ACK:
             break;
+        case STREAM_RETURN_RESEND:
+        case STREAM_RETURN_WHOLE:
+        case STREAM_RETURN_VERDICT:
+            is_good = walk_fail(error, "message %u, which no QEMU sends", message.type);
+            break;
         }
         if (!is_good)
             return false;
