@@ -309,6 +309,8 @@ take_message(Source *source, const StreamReturn *message)
     case STREAM_RETURN_TOKEN:
         if (source_flag(&source->has_pong))
             return peer_error("return path: a token came after the hello was answered");
+        if (source->has_token && memcmp(source->token, message->secret, sizeof source->token) != 0)
+            return peer_error("return path: two tokens came, so that one was damaged on its way");
         memcpy(source->token, message->secret, sizeof source->token);
         source->has_token = true;
         return NULL;
