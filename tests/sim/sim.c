@@ -35,6 +35,7 @@
  * `requested`, and the look at `requested` after marking `received`.
  */
 #include "tests/sim/sim.h"
+#include "tests/sim/sim_table.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -49,6 +50,7 @@
 typedef struct Shared {
     uint64_t coverage[JOBS_MAX][SIM_PHASE_COUNT][SIM_POINT_COUNT];
     uint64_t outcomes[JOBS_MAX][SIM_OUTCOME_COUNT];
+    SimTable tables[JOBS_MAX];
     uint64_t passed[JOBS_MAX];
     int failed; /* atomic */
 } Shared;
@@ -82,6 +84,7 @@ run_job(unsigned job, unsigned jobs, uint64_t first, uint64_t count)
     catch_signals();
     sim.coverage = shared->coverage[job];
     sim.outcomes = shared->outcomes[job];
+    sim.table = &shared->tables[job];
     for (uint64_t seed = first + job; seed < first + count; seed += jobs) {
         if (__atomic_load_n(&shared->failed, __ATOMIC_RELAXED))
             break;
@@ -115,6 +118,17 @@ print_coverage(void)
             printf("%13lu", coverage_sum(phase, point));
         putchar('\n');
     }
+}
+
+/* Whether the run was wherever it had to be. */
+static bool
+print_table(uint64_t count_seeds)
+{
+    static SimTable sum;
+    for (unsigned job = 0; job < JOBS_MAX; job++)
+        sim_table_add(&sum, &shared->tables[job]);
+    sim_table_print(&sum);
+    return sim_table_check(&sum, count_seeds);
 }
 
 static void
@@ -154,6 +168,7 @@ run_jobs(unsigned jobs, uint64_t first, uint64_t count)
         passed += shared->passed[job];
     print_coverage();
     print_outcomes();
+    failed += !print_table(passed);
     printf("sim: %lu passed, %lu failed\n", passed, failed);
     return failed ? 1 : 0;
 }

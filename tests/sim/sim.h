@@ -175,6 +175,8 @@ typedef struct SimPlan {
     unsigned count_faults;
 } SimPlan;
 
+typedef struct SimTable SimTable;
+
 typedef struct Sim {
     uint64_t seed, random, now_ns, steps;
     bool trace, over;
@@ -185,6 +187,7 @@ typedef struct Sim {
     SimPlan plan;
     uint64_t (*coverage)[SIM_POINT_COUNT]; /* [SIM_PHASE_COUNT] */
     uint64_t *outcomes;                    /* [SIM_OUTCOME_COUNT] */
+    SimTable *table;                       /* sim_table.h; NULL: nobody counts */
     void (*on_bug)(void);                  /* set where one side is alone (tests/fuzz); else NULL */
 } Sim;
 extern Sim sim;

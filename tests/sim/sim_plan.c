@@ -7,6 +7,7 @@
  * the phase in which they hit.
  */
 #include "tests/sim/sim.h"
+#include "tests/sim/sim_table.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -279,6 +280,7 @@ sim_count(SimPoint point)
     SimPhase phase = sim_guest_phase();
     sim_trace("fault: %s, in phase %s", sim_point_name(point), sim_phase_name(phase));
     sim.coverage[phase][point]++;
+    sim_table_count(point);
     for (unsigned i = 0; i < sim.plan.count_faults; i++)
         if (sim.plan.faults[i].point == point)
             sim.plan.faults[i].fired = true;
