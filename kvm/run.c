@@ -351,8 +351,10 @@ end_record(Run *run)
 {
     const char *end = run->machine ? guest_end(run) : NULL;
 
+    if (run->exit_code != EXIT_OK)
+        end = run->exit_code == EXIT_SOURCE_LOST ? "source-lost" : "failed";
     if (run->state && run->faultline)
-        state_dir_end(run->state, run->exit_code != EXIT_OK ? "failed" : end ? end : "quit");
+        state_dir_end(run->state, end ? end : "quit");
     g_clear_pointer(&run->state, state_dir_free);
 }
 

@@ -112,6 +112,9 @@ typedef struct ReturnMessage {
 #define MAILBOX_MAX   64u
 #define LISTENERS_MAX 8u
 
+/* How long a source may take to close, or to take a SHUT. */
+#define DESTINATION_LEAVE_NS 2000000000ull
+
 /* A page that came damaged, in postcopy a host page. */
 typedef struct Damage {
     const RamBlock *block; /* NULL: free */
@@ -289,6 +292,8 @@ StageResult destination_stage_paused(Destination *destination, GError **error);
 StageResult destination_stage_failing(Destination *destination, GError **error);
 StageResult destination_stage_resume(Destination *destination, GError **error);
 
+/* Tells queries why it fails or pauses; takes destination->failure. */
+void destination_tell_failure(Destination *destination, const char *where_the_guest_is);
 /* Listen role: lets go of the links and waits in stage paused. */
 void destination_pause(Destination *destination);
 /* An offered listener, and then a source: AGAIN: one is there, and its recovery begins. */
@@ -436,6 +441,12 @@ static inline void
 destination_set_flag(bool *flag)
 {
     __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+static inline uint64_t
+destination_count_missing(const Destination *destination)
+{
+    return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
 }
 
 static inline void

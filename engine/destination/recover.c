@@ -21,6 +21,7 @@ destination_recover(Destination *destination, const char *uri, GError **error)
     }
     g_free(destination->address);
     destination->address = g_strdup(transport_listener_address(listener));
+    record_set_address(destination->faultline, destination->address);
     TransportListener *before =
         __atomic_exchange_n(&destination->offered, listener, __ATOMIC_ACQ_REL);
     g_clear_pointer(&before, transport_listener_free);
@@ -60,6 +61,55 @@ destination_pause(Destination *destination)
     destination_set_flag(&destination->is_paused);
     destination_set_flag(&destination->drops_links);
     destination_notify(destination, &destination->fault);
+}
+
+static void
+tell_pause(Destination *destination, const char *where_the_guest_is)
+{
+    if (!destination->failure)
+        return;
+    destination_tell_failure(destination, where_the_guest_is);
+    if (context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+}
+
+/* Loading the device state takes a moment; if it waits for a page that is not here, for ever.
+ * false: the moment is not over. */
+static bool
+has_waited_for_run(Destination *destination)
+{
+    if (!destination->failure || destination_flag(&destination->has_run))
+        return true;
+    if (!destination->deadline_ns)
+        destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
+    destination->listen.wake_ns = destination->deadline_ns;
+    return clock_now_ns() >= destination->deadline_ns;
+}
+
+/* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
+ * missing page waits. */
+StageResult
+destination_stage_paused(Destination *destination, GError **error)
+{
+    bool has_run = destination_flag(&destination->has_run);
+
+    if (destination_flag(&destination->drops_links))
+        return STAGE_STAY;
+    if (has_run && !destination_count_missing(destination)) {
+        destination->stage = destination_stage_leave;
+        return STAGE_AGAIN;
+    }
+    if (!has_waited_for_run(destination))
+        return STAGE_STAY;
+    destination->listen.wake_ns = 0;
+    tell_pause(destination,
+               has_run ? "The guest runs here on the pages that have come and waits for the "
+                         "others, which the source keeps; keep both processes, and let it go on "
+                         "with migrate-recover here and 'migrate' with 'resume' there"
+                       : "The guest is here, but does not run yet: loading its devices waits "
+                         "for pages, which the source keeps; keep both processes, and let it go "
+                         "on with migrate-recover here and 'migrate' with 'resume' there");
+    return destination_await_source(destination, error);
 }
 
 static void

@@ -14,7 +14,9 @@ render_times(const FaultlineInfo *info, GString *output)
     bool has_switched = info->status == FAULTLINE_STATUS_COMPLETED ||
                         info->status == FAULTLINE_STATUS_POSTCOPY_DEVICE ||
                         info->status == FAULTLINE_STATUS_POSTCOPY_ACTIVE ||
-                        info->status == FAULTLINE_STATUS_POSTCOPY_PAUSED;
+                        info->status == FAULTLINE_STATUS_POSTCOPY_PAUSED ||
+                        info->status == FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP ||
+                        info->status == FAULTLINE_STATUS_POSTCOPY_RECOVER;
     if (has_switched)
         g_string_append_printf(output, "downtime: %.3f ms\n", (double)info->downtime_us / 1e3);
     else if (info->expected_downtime_ms != UINT64_MAX)

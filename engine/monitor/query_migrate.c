@@ -269,6 +269,16 @@ add_vcpus(FaultlineMonitor *monitor, JsonObject *object, const FaultlineInfo *in
     json_object_set_array_member(object, "vcpus", list);
 }
 
+static void
+add_pauses(const FaultlineMonitor *monitor, JsonObject *object)
+{
+    FaultlinePauses pauses;
+    faultline_query_pauses(monitor->faultline, &pauses);
+    set_count(object, "pauses", pauses.count);
+    set_count(object, "paused-us", pauses.total_us);
+    set_count(object, "longest-pause-us", pauses.longest_us);
+}
+
 JsonNode *
 query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
@@ -279,7 +289,11 @@ query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
     bool has_blocktime = faultline_get_capability(monitor->faultline, "postcopy-blocktime");
     JsonNode *reply = query_migrate_reply(info, has_blocktime, listening);
     JsonObject *members = json_node_get_object(reply);
-    if (info->incoming && json_object_has_member(members, "faultline"))
-        add_vcpus(monitor, json_object_get_object_member(members, "faultline"), info);
+    if (!json_object_has_member(members, "faultline"))
+        return reply;
+    JsonObject *ours = json_object_get_object_member(members, "faultline");
+    add_pauses(monitor, ours);
+    if (info->incoming)
+        add_vcpus(monitor, ours, info);
     return reply;
 }

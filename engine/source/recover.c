@@ -74,6 +74,7 @@ source_stage_paused(Source *source, GError **error)
     __atomic_store_n(&source->cursor_hint, 0, __ATOMIC_RELAXED);
     g_free(source->uri);
     source->uri = uri;
+    record_set_address(source->faultline, uri);
     source->stage = source_stage_reconnect;
     return STAGE_AGAIN;
 }

@@ -31,10 +31,10 @@
 #define STREAM_RAM_VERSION 4u
 
 /* How a TLS peer begins: its hello to a plain destination, its refusal of a plain source. */
-#define STREAM_TLS_HELLO 0x1603u
-#define STREAM_TLS_ALERT 0x1503u
-#define STREAM_RECORD_MAX  (8u + 1u + 255u + 4u) /* of a page record without the pages' bytes */
-#define STREAM_RETURN_MAX  512u
+#define STREAM_TLS_HELLO  0x1603u
+#define STREAM_TLS_ALERT  0x1503u
+#define STREAM_RECORD_MAX (8u + 1u + 255u + 4u) /* of a page record without the pages' bytes */
+#define STREAM_RETURN_MAX 512u
 
 typedef enum { STREAM_OK, STREAM_MORE, STREAM_BAD } StreamResult;
 

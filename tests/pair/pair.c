@@ -11,6 +11,7 @@
 #include "tests/pair/move.h"
 #include "tests/pair/orchestrate.h"
 #include "tests/pair/progress.h"
+#include "tests/pair/owner.h"
 #include "tests/pair/trouble.h"
 
 #include <setjmp.h>
@@ -110,6 +111,12 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(link_cut_in_postcopy_pauses_both),
     TROUBLE(link_cut_in_postcopy_with_preempt_pauses_both),
     TROUBLE(destination_killed_in_postcopy_pauses_source),
+    TROUBLE(process_killed_at_random_leaves_records_that_agree_precopy),
+    TROUBLE(process_killed_at_random_leaves_records_that_agree_postcopy),
+    TROUBLE(process_killed_at_random_leaves_records_that_agree_preempt),
+    TROUBLE(state_directory_that_vanished_keeps_the_guest_at_the_source),
+    TROUBLE(state_directory_that_vanished_at_the_destination_gives_the_guest_back),
+    TROUBLE(source_lost_stalls_pauses_or_ends),
     TROUBLE(damaged_pages_of_precopy_are_asked_for_again),
     TROUBLE(damaged_pages_of_postcopy_are_asked_for_again),
     TROUBLE(damage_that_goes_on_in_precopy_leaves_guest_running),

@@ -27,6 +27,8 @@ static const struct {
     {"query-migrate", {{.name = NULL}}},
     {"x-query-memory-blocks", {{.name = NULL}}},
     {"x-query-memory-map", {{"cells", "integer", true}, {.name = NULL}}},
+    {"x-query-missing-pages", {{.name = NULL}}},
+    {"x-peer-lost", {{.name = NULL}}},
     {"query-migrate-capabilities", {{.name = NULL}}},
     {"query-migrate-parameters", {{.name = NULL}}},
     {"query-fdsets", {{.name = NULL}}},
