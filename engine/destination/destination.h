@@ -36,6 +36,10 @@
  * atomics below. A page is marked received after its bytes were stored; a fault is marked requested
  * before received is looked at; both sequentially consistent, so one of the two sides sees the
  * other.
+ *
+ * Whatever a source sends, it costs at most three times the guest's state_limit_bytes and 1 MiB of
+ * heads (the package, while its buffer grows), beside what is made before it connects. Counted by
+ * tests/fuzz.
  */
 #ifndef ENGINE_DESTINATION_DESTINATION_H
 #define ENGINE_DESTINATION_DESTINATION_H

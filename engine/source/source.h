@@ -52,6 +52,9 @@
  *
  * What the roles share: the dirty bitmaps (who clears a host page's first bit sends that page), the
  * queue of requests when there is no urgent channel, and the atomics below.
+ *
+ * What a destination sends makes nothing grow: frames and bitmaps are of fixed sizes, made before
+ * the guest is stopped. tests/fuzz counts.
  */
 #ifndef ENGINE_SOURCE_SOURCE_H
 #define ENGINE_SOURCE_SOURCE_H
