@@ -219,7 +219,7 @@ include doc/rules.mk
 install: all install-documents
 	$(call say,INST,$(TO))
 	$(Q)install -d $(TO)/bin $(TO)/lib/pkgconfig $(TO)/include/faultline
-	$(Q)install -m 644 $(addprefix engine/,faultline.h check.h integrity.h owner.h recovery.h \
+	$(Q)install -m 644 $(addprefix engine/,faultline.h check.h integrity.h owner.h measure.h recovery.h \
 	    tracing.h guest.h) $(TO)/include/faultline/
 	$(Q)install -m 644 $(BUILD)/libfaultline.a $(TO)/lib/
 	$(Q)install -m 755 $(BUILD)/$(SONAME) $(TO)/lib/$(SONAME)

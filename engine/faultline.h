@@ -9,7 +9,7 @@
  *     faultline_set_capability(f, "postcopy-ram", true, &error);
  *
  *   source                                         destination
- *     faultline_cont(f)       guest runs             faultline_incoming(f, "tcp:0.0.0.0:4444")
+ *     faultline_cont(f)       guest runs             faultline_incoming(f, "tcp:127.0.0.1:4444")
  *     faultline_migrate(f, "tcp:HOST:4444")          ... receives; guest must not be run by the VMM
  *     faultline_start_postcopy(f)   a wish
  *     faultline_next_event(f)                        faultline_next_event(f)
@@ -230,6 +230,11 @@ void faultline_set_autostart(Faultline *faultline, bool autostart);
 
 /* ---- Migration ------------------------------------------------------------------------------- */
 
+/* Whether faultline_incoming() and faultline_recover() may listen where other hosts reach them
+ * without TLS (preset: false). Whoever can connect there first can put a guest of his own into this
+ * machine, and what a guest's memory holds crosses the network readable. */
+void faultline_set_insecure(Faultline *faultline, bool insecure);
+
 /*
  * Starts to move the guest to the destination that listens at uri: tcp:HOST:PORT, unix:PATH, fd:N.
  * Returns once the threads run; a connection that cannot be made shows up as status failed. A guest
@@ -408,36 +413,6 @@ bool faultline_query_map(const Faultline *faultline, FaultlineMapCell *cells, un
  * timeout_ms has passed (-1: no limit), and returns the status then. */
 FaultlineStatus faultline_wait(Faultline *faultline, int64_t timeout_ms);
 
-/* ---- How fast the guest writes, without a migration -------------------------------------------
- */
-
-#define FAULTLINE_MEASURE_LEAST_MS    50u
-#define FAULTLINE_MEASURE_GREATEST_MS 60000u
-
-typedef enum {
-    FAULTLINE_MEASURE_UNSTARTED, /* never asked for, given up for a migration, or it failed */
-    FAULTLINE_MEASURE_RUNNING,
-    FAULTLINE_MEASURE_DONE,
-} FaultlineMeasure;
-
-typedef struct FaultlineDirtyRate {
-    FaultlineMeasure state;
-    int64_t started_s; /* wall clock, since 1970; 0 before the first */
-    uint64_t time_ms;  /* asked for */
-    uint64_t pages;    /* DONE: written at least once in took_ns */
-    uint64_t took_ns;
-    char error[256]; /* why it failed; "" if it did not */
-} FaultlineDirtyRate;
-
-/* Counts the pages written in time_ms, by the guest's dirty log or the engine's own write tracking.
- * Returns at once; a thread does it. A migration that begins meanwhile comes first: the measuring
- * is given up. Errors: ARGUMENT for a time out of range; STATE when a migration or another
- * measuring goes on, or the guest is not here; UNSUPPORTED when writes cannot be tracked; HOST. */
-bool faultline_measure_dirty_rate(Faultline *faultline, uint64_t time_ms, GError **error);
-
-/* Thread: control. */
-void faultline_query_dirty_rate(const Faultline *faultline, FaultlineDirtyRate *ret_rate);
-
 /* Block `index` as faultline_new() was given it; NULL: there is none such. Thread: any. */
 const FaultlineBlock *faultline_block(const Faultline *faultline, unsigned index);
 
@@ -494,6 +469,7 @@ bool faultline_session_feed(FaultlineSession *session, const char *bytes, size_t
 /* One HMP command line, which is refused if it is not UTF-8 -> its output (g_free). */
 char *faultline_monitor_hmp(FaultlineMonitor *monitor, const char *line);
 
+#include "measure.h"
 #include "recovery.h"
 #include "tracing.h"
 

@@ -14,7 +14,7 @@ typedef struct RawOptions {
     char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level;
     char **qmp, **capabilities, **parameters;
     int cpus;
-    gboolean paused;
+    gboolean paused, insecure;
     char **rest;
 } RawOptions;
 
@@ -194,7 +194,15 @@ take_qmp(char **texts, RunOptions *options, GError **error)
     for (unsigned i = 0; options->qmp[i]; i++) {
         MonitorSocket server;
         bool is_good = monitor_socket_parse(options->qmp[i], &server, error);
+        bool is_exposed = is_good && !server.connects && !monitor_socket_is_local(&server);
         monitor_socket_clear(&server);
+        if (is_exposed && !options->insecure)
+            return refuse(
+                error,
+                "--qmp %s: other hosts reach it there, and whoever does owns the machine: "
+                "nothing asks who they are; give unix:PATH or tcp:127.0.0.1:PORT, or "
+                "--insecure if you trust all of that network",
+                options->qmp[i]);
         if (!is_good)
             return false;
     }
@@ -249,6 +257,7 @@ static bool
 take_raw(const RawOptions *raw, RunOptions *options, GError **error)
 {
     options->paused = raw->paused;
+    options->insecure = raw->insecure;
     if (!options->name)
         options->name = g_strdup("faultline");
     if (raw->rest)
@@ -302,6 +311,8 @@ make_context(RawOptions *raw, RunOptions *options)
          "serve figures for Prometheus, at the loopback interface", "unix:PATH|tcp:127.0.0.1:PORT"},
         {"incoming", 0, 0, G_OPTION_ARG_STRING, &options->incoming,
          "wait for a guest; defer: listen when migrate-incoming says so", "URI|defer"},
+        {"insecure", 0, 0, G_OPTION_ARG_NONE, &raw->insecure,
+         "listen also where other hosts can reach it without TLS", NULL},
         {"paused", 0, 0, G_OPTION_ARG_NONE, &raw->paused,
          "do not start the guest, also not when it has arrived", NULL},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &raw->backing, "guest memory is made of (memfd)",

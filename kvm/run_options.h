@@ -23,6 +23,7 @@ typedef struct RunOptions {
     char *metrics;  /* NULL or an address, metrics.h */
     char *incoming; /* NULL, "defer" or a URI */
     bool paused;
+    bool insecure;
     char *name;
     char *verdict;   /* NULL or a path */
     char *state_dir; /* NULL or a path */

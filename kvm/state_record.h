@@ -16,10 +16,10 @@ typedef struct StateRecord {
     FaultlineOwner owner;
     char *status; /* of the migration, or "none" */
     uint64_t migration, missing_pages;
-    char *address; /* "": none */
+    char *address;                 /* "": none */
     char *host, *boot, *directory; /* where its process keeps it, and the lock: absolute */
-    int64_t pid, written_us; /* wall clock, since 1970 */
-    char *end;               /* how its process ended, by itself; "": it did not */
+    int64_t pid, written_us;       /* wall clock, since 1970 */
+    char *end;                     /* how its process ended, by itself; "": it did not */
 } StateRecord;
 
 /* JSON with a newline. Free with g_free. */

@@ -111,7 +111,7 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
-    TransportListener *listener = transport_listen(uri, error);
+    TransportListener *listener = destination_listen_at(faultline, uri, error);
     if (listener)
         destination->listeners[destination->count_listeners++] = listener;
     if (!listener || !open_memory(destination, error)) {

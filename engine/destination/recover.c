@@ -14,7 +14,7 @@
 bool
 destination_recover(Destination *destination, const char *uri, GError **error)
 {
-    TransportListener *listener = transport_listen(uri, error);
+    TransportListener *listener = destination_listen_at(destination->faultline, uri, error);
     if (!listener)
         return false;
     g_free(destination->address);
@@ -76,7 +76,8 @@ StageResult
 destination_await_source(Destination *destination, GError **error)
 {
     take_listener(destination);
-    StageResult result = destination_accept_link(destination, &destination->link, error);
+    StageResult result =
+        destination_accept_link(destination, DESTINATION_FIRST_COMMAND, &destination->link, error);
     if (result != STAGE_AGAIN)
         return result;
     __atomic_store_n(&destination->bitmaps_asked, 0, __ATOMIC_RELEASE);
