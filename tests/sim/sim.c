@@ -22,6 +22,8 @@
  *     frame reused while in flight           1   pieces changed in flight
  *     source_notify() that does nothing      1   stuck
  *     one page not stored                  122   wrong byte read by a vCPU
+ *     guest run before TAKING is durable   384   the guest is at the destination, and the records
+ *     guest stopped before GIVING is       350   say otherwise
  *
  * Not seen, as a step is only preempted inside calls: the second look at `received` after marking
  * `requested`, and the look at `requested` after marking `received`.
