@@ -29,13 +29,16 @@ write_locked(Faultline *faultline, FaultlineOwner owner, FaultlineStatus status,
 {
     Record *record = &faultline->record;
     GError *failed = NULL;
+    pthread_mutex_lock(&record->lock);
+    g_autofree char *address = g_strdup(record->address);
+    pthread_mutex_unlock(&record->lock);
     FaultlineOwnership ownership = {
         .owner = owner,
         .status = faultline_status_name(status),
         .incoming = record->incoming,
         .migration = record_migration(faultline),
         .missing_pages = progress_get(&faultline->progress.remaining_bytes) / FAULTLINE_PAGE_BYTES,
-        .address = record->address,
+        .address = address,
         .may_refuse = may_refuse,
     };
 
@@ -96,8 +99,20 @@ void
 record_clear(Record *record)
 {
     g_clear_error(&record->error);
+    g_free(record->address);
     pthread_mutex_destroy(&record->write_lock);
     pthread_mutex_destroy(&record->lock);
+}
+
+void
+record_set_address(Faultline *faultline, const char *address)
+{
+    Record *record = &faultline->record;
+
+    pthread_mutex_lock(&record->lock);
+    g_free(record->address);
+    record->address = g_strdup(address);
+    pthread_mutex_unlock(&record->lock);
 }
 
 bool
@@ -108,7 +123,7 @@ record_begin(Faultline *faultline, FaultlineOwner owner, const char *address, GE
     record->role = (Role){.name = "record", .step = step, .self = faultline};
     record->owner = owner;
     record->incoming = owner == FAULTLINE_OWNER_COMING;
-    record->address = address;
+    record_set_address(faultline, address);
     record->written = record->failed = 0;
     record->is_ordered = record->is_stopping = false;
     record->migration = 0;

@@ -22,7 +22,6 @@ typedef struct Record {
     Role role;
     Role *waiters[2]; /* woken when an order is done; NULL: none */
     bool incoming;
-    const char *address;
 
     /* Held over the callback, so that words come one after the other. Taken by record, migration,
      * listen and control thread; before lock. */
@@ -31,6 +30,7 @@ typedef struct Record {
     /* Held for nothing else. */
     pthread_mutex_t lock;
     FaultlineOwner owner; /* last ordered */
+    char *address;        /* where to, or where it listens */
     bool is_ordered;      /* and not yet begun */
     bool is_stopping;     /* nobody orders any more */
     GError *error;        /* why the last one failed; NULL: it did not */
@@ -44,6 +44,9 @@ void record_clear(Record *record);
 
 /* Control thread, before the roles start: a migration begins, in which `owner` is what is so. */
 bool record_begin(Faultline *faultline, FaultlineOwner owner, const char *address, GError **error);
+
+/* It goes on there: the words that follow say so. Thread: any. */
+void record_set_address(Faultline *faultline, const char *address);
 
 /* Has it written by the role; an order that has not begun is replaced. Thread: the side's. */
 void record_order(Faultline *faultline, FaultlineOwner owner);

@@ -96,7 +96,9 @@ migration_arm_if_moment(Migration *migration)
 
     if (!blow || migration->is_armed)
         return;
-    if (blow->moment == MOMENT_SWITCHOVER && is_near_switchover(migration))
+    /* A slow link would keep a precopy from ever coming to its switch-over. */
+    if (migration->plan->is_postcopy && blow->moment == MOMENT_SWITCHOVER &&
+        is_near_switchover(migration))
         relay_pace(migration->relay, blow->pace_bytes);
     if (!is_moment(migration, blow))
         return;

@@ -109,6 +109,7 @@ migration_arguments(const Migration *migration, const char *incoming)
     add(arguments, "--capability=page-runs=%s", plan->no_runs ? "off" : "on");
     add(arguments, "--capability=discard-words=%s", plan->no_words ? "off" : "on");
     add(arguments, "--capability=urgent-requests=%s", plan->no_urgent_requests ? "off" : "on");
+    add(arguments, "--capability=page-checksums=%s", plan->checksums ? "on" : "off");
     if (plan->has_records) {
         g_autofree char *directory = records_directory(migration, side);
         add(arguments, "--name=guest");

@@ -48,7 +48,16 @@ static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
     [FAULT_RESET] = LINK_LOST,
     [FAULT_TRUNCATE] = LINK_LOST,
     [FAULT_HANG] = LINK_LOST,
-    [FAULT_FLIP] = LINK_LOST,
+    /* A page that is damaged is asked for again; damage between pages ends the connection. */
+    [FAULT_FLIP] =
+        {
+            [PHASE_SETUP] = MAY(STAYED) | MAY(MOVED),
+            [PHASE_PRECOPY] = MAY(STAYED) | MAY(MOVED),
+            [PHASE_SWITCHOVER] =
+                MAY(STAYED) | MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED) | MAY(UNDECIDED),
+            [PHASE_POSTCOPY] = MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED),
+            [PHASE_RECOVERY] = MAY(RECOVERED),
+        },
     [FAULT_DELAY] = LINK_SLOW,
     [FAULT_SPLIT] = LINK_SLOW,
     [FAULT_STOP_SOURCE] = LINK_SLOW,

@@ -94,9 +94,7 @@ draw_fault(GRand *random, const PlanLimits *limits)
         at -= fault_weights[fault++];
     if (limits->only >= 0)
         return (Fault)limits->only;
-    bool cannot = (fault == FAULT_FLIP && !limits->with_flips) ||
-                  (is_fill((Fault)fault) && !limits->with_fills);
-    return cannot ? FAULT_TRUNCATE : (Fault)fault;
+    return is_fill((Fault)fault) && !limits->with_fills ? FAULT_TRUNCATE : (Fault)fault;
 }
 
 static void
@@ -161,6 +159,8 @@ draw_blow(Blow *blow, GRand *random, const Plan *plan, const PlanLimits *limits)
 
     blow->fault = draw_fault(random, limits);
     blow->moment = draw_moment(random, plan->is_postcopy);
+    if (blow->fault == FAULT_FLIP && blow->moment == MOMENT_CONNECT)
+        blow->moment = MOMENT_PASS; /* what comes before is not sealed */
     if (blow > plan->blows)
         blow->moment = MOMENT_RECOVERY;
     draw_strike(blow, random, plan);
@@ -183,6 +183,8 @@ plan_draw(Plan *ret_plan, uint64_t seed, const PlanLimits *limits)
     ret_plan->can_fill = limits->with_fills;
     ret_plan->has_records = draw_of(random, 70) || is_fill(ret_plan->blows[0].fault) ||
                             is_fill(ret_plan->blows[1].fault);
+    ret_plan->checksums = draw_of(random, 30) || ret_plan->blows[0].fault == FAULT_FLIP ||
+                          (ret_plan->count_blows > 1 && ret_plan->blows[1].fault == FAULT_FLIP);
     if (ret_plan->blows[0].fault == FAULT_NONE)
         ret_plan->count_blows = 0;
 }
@@ -215,7 +217,8 @@ plan_describe(const Plan *plan)
         plan->no_runs ? ", no runs" : "", plan->no_words ? ", no words" : "",
         plan->no_urgent_requests ? ", no urgent requests" : "",
         plan->arrives_stopped ? ", arrives stopped" : "", plan->push_mib_per_s);
-    g_string_append(text, plan->has_records ? ", records" : "");
+    g_string_append_printf(text, "%s%s", plan->has_records ? ", records" : "",
+                           plan->checksums ? ", checksums" : "");
     for (unsigned i = 0; i < plan->count_blows; i++)
         describe_blow(&plan->blows[i], text);
     return g_string_free(text, FALSE);

@@ -58,6 +58,7 @@ typedef struct Plan {
     unsigned memory_mib, cpus, write_rate;
     bool is_postcopy, preempt;
     bool no_runs, no_words, no_urgent_requests; /* capabilities that are switched off */
+    bool checksums;                             /* and on */
     unsigned passes;                            /* before postcopy is wished for; 0: at once */
     unsigned max_mib_per_s, push_mib_per_s;     /* 0: no limit */
     bool arrives_stopped; /* the guest is started only after all memory was compared */
@@ -71,7 +72,7 @@ typedef struct Plan {
 
 /* What may be drawn. */
 typedef struct PlanLimits {
-    bool with_kvm, with_threads, with_flips, with_fills;
+    bool with_kvm, with_threads, with_fills;
     int only; /* a Fault; -1: any */
 } PlanLimits;
 
