@@ -323,7 +323,7 @@ begin(Run *run, GError **error)
         return options->paused || faultline_cont(run->faultline, error);
     if (g_str_equal(options->incoming, "defer"))
         return true;
-    if (!faultline_incoming(run->faultline, options->incoming, error))
+    if (!faultline_incoming_several(run->faultline, (const char *const *)options->addresses, error))
         return false;
     say_address(run);
     return true;

@@ -272,7 +272,11 @@ take_serial(RunOptions *options, GError **error)
                       options->serial);
     options->machine.serial = options->serial;
     options->machine.boot = options->boot;
+    options->incoming = options->addresses ? options->addresses[0] : NULL;
     options->machine.incoming = options->incoming != NULL;
+    if (options->incoming && options->addresses[1] &&
+        g_strv_contains((const char *const *)options->addresses, "defer"))
+        return refuse(error, "--incoming defer: give it alone, or only addresses");
     return true;
 }
 
@@ -365,8 +369,9 @@ make_context(RawOptions *raw, RunOptions *options)
          "unix:PATH|tcp:HOST:PORT[,connect]"},
         {"metrics", 0, 0, G_OPTION_ARG_STRING, &options->metrics,
          "serve figures for Prometheus, at the loopback interface", "unix:PATH|tcp:127.0.0.1:PORT"},
-        {"incoming", 0, 0, G_OPTION_ARG_STRING, &options->incoming,
-         "wait for a guest; defer: listen when migrate-incoming says so", "URI|defer"},
+        {"incoming", 0, 0, G_OPTION_ARG_STRING_ARRAY, &options->addresses,
+         "wait for a guest; may be repeated; defer: listen when migrate-incoming says so",
+         "URI|defer"},
         {"paused", 0, 0, G_OPTION_ARG_NONE, &raw->paused,
          "do not start the guest, also not when it has arrived", NULL},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &raw->backing, "guest memory is made of (memfd)",
@@ -460,7 +465,7 @@ run_options_free(RunOptions *options)
     g_free(options->serial);
     g_strfreev(options->qmp);
     g_free(options->metrics);
-    g_free(options->incoming);
+    g_strfreev(options->addresses);
     g_free(options->name);
     g_free(options->verdict);
     g_free(options->state_dir);

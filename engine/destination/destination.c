@@ -6,6 +6,7 @@
 #include "engine/destination/destination.h"
 #include "engine/error.h"
 
+#define BUSY_STEPS      16u         /* without a look at the clock */
 #define DRAIN_BYTES_MAX (64u << 20) /* of a description that nobody reads */
 
 GError *
@@ -78,8 +79,31 @@ make_roles(Destination *destination)
                                 .self = destination};
 }
 
+static bool
+listen_at(Destination *destination, const char *const *uris, GError **error)
+{
+    for (; *uris; uris++) {
+        unsigned count = destination->count_listeners;
+        if (count == LISTENERS_MAX) {
+            g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                        "listen at '%s': a destination has at most %u addresses", *uris,
+                        LISTENERS_MAX);
+            return false;
+        }
+        TransportListener *listener = transport_listen(*uris, error);
+        if (!listener)
+            return false;
+        destination->listeners[destination->count_listeners++] = listener;
+        if (!security_listen(destination->faultline, listener, error))
+            return false;
+        destination->addresses[destination->count_addresses++] =
+            g_strdup(transport_listener_address(listener));
+    }
+    return destination->count_listeners != 0;
+}
+
 Destination *
-destination_new(Faultline *faultline, const char *uri, GError **error)
+destination_new(Faultline *faultline, const char *const *uris, GError **error)
 {
     const Options *options = &faultline->options;
     Destination *destination = g_new0(Destination, 1);
@@ -108,16 +132,18 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->urgent.walk = destination->walk;
     destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
+    destination->offers_token = options_features(options) & STREAM_FEATURE_TOKEN;
+    destination->calls_back =
+        destination->offers_token && options_has(options, CAPABILITY_AUTO_RECOVER);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
-    TransportListener *listener = transport_listen(uri, error);
-    if (listener)
-        destination->listeners[destination->count_listeners++] = listener;
-    if (!listener || !security_listen(faultline, listener, error) ||
-        !open_memory(destination, error)) {
+    bool listens = listen_at(destination, uris, error);
+    bool has_token = !destination->offers_token ||
+                     random_fill(destination->token, sizeof destination->token, error);
+    if (!listens || !has_token || !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }
-    destination->address = g_strdup(transport_listener_address(listener));
+    destination->address = g_strdup(destination->addresses[0]);
     destination->heard_address = g_strdup(destination->address);
     return destination;
 }
@@ -150,6 +176,8 @@ destination_free(Destination *destination)
     pthread_mutex_destroy(&destination->mailbox_lock);
     g_free(destination->address);
     g_free(destination->heard_address);
+    for (unsigned i = 0; i < destination->count_addresses; i++)
+        g_free(destination->addresses[i]);
     g_free(destination);
 }
 
@@ -379,6 +407,7 @@ take_break(Destination *destination, GError **error)
         !context_is_connected(destination->faultline) ||
         destination->stage == destination_stage_paused)
         return false;
+    destination->is_held = true;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "migrate-pause broke the connection, as it was asked to");
     return true;
@@ -427,6 +456,15 @@ destination_listen_step(void *self)
     StageResult result = STAGE_FAILED;
     if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
+    bool looks =
+        result == STAGE_STAY || (result == STAGE_AGAIN && ++destination->count_busy >= BUSY_STEPS);
+    if (looks && !destination_listen_to_main(destination, &failure))
+        result = STAGE_FAILED;
+    StageResult door = STAGE_STAY;
+    if (looks && result != STAGE_FAILED)
+        door = destination_step_door(destination, &failure);
+    if (door != STAGE_STAY)
+        result = door;
     destination_tell_whole(destination);
     progress_set(&destination->faultline->progress.remaining_bytes,
                  destination_count_missing(destination) * FAULTLINE_PAGE_BYTES);
@@ -458,6 +496,7 @@ destination_listen_close(void *self)
     Destination *destination = self;
     cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
+    destination_close_door(destination);
     reader_clear(&destination->reader);
     destination_close_listeners(destination);
     g_clear_pointer(&destination->link, transport_link_unref);

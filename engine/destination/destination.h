@@ -46,7 +46,9 @@
 
 #include "engine/context.h"
 #include "engine/destination/account.h"
+#include "engine/destination/door.h"
 #include "engine/frame.h"
+#include "engine/heartbeat.h"
 #include "engine/reader.h"
 
 /* X(name): states of an incoming postcopy, in QEMU's order. */
@@ -140,6 +142,11 @@ struct Destination {
     uint64_t spin_limit_ns, bulk_nice;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
+    bool offers_token;
+    bool calls_back;                    /* tells the source where to come again */
+    uint8_t token[STREAM_SECRET_BYTES]; /* see token.h */
+    char *addresses[LISTENERS_MAX];     /* where it listens at first */
+    unsigned count_addresses;
 
     char *address; /* control thread: URI where it listens, or listened last */
 
@@ -153,10 +160,13 @@ struct Destination {
     Reader reader;
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
-    bool in_postcopy;                   /* records are placed, not stored */
-    bool in_recovery;                   /* from a new main link to RESUME */
-    uint64_t earlier_bytes;             /* received on main links before */
-    uint32_t features;                  /* agreed; not changed after is_listening */
+    bool in_postcopy;       /* records are placed, not stored */
+    bool in_recovery;       /* from a new main link to RESUME */
+    uint64_t earlier_bytes; /* received on main links before */
+    uint32_t features;      /* agreed; not changed after is_listening */
+    bool has_hello;         /* features are known */
+    bool is_held;           /* paused by command: nobody comes in until migrate-recover */
+    Door door;
     bool has_told;                      /* by a faultline: */
     uint32_t told;                      /* its options_agreement() */
     bool can_run;                       /* globalstate: the guest ran at the source */
@@ -174,6 +184,9 @@ struct Destination {
     DeviceLoad device;
     GError *failure;  /* why it is failing or paused */
     int latency_hold; /* during postcopy; -1: none */
+    Heartbeat listening;
+    Pulse main_heard;
+    unsigned count_busy; /* steps since the clock was looked at */
 
     /* package thread, before package_ready: where it warms memory */
     unsigned warm_block;
@@ -212,6 +225,9 @@ struct Destination {
     uint64_t expected_page;
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
+    Heartbeat beating;
+    Pulse main_sent, urgent_sent, urgent_heard;
+    unsigned count_working; /* steps since the clock was looked at */
 
     /* shared: under mailbox_lock: listen and package put, fault takes. No other lock inside. */
     pthread_mutex_t mailbox_lock;
@@ -231,6 +247,7 @@ struct Destination {
     unsigned postcopy; /* PostcopyState: moved by listen up to LISTENING, then by package, END by
                           listen */
     uint64_t missing_pages; /* not received */
+    uint32_t heartbeat_ms;  /* set once by whoever takes the source's first beat; 0: none came */
 
     /* shared: set once with release by the role named, read with acquire by the others */
     TransportLink *fault_link, *fault_urgent_link; /* listen; references of the fault role's */
@@ -252,6 +269,7 @@ struct Destination {
     bool has_hidden;        /* a page that is here could not be shown to who waits for it */
     unsigned bitmaps_asked; /* listen: how many of the next are set */
     unsigned bitmap_order[RAM_BLOCKS_MAX];
+    bool wants_recover;         /* control; taken by listen: where it listens already */
     TransportListener *offered; /* control: the next one; taken by listen */
 
     bool is_stopping; /* control thread */
@@ -259,7 +277,7 @@ struct Destination {
 };
 
 /* Control thread. Opens userfaultfd if postcopy-ram is on, empties the memory, listens. */
-Destination *destination_new(Faultline *faultline, const char *uri, GError **error);
+Destination *destination_new(Faultline *faultline, const char *const *uris, GError **error);
 void destination_free(Destination *destination);
 void destination_stop(Destination *destination);
 /* In postcopy-paused: listens there instead. Thread: control. Errors: ADDRESS, HOST. */
@@ -312,6 +330,17 @@ bool destination_ask_again(Destination *destination, uint64_t now_ns, GError **e
 /* Asks for a host page; the requests have room. Fault role. */
 void destination_request_page(Destination *destination, RamBlock *block, uint64_t page,
                               uint64_t now_ns);
+
+/* The door (door.c). Whether the source agreed to prove itself. step_door: AGAIN: somebody came in;
+ * FAILED: a source did who has given up the links that are here. take_main: such a one becomes the
+ * main link; false: there is none. close_door: sends all away. */
+bool destination_has_door(const Destination *destination);
+StageResult destination_step_door(Destination *destination, GError **error);
+bool destination_take_main(Destination *destination);
+bool destination_has_main(const Destination *destination); /* that can be taken */
+void destination_close_door(Destination *destination);
+/* The fault role gets the urgent link. */
+void destination_publish_urgent(Destination *destination);
 
 /* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
 bool destination_accept_urgent(Destination *destination, GError **error);
@@ -424,6 +453,11 @@ bool destination_flush_run(Destination *destination, PageChannel *channel, GErro
 bool destination_show_received(RamBlock *block, uint64_t page, GError **error);
 /* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
 bool destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error);
+
+/* Looks of heartbeat.h (pulse.c). listen_to_main, by the listen role: false: it hangs. beat, by the
+ * fault role, while there is a source: beats, and sets error when the urgent channel hangs. */
+bool destination_listen_to_main(Destination *destination, GError **error);
+void destination_beat(Destination *destination, GError **error);
 
 /* A page that somebody asked for has come. Thread: fault. */
 void destination_note_answer(Destination *destination, uint64_t now_ns);

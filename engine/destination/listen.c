@@ -95,14 +95,18 @@ destination_close_listeners(Destination *destination)
 void
 destination_begin_link(Destination *destination)
 {
-    destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
+    if (!destination->receiver)
+        destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
     destination->reader = (Reader){.receiver = destination->receiver};
+    destination->main_heard = (Pulse){0};
     if (destination->features & STREAM_FEATURE_CHECKSUMS)
         reader_seal(&destination->reader, destination_piece_limit(destination));
     __atomic_store_n(&destination->fault_link, transport_link_ref(destination->link),
                      __ATOMIC_RELEASE);
     destination_notify(destination, &destination->fault);
-    if (!destination->has_preempt)
+    bool may_come = destination->has_preempt || destination_has_door(destination) ||
+                    (destination->offers_token && !destination->has_hello);
+    if (!may_come)
         destination_close_listeners(destination);
 }
 
@@ -117,17 +121,26 @@ destination_stage_accept(Destination *destination, GError **error)
     return STAGE_AGAIN;
 }
 
+void
+destination_publish_urgent(Destination *destination)
+{
+    __atomic_store_n(&destination->fault_urgent_link, transport_link_ref(destination->urgent_link),
+                     __ATOMIC_RELEASE);
+    destination_notify(destination, &destination->fault);
+}
+
 bool
 destination_accept_urgent(Destination *destination, GError **error)
 {
-    if (!destination->has_preempt || destination->urgent_link)
+    /* Whoever comes before the hello waits until it is known whether he has to prove himself. */
+    bool knows_how = destination->has_hello || destination->has_ram || !destination->offers_token;
+    if (!destination->has_preempt || destination->urgent_link || !knows_how ||
+        destination_has_door(destination))
         return true;
     StageResult result = destination_accept_link(destination, &destination->urgent_link, error);
     if (result != STAGE_AGAIN)
         return result != STAGE_FAILED;
-    __atomic_store_n(&destination->fault_urgent_link, transport_link_ref(destination->urgent_link),
-                     __ATOMIC_RELEASE);
-    destination_notify(destination, &destination->fault);
+    destination_publish_urgent(destination);
     destination_close_listeners(destination);
     return true;
 }

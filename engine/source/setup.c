@@ -78,6 +78,8 @@ source_stage_open(Source *source, GError **error)
         stream_put_ping(writer, STREAM_HELLO | source->offers);
         if (source->offers & STREAM_FEATURE_CHECKSUMS)
             stream_put_ping(writer, STREAM_HELLO | source->offers);
+        if (source->offers & STREAM_FEATURE_HEARTBEAT)
+            stream_put_ping(writer, STREAM_PING_BEAT | (uint32_t)source->heartbeat_ms);
     }
     if (source->can_postcopy && source->has_return_path)
         stream_put_ping(writer, STREAM_PING_AGREE | source->agreement);
@@ -99,18 +101,31 @@ source_stage_open(Source *source, GError **error)
 }
 
 StageResult
+source_connect_urgent(Source *source, GError **error)
+{
+    if (!source->has_preempt)
+        return STAGE_AGAIN;
+    if (!source->urgent_link) {
+        StageResult result = source_connect_link(source, &source->urgent_link, error);
+        if (result != STAGE_AGAIN)
+            return result;
+        source_publish_link(source, &source->request_urgent_link, source->urgent_link);
+    }
+    if (!source_has_token(source) || source_flag(&source->is_urgent_proved))
+        return STAGE_AGAIN;
+    return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
+}
+
+StageResult
 source_stage_urgent(Source *source, GError **error)
 {
     /* The destination counts connections: main is surely accepted once it has answered. And the
      * guest is not stopped for one that may never answer. */
     if (!source_has_answer(source))
         return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
-    if (source->has_preempt) {
-        StageResult result = source_connect_link(source, &source->urgent_link, error);
-        if (result != STAGE_AGAIN)
-            return result;
-        source_publish_link(source, &source->request_urgent_link, source->urgent_link);
-    }
+    StageResult result = source_connect_urgent(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
     source_announce(source, NULL);
     source->stage = source_stage_settle;
     return STAGE_AGAIN;

@@ -206,6 +206,9 @@ cut_in_postcopy(Scene *scene, const MoveCase *c)
 {
     Vm *source = start_running_source(scene, c);
     Relay *relay = NULL;
+
+    vm_do(source, "migrate-set-capabilities",
+          "{\"capabilities\": [{\"capability\": \"auto-recover\", \"state\": false}]}");
     Vm *destination = begin(scene, source, c, c, &relay);
 
     vm_wait_status(source, "postcopy-active");

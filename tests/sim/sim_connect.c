@@ -25,7 +25,7 @@ find_address(const char *uri, unsigned *ret_number, GError **error)
             *ret_number = i;
             return true;
         }
-    sim_check(sim.on_bug, "the URI '%s' comes from nowhere", uri);
+    sim_check(sim.on_bug || sim.plan.count_flips, "the URI '%s' comes from nowhere", uri);
     g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_ADDRESS, "simulated: '%s'", uri);
     return false;
 }
