@@ -200,8 +200,7 @@ static void
 incoming_sends_strangers_away_and_lets_the_source_in(void **state)
 {
     static const char *const words[] = {"QEVM", "GET / HTTP/1.0\r\n\r\n",
-                                        "\x08\x00\x02\x00\x04"
-                                        "1234"};
+                                        "\010\000\002\000\0041234"};
     Scene scene;
     (void)state;
     begin(&scene);
