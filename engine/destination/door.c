@@ -268,6 +268,18 @@ say_shut(const Destination *destination, Knock *knock)
     return transport_send(knock->sender, &knock->iov, 1) == TRANSPORT_OK;
 }
 
+/* A close with bytes unread is a reset, which can overtake what was said: reads to the end. */
+static bool
+has_closed(Knock *knock)
+{
+    const uint8_t *bytes;
+    ReadResult result;
+
+    while ((result = reader_peek(&knock->reader, 1, &bytes)) == READ_OK)
+        reader_consume(&knock->reader, reader_available(&knock->reader));
+    return result != READ_WAIT;
+}
+
 bool
 destination_send_back(Destination *destination)
 {
@@ -282,12 +294,11 @@ destination_send_back(Destination *destination)
     }
     unsigned count_told = 0;
     for (unsigned i = 0; i < KNOCKS_MAX; i++) {
-        const uint8_t *bytes;
         knock = &destination->door.knocks[i];
         if (knock->state != KNOCK_TOLD)
             continue;
         count_told++;
-        is_told &= reader_peek(&knock->reader, 1, &bytes) != READ_WAIT;
+        is_told &= has_closed(knock);
     }
     /* One that has stopped its guest may have given it away, and be about to come. */
     bool may_come = destination_has_door(destination) && destination->is_expecting && !count_told;
