@@ -89,7 +89,7 @@ accept_knocks(Destination *destination)
 
     while (!destination->is_held && result == STAGE_AGAIN &&
            (place = free_place(&destination->door))) {
-        result = destination_accept_link(destination, &link, &failed);
+        result = destination_accept_link(destination, DESTINATION_FIRST_ANY, &link, &failed);
         if (result == STAGE_AGAIN)
             challenge(destination, place, link);
     }

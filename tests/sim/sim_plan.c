@@ -244,7 +244,7 @@ plan_damage(SimPlan *plan, uint64_t seed)
         uint64_t base = UINT64_C(1) << (is_header ? octave : octave + 8);
         plan->flips[i] = (SimFlip){
             .point = is_header ? SIM_POINT_FLIP_HEADER : SIM_POINT_FLIP_PAGE,
-            .way = mix(&state) % 100 < 60 ? 0 : (unsigned)(mix(&state) % 4),
+            .way = mix(&state) % 100 < 60 ? 0 : (unsigned)(mix(&state) % 10),
             .at = base + mix(&state) % base - is_header,
             .bit = (unsigned)(mix(&state) % 8),
             .byte = (unsigned)(mix(&state) % 4096),

@@ -341,6 +341,23 @@ command_name_of_each_number_is_known(void **state)
     assert_string_equal(stream_command_name(UINT32_MAX), "unknown");
 }
 
+static void
+page_checksum_knows_block_number_and_bytes(void **state)
+{
+    static uint8_t page[STREAM_PAGE_BYTES];
+    uint64_t place = stream_block_place("ram");
+    (void)state;
+
+    page[9] = 1;
+    uint64_t checksum = stream_page_checksum(page, place, 7);
+    assert_int_equal(stream_page_checksum(page, place, 7), checksum);
+    assert_int_not_equal(stream_page_checksum(page, place, 8), checksum);
+    assert_int_not_equal(stream_page_checksum(page, stream_block_place("rom"), 7), checksum);
+    assert_int_not_equal(stream_page_checksum(NULL, place, 7), checksum);
+    page[STREAM_PAGE_BYTES - 1] = 0x80;
+    assert_int_not_equal(stream_page_checksum(page, place, 7), checksum);
+}
+
 int
 main(void)
 {
@@ -353,6 +370,7 @@ main(void)
         cmocka_unit_test(decode_run_that_was_not_agreed_is_refused),
         cmocka_unit_test(put_run_of_one_page_is_a_record_of_qemu),
         cmocka_unit_test(command_name_of_each_number_is_known),
+        cmocka_unit_test(page_checksum_knows_block_number_and_bytes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
