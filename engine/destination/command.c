@@ -139,6 +139,8 @@ destination_answer_ping(Destination *destination, uint32_t value)
     }
     if (value == STREAM_PING_LOADED)
         destination_set_flag(&destination->has_told_loaded);
+    if (value == STREAM_PING_SETTLED)
+        destination->is_expecting = true;
     if (!destination_post(destination, STREAM_RETURN_PONG, value))
         return false;
     /* The source's number comes in four parts; of one that says more the last four hold. */

@@ -353,6 +353,7 @@ destination_stage_failing(Destination *destination, GError **error)
     destination->listen.wake_ns = destination->deadline_ns;
     /* A close with bytes unread is a reset, which can overtake what was said: read to the end. */
     bool is_told = tell_end(destination, 1);
+    is_told &= destination_send_back(destination);
     bool may_hear = is_told && !destination_flag(&destination->fault_failed) &&
                     destination->has_return_path && drain_main(destination);
     if ((!is_told || may_hear) && clock_now_ns() < destination->deadline_ns)

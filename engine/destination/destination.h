@@ -165,6 +165,7 @@ struct Destination {
     uint64_t earlier_bytes; /* received on main links before */
     uint32_t features;      /* agreed; not changed after is_listening */
     bool has_hello;         /* features are known */
+    bool is_expecting;      /* the source was about to stop its guest */
     bool is_held;           /* paused by command: nobody comes in until migrate-recover */
     Door door;
     bool has_told;                      /* by a faultline: */
@@ -337,6 +338,8 @@ void destination_request_page(Destination *destination, RamBlock *block, uint64_
 bool destination_has_door(const Destination *destination);
 StageResult destination_step_door(Destination *destination, GError **error);
 bool destination_take_main(Destination *destination);
+/* The guest never ran here: tells a source that came for it. true: it has closed, or none came. */
+bool destination_send_back(Destination *destination);
 bool destination_has_main(const Destination *destination); /* that can be taken */
 void destination_close_door(Destination *destination);
 /* The fault role gets the urgent link. */

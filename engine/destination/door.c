@@ -8,7 +8,8 @@
 
 #include <string.h>
 
-#define KNOCK_NS 2000000000ull /* for an answer, which a source gives at once */
+#define KNOCK_NS        2000000000ull /* for an answer, which a source gives at once */
+#define ACCEPT_AGAIN_NS 100000000u
 
 bool
 destination_has_door(const Destination *destination)
@@ -70,18 +71,30 @@ free_place(Door *door)
     return NULL;
 }
 
-/* An error of accepting is one of this moment: the next one may come in. */
+static void
+wake_at(Destination *destination, uint64_t at_ns)
+{
+    uint64_t *wake_ns = &destination->listen.wake_ns;
+    *wake_ns = *wake_ns ? MIN(*wake_ns, at_ns) : at_ns;
+}
+
+/* An error of accepting, for instance that there are too many files, is one of this moment. */
 static void
 accept_knocks(Destination *destination)
 {
-    g_autoptr(GError) ignored = NULL;
+    g_autoptr(GError) failed = NULL;
+    StageResult result = STAGE_AGAIN;
     TransportLink *link;
-    Knock *knock;
+    Knock *place;
 
-    while (!destination->is_held && (knock = free_place(&destination->door)) &&
-           destination_accept_link(destination, DESTINATION_FIRST_ANY, &link, &ignored) ==
-               STAGE_AGAIN)
-        challenge(destination, knock, link);
+    while (!destination->is_held && result == STAGE_AGAIN &&
+           (place = free_place(&destination->door))) {
+        result = destination_accept_link(destination, DESTINATION_FIRST_ANY, &link, &failed);
+        if (result == STAGE_AGAIN)
+            challenge(destination, place, link);
+    }
+    if (result == STAGE_FAILED)
+        wake_at(destination, clock_now_ns() + ACCEPT_AGAIN_NS);
 }
 
 /* ---- What is of use -------------------------------------------------------------------------- */
@@ -94,13 +107,12 @@ takes_urgent(const Destination *destination)
            !destination->urgent_link;
 }
 
-/* While pages are missing a source comes again only if its links are dead, whatever is known of
- * that here. */
+/* A source comes again only if its links are dead, whatever is known of that here: for the pages
+ * that are missing, or to learn that the guest it gave away never came. */
 static bool
 takes_main(const Destination *destination)
 {
-    return destination->in_postcopy && !destination->is_held &&
-           destination->stage != destination_stage_leave;
+    return !destination->is_held && destination->stage != destination_stage_leave;
 }
 
 static bool
@@ -180,7 +192,7 @@ step_knock(Destination *destination, Knock *knock, uint64_t now_ns)
 {
     bool goes_on = true;
 
-    if (knock->state == KNOCK_PROVED)
+    if (knock->state >= KNOCK_PROVED)
         return false;
     if (knock->state == KNOCK_CHALLENGED)
         goes_on = hear_answer(destination, knock);
@@ -191,8 +203,7 @@ step_knock(Destination *destination, Knock *knock, uint64_t now_ns)
         return false;
     }
     if (knock->state != KNOCK_PROVED) {
-        uint64_t *wake_ns = &destination->listen.wake_ns;
-        *wake_ns = *wake_ns ? MIN(*wake_ns, knock->until_ns) : knock->until_ns;
+        wake_at(destination, knock->until_ns);
         return false;
     }
     if (knock->exchange.channel == STREAM_CHANNEL_URGENT)
@@ -229,7 +240,8 @@ destination_step_door(Destination *destination, GError **error)
             result = STAGE_AGAIN;
     }
     Knock *again = proved_main(destination);
-    if (!again || destination->stage == destination_stage_paused)
+    if (!again || destination->stage == destination_stage_paused ||
+        destination->stage == destination_stage_failing)
         return result;
     if (!takes_main(destination)) {
         send_away(&destination->door, again);
@@ -238,6 +250,59 @@ destination_step_door(Destination *destination, GError **error)
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "the source has connected again, so that the connection is dead");
     return STAGE_FAILED;
+}
+
+/* The source reads what comes behind our proof as sealed, if it has checksums. */
+static bool
+say_shut(const Destination *destination, Knock *knock)
+{
+    bool is_sealed = destination->features & STREAM_FEATURE_CHECKSUMS;
+    size_t head = is_sealed ? STREAM_SEAL_BYTES : 0;
+    StreamWriter writer = {.bytes = knock->bytes + head,
+                           .capacity = sizeof knock->bytes - STREAM_SEAL_BYTES};
+
+    stream_put_return_value(&writer, STREAM_RETURN_SHUT, 1);
+    if (is_sealed)
+        stream_put_seal(knock->bytes, writer.bytes, (uint32_t)writer.length, 0);
+    knock->iov = (struct iovec){knock->bytes, head + writer.length};
+    return transport_send(knock->sender, &knock->iov, 1) == TRANSPORT_OK;
+}
+
+/* A close with bytes unread is a reset, which can overtake what was said: reads to the end. */
+static bool
+has_closed(Knock *knock)
+{
+    const uint8_t *bytes;
+    ReadResult result;
+
+    while ((result = reader_peek(&knock->reader, 1, &bytes)) == READ_OK)
+        reader_consume(&knock->reader, reader_available(&knock->reader));
+    return result != READ_WAIT;
+}
+
+bool
+destination_send_back(Destination *destination)
+{
+    Knock *knock = proved_main(destination);
+    bool is_told = true;
+
+    if (knock) {
+        knock->sender = transport_sender_new(destination->listen.ring, knock->link);
+        knock->state = KNOCK_TOLD;
+        if (!say_shut(destination, knock))
+            send_away(&destination->door, knock);
+    }
+    unsigned count_told = 0;
+    for (unsigned i = 0; i < KNOCKS_MAX; i++) {
+        knock = &destination->door.knocks[i];
+        if (knock->state != KNOCK_TOLD)
+            continue;
+        count_told++;
+        is_told &= has_closed(knock);
+    }
+    /* One that has stopped its guest may have given it away, and be about to come. */
+    bool may_come = destination_has_door(destination) && destination->is_expecting && !count_told;
+    return is_told && !may_come;
 }
 
 bool

@@ -13,7 +13,7 @@
 
 #define KNOCKS_MAX 8u
 
-typedef enum { KNOCK_NONE, KNOCK_CHALLENGED, KNOCK_PROVING, KNOCK_PROVED } KnockState;
+typedef enum { KNOCK_NONE, KNOCK_CHALLENGED, KNOCK_PROVING, KNOCK_PROVED, KNOCK_TOLD } KnockState;
 
 /* One connection that is not yet let in. */
 typedef struct Knock {

@@ -50,11 +50,40 @@ begin(Heal *heal, Scene *scene, const MoveCase *c, unsigned heartbeat_ms)
     vm_wait_status(heal->destination, "postcopy-active");
 }
 
+/* A pause is not the end here. */
+static void
+wait_status(const Heal *heal, Vm *vm, const char *status)
+{
+    int64_t end_us = g_get_monotonic_time() + DEADLINE_S * G_USEC_PER_SEC;
+
+    for (;;) {
+        g_autofree char *now = vm_status(vm);
+        if (g_str_equal(now, status))
+            return;
+        if (g_str_equal(now, "failed") || g_get_monotonic_time() > end_us)
+            scene_fail(heal->scene, "%s: status is %s, expected %s", vm->label, now, status);
+        g_usleep(5000);
+    }
+}
+
+/* vm_wait_number() takes a pause for an end too. */
+static void
+wait_number(const Heal *heal, Vm *vm, const char *path, int64_t least)
+{
+    int64_t end_us = g_get_monotonic_time() + DEADLINE_S * G_USEC_PER_SEC;
+
+    while (vm_number(vm, path) < least) {
+        if (g_get_monotonic_time() > end_us)
+            scene_fail(heal->scene, "%s: %s stays below %d", vm->label, path, (int)least);
+        g_usleep(5000);
+    }
+}
+
 static void
 wait_pauses(Heal *heal, int64_t count)
 {
-    vm_wait_number(heal->source, "faultline.pauses", count);
-    vm_wait_number(heal->destination, "faultline.pauses", count);
+    wait_number(heal, heal->source, "faultline.pauses", count);
+    wait_number(heal, heal->destination, "faultline.pauses", count);
 }
 
 /* At full speed to the end. */
@@ -63,8 +92,8 @@ finish(Heal *heal, int64_t least_pauses)
 {
     wait_pauses(heal, least_pauses);
     vm_do(heal->source, "migrate-set-parameters", "{\"max-postcopy-bandwidth\": 0}");
-    vm_wait_status(heal->source, "completed");
-    vm_wait_status(heal->destination, "completed");
+    wait_status(heal, heal->source, "completed");
+    wait_status(heal, heal->destination, "completed");
     vm_wait_run_state(heal->source, "postmigrate");
     vm_must_refuse(heal->source, "cont", NULL);
     vm_wait_run_state(heal->destination, "running");
@@ -158,8 +187,8 @@ link_broken_again_and_again_heals_among_strangers(void **state)
         send_strangers(&heal, fds);
         relay_break(heal.relay);
         wait_pauses(&heal, i);
-        vm_wait_status(heal.destination, "postcopy-active");
-        vm_wait_status(heal.source, "postcopy-active");
+        wait_status(&heal, heal.destination, "postcopy-active");
+        wait_status(&heal, heal.source, "postcopy-active");
         for (unsigned j = 0; j < STRANGERS; j++)
             close(fds[j]);
     }
@@ -180,6 +209,6 @@ pause_by_command_waits_for_a_command(void **state)
     g_autofree char *resume =
         g_strdup_printf("{\"uri\": \"%s\", \"resume\": true}", relay_uri(heal.relay));
     vm_do(heal.source, "migrate", resume);
-    vm_wait_status(heal.source, "postcopy-active");
+    wait_status(&heal, heal.source, "postcopy-active");
     finish(&heal, 1);
 }

@@ -14,7 +14,7 @@
 #include "tests/unit/support/peer_sink.h"
 #include "tests/unit/support/peer_source.h"
 
-#define TIMEOUT_MS 60u
+#define TIMEOUT_MS 600u
 
 /* ---- Looks -------------------------------------------------------------------------------------
  */
@@ -166,7 +166,7 @@ migrate_to_silent_qemu_waits(void **state)
     (void)state;
     const SinkPlan plan = {MOMENT_PUSHED, NULL, SINK_STOP_READING, TIMEOUT_MS / HEARTBEAT_PATIENCE};
     g_autoptr(PeerSink) sink = peer_sink_new(SCRIPT_POSTCOPY, true, &plan);
-    assert_int_equal(peer_sink_run(sink, 4 * TIMEOUT_MS), FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    assert_int_equal(peer_sink_run(sink, 2 * TIMEOUT_MS), FAULTLINE_STATUS_POSTCOPY_ACTIVE);
 }
 
 /* ---- A source that falls silent ----------------------------------------------------------------

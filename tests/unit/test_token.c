@@ -254,9 +254,9 @@ incoming_sends_a_replay_away(void **state)
     end(&scene);
 }
 
-/* Nobody can take the place of a main connection before the guest was handed over. */
+/* The source has given the guest away and lost the connection before it was here. */
 static void
-incoming_sends_a_second_main_connection_away_in_precopy(void **state)
+incoming_sends_the_guest_back_to_a_source_that_asks_for_it(void **state)
 {
     Scene scene;
     StreamReturn message;
@@ -266,8 +266,12 @@ incoming_sends_a_second_main_connection_away_in_precopy(void **state)
     assert_true(receive(again, STREAM_RETURN_CHALLENGE, &message));
     StreamAnswer answer = answer_to(message.secret, scene.token, STREAM_CHANNEL_MAIN);
     say(again, &answer);
-    expect_refusal(again);
-    come_in_and_finish(&scene);
+    assert_true(receive(again, STREAM_RETURN_PROOF, &message));
+    assert_true(receive(again, STREAM_RETURN_SHUT, &message));
+    assert_int_equal(message.value, 1);
+    peer_link_half_close(again);
+    assert_int_equal(peer_source_wait(scene.source), FAULTLINE_STATUS_FAILED);
+    assert_int_equal(peer_count(&scene.source->guest->count_resumes), 0);
     end(&scene);
 }
 
@@ -280,7 +284,7 @@ main(void)
         cmocka_unit_test(incoming_sends_strangers_away_and_lets_the_source_in),
         cmocka_unit_test(incoming_sends_an_old_source_away),
         cmocka_unit_test(incoming_sends_a_replay_away),
-        cmocka_unit_test(incoming_sends_a_second_main_connection_away_in_precopy),
+        cmocka_unit_test(incoming_sends_the_guest_back_to_a_source_that_asks_for_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
