@@ -330,3 +330,9 @@ faultline_block(const Faultline *faultline, unsigned index)
 {
     return index < faultline->blocks.count ? &faultline->blocks.blocks[index].is : NULL;
 }
+
+void
+faultline_set_insecure(Faultline *faultline, bool insecure)
+{
+    __atomic_store_n(&faultline->insecure, insecure, __ATOMIC_RELAXED);
+}

@@ -77,7 +77,7 @@ struct Faultline {
     /* atomic */
     unsigned status;    /* FaultlineStatus; see context_move() */
     unsigned run_state; /* FaultlineRunState */
-    bool autostart;
+    bool autostart, insecure;
     Progress progress;
 
     Record record; /* says itself who may touch what */

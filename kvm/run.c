@@ -319,6 +319,7 @@ begin(Run *run, GError **error)
     const RunOptions *options = run->options;
 
     faultline_set_autostart(run->faultline, !options->paused);
+    faultline_set_insecure(run->faultline, options->insecure);
     if (!options->incoming)
         return options->paused || faultline_cont(run->faultline, error);
     if (g_str_equal(options->incoming, "defer"))

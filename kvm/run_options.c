@@ -16,7 +16,7 @@ typedef struct RawOptions {
     char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level, *on_source_lost;
     char **qmp, **capabilities, **parameters, **objects;
     int cpus, peer_lost_after;
-    gboolean paused;
+    gboolean paused, insecure;
     char **rest;
 } RawOptions;
 
@@ -212,7 +212,15 @@ take_qmp(char **texts, RunOptions *options, GError **error)
     for (unsigned i = 0; options->qmp[i]; i++) {
         MonitorSocket server;
         bool is_good = monitor_socket_parse(options->qmp[i], &server, error);
+        bool is_exposed = is_good && !server.connects && !monitor_socket_is_local(&server);
         monitor_socket_clear(&server);
+        if (is_exposed && !options->insecure)
+            return refuse(
+                error,
+                "--qmp %s: other hosts reach it there, and whoever does owns the machine: "
+                "nothing asks who they are; give unix:PATH or tcp:127.0.0.1:PORT, or "
+                "--insecure if you trust all of that network",
+                options->qmp[i]);
         if (!is_good)
             return false;
     }
@@ -285,6 +293,7 @@ take_raw(const RawOptions *raw, RunOptions *options, GError **error)
 {
     options->paused = raw->paused;
     options->objects = g_strdupv(raw->objects);
+    options->insecure = raw->insecure;
     if (!options->name)
         options->name = g_strdup("faultline");
     if (raw->rest)
@@ -372,6 +381,8 @@ make_context(RawOptions *raw, RunOptions *options)
         {"incoming", 0, 0, G_OPTION_ARG_STRING_ARRAY, &options->addresses,
          "wait for a guest; may be repeated; defer: listen when migrate-incoming says so",
          "URI|defer"},
+        {"insecure", 0, 0, G_OPTION_ARG_NONE, &raw->insecure,
+         "listen also where other hosts can reach it without TLS", NULL},
         {"paused", 0, 0, G_OPTION_ARG_NONE, &raw->paused,
          "do not start the guest, also not when it has arrived", NULL},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &raw->backing, "guest memory is made of (memfd)",

@@ -26,6 +26,7 @@ typedef struct RunOptions {
     char **addresses;     /* --incoming, as often as it was given; NULL: never */
     const char *incoming; /* NULL, "defer" or the first URI */
     bool paused;
+    bool insecure;
     char *name;
     char *verdict;   /* NULL or a path */
     char *state_dir; /* NULL or a path */

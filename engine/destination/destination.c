@@ -90,12 +90,10 @@ listen_at(Destination *destination, const char *const *uris, GError **error)
                         LISTENERS_MAX);
             return false;
         }
-        TransportListener *listener = transport_listen(*uris, error);
+        TransportListener *listener = destination_listen_at(destination->faultline, *uris, error);
         if (!listener)
             return false;
         destination->listeners[destination->count_listeners++] = listener;
-        if (!security_listen(destination->faultline, listener, error))
-            return false;
         destination->addresses[destination->count_addresses++] =
             g_strdup(transport_listener_address(listener));
     }

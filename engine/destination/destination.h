@@ -347,9 +347,19 @@ bool destination_accept_urgent(Destination *destination, GError **error);
 
 /* Waits for it, for some seconds. */
 StageResult destination_await_urgent(Destination *destination, GError **error);
+/* How a connection has to begin so that it is accepted; others are closed, and nobody waits for
+ * them. */
+typedef enum {
+    DESTINATION_FIRST_ANY,     /* it may even say nothing at first */
+    DESTINATION_FIRST_HEADER,  /* of a file: a new source */
+    DESTINATION_FIRST_COMMAND, /* a source that comes again */
+} DestinationFirst;
 /* A connection from anybody who was heard; nobody listens, or nobody came: STAY. */
-StageResult destination_accept_link(Destination *destination, TransportLink **ret_link,
-                                    GError **error);
+StageResult destination_accept_link(Destination *destination, DestinationFirst first,
+                                    TransportLink **ret_link, GError **error);
+/* Listens there, unless strangers could come in. Thread: control. */
+TransportListener *destination_listen_at(const Faultline *faultline, const char *uri,
+                                         GError **error);
 /* A main link was accepted. */
 void destination_begin_link(Destination *destination);
 void destination_close_listeners(Destination *destination);

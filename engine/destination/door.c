@@ -79,7 +79,8 @@ accept_knocks(Destination *destination)
     Knock *knock;
 
     while (!destination->is_held && (knock = free_place(&destination->door)) &&
-           destination_accept_link(destination, &link, &ignored) == STAGE_AGAIN)
+           destination_accept_link(destination, DESTINATION_FIRST_ANY, &link, &ignored) ==
+               STAGE_AGAIN)
         challenge(destination, knock, link);
 }
 

@@ -33,11 +33,9 @@ destination_recover(Destination *destination, const char *uri, GError **error)
         destination_notify(destination, &destination->listen);
         return true;
     }
-    TransportListener *listener = transport_listen(uri, error);
-    if (!listener || !security_listen(destination->faultline, listener, error)) {
-        g_clear_pointer(&listener, transport_listener_free);
+    TransportListener *listener = destination_listen_at(destination->faultline, uri, error);
+    if (!listener)
         return false;
-    }
     g_free(destination->address);
     destination->address = g_strdup(transport_listener_address(listener));
     record_set_address(destination->faultline, destination->address);
@@ -159,7 +157,8 @@ destination_await_source(Destination *destination, GError **error)
         if (!destination_take_main(destination))
             return STAGE_STAY;
     } else {
-        StageResult result = destination_accept_link(destination, &destination->link, error);
+        StageResult result = destination_accept_link(destination, DESTINATION_FIRST_COMMAND,
+                                                     &destination->link, error);
         if (result != STAGE_AGAIN)
             return result;
     }

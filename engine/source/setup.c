@@ -70,6 +70,7 @@ StageResult
 source_stage_open(Source *source, GError **error)
 {
     StreamWriter *writer = frame_queue_writer(&source->main);
+    (void)error;
 
     stream_put_header(writer);
     stream_put_configuration(writer, source->faultline->machine);
@@ -90,6 +91,17 @@ source_stage_open(Source *source, GError **error)
     stream_put_eos(writer);
     stream_put_footer(writer, SOURCE_RAM_SECTION);
 
+    source->stage = source_stage_log;
+    return STAGE_AGAIN;
+}
+
+/* The header leaves first: a destination does not wait long for somebody who says nothing. */
+StageResult
+source_stage_log(Source *source, GError **error)
+{
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
     if (!source_start_log(source, error))
         return STAGE_FAILED;
     progress_set(&source->faultline->progress.active_ns, clock_now_ns());

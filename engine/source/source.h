@@ -8,7 +8,8 @@
  * where, between faultlines, they come in as well.
  *
  *   connect    main channel connects; request may read the return path from here on
- *   open       header, configuration, hello, AGREE, ADVISE, ram START; dirty log on
+ *   open       header, configuration, hello, AGREE, ADVISE, ram START
+ *   log        these have left; dirty log on
  *   agree      only where page-checksums is wished: waits for the destination's answer; seals
  *   agreed     the same: it has understood that
  *   pass       sends what is dirty; over and over, see precopy.c
@@ -272,6 +273,7 @@ StageResult source_stage_connect(Source *source, GError **error);
 StageResult source_stage_open(Source *source, GError **error);
 StageResult source_stage_agree(Source *source, GError **error);
 StageResult source_stage_agreed(Source *source, GError **error);
+StageResult source_stage_log(Source *source, GError **error);
 StageResult source_stage_pass(Source *source, GError **error);
 StageResult source_stage_hello(Source *source, GError **error);
 StageResult source_stage_urgent(Source *source, GError **error);

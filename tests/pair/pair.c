@@ -105,7 +105,7 @@ run_move(void **state)
 
 static const struct CMUnitTest trouble[] = {
     TROUBLE(migrate_to_nobody_leaves_guest_running),
-    TROUBLE(incoming_garbage_ends_destination),
+    TROUBLE(incoming_garbage_ends_its_connection_alone),
     TROUBLE(cancel_at_random_moments_leaves_guest_running),
     TROUBLE(destination_killed_in_precopy_leaves_guest_running),
     TROUBLE(link_cut_in_precopy_leaves_guest_running),

@@ -22,6 +22,8 @@
  *     frame reused while in flight           1   pieces changed in flight
  *     source_notify() that does nothing      1   stuck
  *     one page not stored                  122   wrong byte read by a vCPU
+ *     guest run before TAKING is durable   384   the guest is at the destination, and the records
+ *     guest stopped before GIVING is       350   say otherwise
  *     pages not compared with checksums     16   verdict over all memory
  *     damaged page not sent again           16   verdict over all memory
  *     no repair at the end of precopy      135   verdict over all memory

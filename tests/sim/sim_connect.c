@@ -147,6 +147,22 @@ transport_accept(TransportListener *listener, TransportRing *ring, TransportLink
     return TRANSPORT_OK;
 }
 
+/* Nobody but sources connects here. */
+TransportResult
+transport_accept_right(TransportListener *listener, TransportRing *ring, TransportIsRight is_right,
+                       TransportLink **ret_link, GError **error)
+{
+    (void)is_right;
+    return transport_accept(listener, ring, ret_link, error);
+}
+
+bool
+transport_listener_is_exposed(const TransportListener *listener)
+{
+    sim_check(listener->alive, "transport_listener_is_exposed: listener is freed");
+    return false;
+}
+
 void
 transport_listener_free(TransportListener *listener)
 {
