@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the parameters tls-creds, tls-hostname and tls-authz mean for a migration: looked up once,
- * when it begins, and handed to each connection it makes or accepts. Control thread, then the
- * roles that connect and listen, which change nothing.
+ * when it begins or is resumed, and handed to each connection it makes or accepts. Control thread,
+ * and the role that connects, under the context's lock.
  */
 #include "engine/security.h"
 #include "engine/context.h"
@@ -80,6 +80,21 @@ forget(Security *security)
     g_clear_pointer(&security->hostname, g_free);
 }
 
+/* Under the lock, because a recovery may connect at any time. */
+static void
+replace(Faultline *faultline, TransportCredentials *credentials, TransportAuthz *authz,
+        const char *hostname)
+{
+    Security *security = &faultline->security;
+
+    pthread_mutex_lock(&faultline->lock);
+    forget(security);
+    security->credentials = credentials ? transport_credentials_ref(credentials) : NULL;
+    security->authz = authz ? transport_authz_ref(authz) : NULL;
+    security->hostname = g_strdup(hostname);
+    pthread_mutex_unlock(&faultline->lock);
+}
+
 bool
 security_take(Faultline *faultline, const char *uri, bool is_listen, GError **error)
 {
@@ -88,7 +103,7 @@ security_take(Faultline *faultline, const char *uri, bool is_listen, GError **er
     const char *creds = texts[PARAMETER_TLS_CREDS];
 
     if (!is_set(creds)) {
-        forget(security);
+        replace(faultline, NULL, NULL, NULL);
         return true;
     }
     if (!security_check(security, texts, error)) /* it was removed since */
@@ -100,20 +115,22 @@ security_take(Faultline *faultline, const char *uri, bool is_listen, GError **er
         g_prefix_error(error, "tls-creds '%s': ", creds);
         return error_translate(error);
     }
-    forget(security);
-    security->credentials = transport_credentials_ref(credentials);
-    security->authz = authz ? transport_authz_ref(authz) : NULL;
-    security->hostname = g_strdup(hostname);
+    replace(faultline, credentials, authz, hostname);
     return true;
 }
 
 bool
-security_connect(const Faultline *faultline, TransportConnector *connector, GError **error)
+security_connect(Faultline *faultline, TransportConnector *connector, GError **error)
 {
     const Security *security = &faultline->security;
+    bool secured = true;
 
-    return !security->credentials ||
-           transport_connector_secure(connector, security->credentials, security->hostname, error);
+    pthread_mutex_lock(&faultline->lock);
+    if (security->credentials)
+        secured =
+            transport_connector_secure(connector, security->credentials, security->hostname, error);
+    pthread_mutex_unlock(&faultline->lock);
+    return secured;
 }
 
 bool

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a migration's connections have to prove: the objects, and what the parameters tls-* make of
- * them. Control thread, except security_connect() and security_listen(), which read what
- * security_take() left before the roles began.
+ * them. Control thread, except security_connect(), which any may call.
  */
 #ifndef ENGINE_SECURITY_H
 #define ENGINE_SECURITY_H
@@ -12,7 +11,7 @@
 
 typedef struct Security {
     GHashTable *objects; /* id -> Object; NULL: there never was one */
-    /* of the migration under way, or the last one; all NULL: plain */
+    /* of the migration under way, or the last one; all NULL: plain. Under the context's lock */
     TransportCredentials *credentials;
     TransportAuthz *authz;
     char *hostname;
@@ -30,7 +29,7 @@ bool security_check(const Security *security, const char *const *texts, GError *
 bool security_take(Faultline *faultline, const char *uri, bool is_listen, GError **error);
 
 /* For a connector or listener just made. */
-bool security_connect(const Faultline *faultline, TransportConnector *connector, GError **error);
+bool security_connect(Faultline *faultline, TransportConnector *connector, GError **error);
 bool security_listen(const Faultline *faultline, TransportListener *listener, GError **error);
 
 void security_clear(Security *security);

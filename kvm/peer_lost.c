@@ -42,7 +42,7 @@ write_list(const PeerLost *lost, const char *list)
 {
     g_autoptr(GError) error = NULL;
 
-    if (lost->state && !state_dir_write_beside(lost->state, "missing", list, &error))
+    if (lost->state && !state_dir_write_beside(lost->state, STATE_LIST, list, &error))
         log_say(LOG_WARNING, "the list of missing pages: %s", error->message);
 }
 
@@ -94,6 +94,8 @@ come_back(PeerLost *lost)
     g_autoptr(GError) error = NULL;
 
     lost->kind->strand(lost->machine, false);
+    if (lost->state)
+        state_dir_remove_beside(lost->state, STATE_LIST);
     if (lost->has_paused_guest && !faultline_cont(lost->faultline, &error))
         log_say(LOG_WARNING, "%s", error->message);
     lost->is_lost = lost->has_paused_guest = false;

@@ -319,11 +319,12 @@ begin(Run *run, GError **error)
     const RunOptions *options = run->options;
 
     faultline_set_autostart(run->faultline, !options->paused);
+    faultline_set_insecure(run->faultline, options->insecure);
     if (!options->incoming)
         return options->paused || faultline_cont(run->faultline, error);
     if (g_str_equal(options->incoming, "defer"))
         return true;
-    if (!faultline_incoming(run->faultline, options->incoming, error))
+    if (!faultline_incoming_several(run->faultline, (const char *const *)options->addresses, error))
         return false;
     say_address(run);
     return true;
@@ -351,8 +352,10 @@ end_record(Run *run)
 {
     const char *end = run->machine ? guest_end(run) : NULL;
 
+    if (run->exit_code != EXIT_OK)
+        end = run->exit_code == EXIT_SOURCE_LOST ? "source-lost" : "failed";
     if (run->state && run->faultline)
-        state_dir_end(run->state, run->exit_code != EXIT_OK ? "failed" : end ? end : "quit");
+        state_dir_end(run->state, end ? end : "quit");
     g_clear_pointer(&run->state, state_dir_free);
 }
 

@@ -120,6 +120,13 @@ state_dir_write_beside(StateDir *dir, const char *suffix, const char *text, GErr
     return state_file_write(dir->fd, dir->path, file, text, error);
 }
 
+void
+state_dir_remove_beside(StateDir *dir, const char *suffix)
+{
+    g_autofree char *file = g_strdup_printf("%s.%s", dir->stem, suffix);
+    unlinkat(dir->fd, file, 0);
+}
+
 /* Whether the records that are there allow the guest to be started, or received, once more. */
 static bool
 check_records(const StateDir *dir, bool incoming, GError **error)
@@ -134,7 +141,7 @@ check_records(const StateDir *dir, bool incoming, GError **error)
 StateDir *
 state_dir_open(const char *path, const char *name, bool incoming, GError **error)
 {
-    g_autofree char *stem = g_uri_escape_string(name, NULL, FALSE);
+    g_autofree char *stem = state_file_stem(name);
 
     if (!*name || strlen(stem) > NAME_BYTES_MAX) {
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
@@ -159,8 +166,10 @@ state_dir_open(const char *path, const char *name, bool incoming, GError **error
         make_record(dir, incoming, incoming ? FAULTLINE_OWNER_COMING : FAULTLINE_OWNER_HERE);
     keep(dir, first);
     if (is_open && take_lock(dir, incoming, error) && check_records(dir, incoming, error) &&
-        write_record(dir, first, error))
+        write_record(dir, first, error)) {
+        state_dir_remove_beside(dir, STATE_LIST);
         return dir;
+    }
     state_dir_free(dir);
     return NULL;
 }

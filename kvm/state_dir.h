@@ -31,6 +31,9 @@ bool state_dir_write(void *dir, const FaultlineOwnership *ownership, GError **er
 
 /* Writes a text beside the records, as durable as they are: NAME.SUFFIX. */
 bool state_dir_write_beside(StateDir *dir, const char *suffix, const char *text, GError **error);
+void state_dir_remove_beside(StateDir *dir, const char *suffix);
+
+#define STATE_LIST "missing" /* pages that a lost source had: block, offset, length a line */
 
 /* ---- Reading --------------------------------------------------------------------------------- */
 
@@ -47,6 +50,7 @@ typedef struct StateFile {
     StateRecord *record; /* NULL: see error */
     GError *error;       /* why it could not be read; NULL: it could */
     StateLife life;
+    bool has_list; /* its source was lost: NAME.missing says which pages are not here */
 } StateFile;
 
 /* All records of a directory, by name. Errors: HOST when it cannot be read. Free with

@@ -14,6 +14,14 @@
 
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 
+/* No name makes a hidden file, or one in another directory. */
+char *
+state_file_stem(const char *name)
+{
+    g_autofree char *escaped = g_uri_escape_string(name, NULL, FALSE);
+    return *escaped == '.' ? g_strconcat("%2E", escaped + 1, NULL) : g_steal_pointer(&escaped);
+}
+
 char *
 state_file_name(const char *stem, bool incoming, const char *kind)
 {

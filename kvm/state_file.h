@@ -12,6 +12,8 @@
 #define STATE_FILE_RECORD "json"
 #define STATE_FILE_LOCK   "lock"
 
+/* A guest's name as the first part of file names. Free with g_free. */
+char *state_file_stem(const char *name);
 /* STEM.SIDE.KIND. Free with g_free. */
 char *state_file_name(const char *stem, bool incoming, const char *kind);
 

@@ -4,6 +4,7 @@
  * sentences for the rest.
  */
 #include "kvm/state_judge.h"
+#include "kvm/state_file.h"
 
 #include <string.h>
 
@@ -43,7 +44,7 @@ state_place_name(FaultlinePlace place)
 
 /* By what each owner is known. */
 static const char *const evidence_of[FAULTLINE_OWNER_COUNT] = {
-    [FAULTLINE_OWNER_HERE] = "its record says that it owns the guest",
+    [FAULTLINE_OWNER_HERE] = "the source's record says that it owns the guest",
     [FAULTLINE_OWNER_GIVING] = "the source was about to give it away; the destination's record "
                                "would tell whether it took it",
     [FAULTLINE_OWNER_GIVEN] = "the source had sent all that the destination needs to run it; the "
@@ -83,6 +84,8 @@ find_evidence(StateJudgement *judgement)
     else if (source && destination && source->record->owner == FAULTLINE_OWNER_GIVEN &&
              destination->record->owner == FAULTLINE_OWNER_TAKING)
         judgement->evidence = "all had left the source, and all had come to the destination";
+    else if (destination && destination->record->owner == FAULTLINE_OWNER_HERE)
+        judgement->evidence = "the destination's record says that it owns the guest";
     else if (source && (source->record->owner == FAULTLINE_OWNER_HERE ||
                         source->record->owner == FAULTLINE_OWNER_THERE || !destination))
         judgement->evidence = evidence_of[source->record->owner];
@@ -130,8 +133,8 @@ settle_source(StateJudgement *judgement)
                "It died with the source's process. Start it again at the source, from its disk.");
     else if (source->record->owner == FAULTLINE_OWNER_GIVEN)
         settle(judgement, STATE_VERDICT_WAITS,
-               "It stands at the source, whole, because the source does not know that the "
-               "destination never ran it. Keep the source's process until it goes on.");
+               "It stands at the source, stopped and whole: the source does not know that the "
+               "destination never ran it. Keep the source's process.");
     else
         settle(judgement, STATE_VERDICT_FINE, "");
 }
@@ -141,8 +144,7 @@ settle_lacking(StateJudgement *judgement)
 {
     const StateFile *source = judgement->source;
 
-    if (is_over(source) && source->record->status &&
-        !g_str_equal(source->record->status, faultline_status_name(FAULTLINE_STATUS_COMPLETED)))
+    if (is_over(source) || (!source && judgement->destination->has_list))
         settle(judgement, STATE_VERDICT_LACKING,
                "The source's process, which alone had the missing pages, is gone: whatever touches "
                "one waits for ever. What is there can be saved by the guest itself; then end it, "
@@ -171,8 +173,12 @@ settle_destination(StateJudgement *judgement)
     else if (destination->life == STATE_LIFE_UNKNOWN)
         settle(judgement, STATE_VERDICT_WAITS,
                "Run faultline status at the destination's host, which knows whether it lives.");
-    else if (destination->life == STATE_LIFE_ENDED)
+    else if (destination->life == STATE_LIFE_ENDED && !judgement->missing_pages)
         settle(judgement, STATE_VERDICT_FINE, "");
+    else if (destination->life == STATE_LIFE_ENDED)
+        settle(judgement, STATE_VERDICT_ENDED,
+               "It was ended before all of it had come. Start it again at the destination, from "
+               "its disk.");
     else if (destination->life == STATE_LIFE_GONE)
         settle(judgement, STATE_VERDICT_ENDED,
                "It died with the destination's process. Start it again from its disk; what a "
@@ -249,7 +255,7 @@ char *
 state_judge_start(GPtrArray *files, const char *name, bool incoming)
 {
     const StateFile *sides[2] = {NULL, NULL};
-    g_autofree char *stem = g_uri_escape_string(name, NULL, FALSE);
+    g_autofree char *stem = state_file_stem(name);
 
     for (unsigned i = 0; i < files->len; i++) {
         const StateFile *file = g_ptr_array_index(files, i);

@@ -65,7 +65,7 @@ look_at_life(const StateRecord *record)
     if (!g_str_equal(boot, record->boot))
         return STATE_LIFE_GONE;
     /* A copy tells of its original's process. */
-    g_autofree char *stem = g_uri_escape_string(record->name, NULL, FALSE);
+    g_autofree char *stem = state_file_stem(record->name);
     g_autofree char *file = state_file_name(stem, record->incoming, STATE_FILE_LOCK);
     g_autofree char *path = g_build_filename(record->directory, file, NULL);
     if (!state_file_is_locked(path, &is_locked))
@@ -93,7 +93,7 @@ read_file(int fd, const char *path, const char *name)
         g_prefix_error(&file->error, "record %s: ", file->path);
         return file;
     }
-    g_autofree char *stem = g_uri_escape_string(file->record->name, NULL, FALSE);
+    g_autofree char *stem = state_file_stem(file->record->name);
     g_autofree char *expected = state_file_name(stem, file->record->incoming, STATE_FILE_RECORD);
     if (!g_str_equal(expected, name)) {
         g_clear_pointer(&file->record, state_record_free);
@@ -103,6 +103,8 @@ read_file(int fd, const char *path, const char *name)
         return file;
     }
     file->life = look_at_life(file->record);
+    g_autofree char *list = g_strdup_printf("%s." STATE_LIST, stem);
+    file->has_list = file->record->incoming && faccessat(fd, list, F_OK, 0) == 0;
     return file;
 }
 

@@ -137,10 +137,10 @@ check_chain(gnutls_x509_trust_list_t trust, gnutls_x509_crt_t *chain, unsigned c
 {
     const char *purpose = credentials->endpoint == TRANSPORT_TLS_SERVER ? GNUTLS_KP_TLS_WWW_SERVER
                                                                         : GNUTLS_KP_TLS_WWW_CLIENT;
-    gnutls_typed_vdata_st data = {.type = GNUTLS_DT_KEY_PURPOSE_OID,
-                                  .data = (unsigned char *)purpose};
+    gnutls_typed_vdata_st data[1] = {
+        {.type = GNUTLS_DT_KEY_PURPOSE_OID, .data = (unsigned char *)purpose}};
     unsigned status = 0;
-    int code = gnutls_x509_trust_list_verify_crt2(trust, chain, count, &data, 1, 0, &status, NULL);
+    int code = gnutls_x509_trust_list_verify_crt2(trust, chain, count, data, 1, 0, &status, NULL);
 
     if (code < 0)
         return refuse_file(path, code, error);

@@ -6,9 +6,8 @@
 #include "engine/destination/destination.h"
 #include "engine/error.h"
 
-#define NS_PER_S        1000000000ull
-#define DRAIN_BYTES_MAX (64u << 20)    /* of a description that nobody reads */
-#define LEAVE_NS        (2 * NS_PER_S) /* how long a source may take to close, or to take a SHUT */
+#define BUSY_STEPS      16u         /* without a look at the clock */
+#define DRAIN_BYTES_MAX (64u << 20) /* of a description that nobody reads */
 
 GError *
 destination_peer_error(const char *format, ...)
@@ -80,8 +79,29 @@ make_roles(Destination *destination)
                                 .self = destination};
 }
 
+static bool
+listen_at(Destination *destination, const char *const *uris, GError **error)
+{
+    for (; *uris; uris++) {
+        unsigned count = destination->count_listeners;
+        if (count == LISTENERS_MAX) {
+            g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                        "listen at '%s': a destination has at most %u addresses", *uris,
+                        LISTENERS_MAX);
+            return false;
+        }
+        TransportListener *listener = destination_listen_at(destination->faultline, *uris, error);
+        if (!listener)
+            return false;
+        destination->listeners[destination->count_listeners++] = listener;
+        destination->addresses[destination->count_addresses++] =
+            g_strdup(transport_listener_address(listener));
+    }
+    return destination->count_listeners != 0;
+}
+
 Destination *
-destination_new(Faultline *faultline, const char *uri, GError **error)
+destination_new(Faultline *faultline, const char *const *uris, GError **error)
 {
     const Options *options = &faultline->options;
     Destination *destination = g_new0(Destination, 1);
@@ -110,16 +130,18 @@ destination_new(Faultline *faultline, const char *uri, GError **error)
     destination->urgent.walk = destination->walk;
     destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
     make_roles(destination);
+    destination->offers_token = options_features(options) & STREAM_FEATURE_TOKEN;
+    destination->calls_back =
+        destination->offers_token && options_has(options, CAPABILITY_AUTO_RECOVER);
     /* First what can fail for reasons of the caller's: memory is emptied last. */
-    TransportListener *listener = transport_listen(uri, error);
-    if (listener)
-        destination->listeners[destination->count_listeners++] = listener;
-    if (!listener || !security_listen(faultline, listener, error) ||
-        !open_memory(destination, error)) {
+    bool listens = listen_at(destination, uris, error);
+    bool has_token = !destination->offers_token ||
+                     random_fill(destination->token, sizeof destination->token, error);
+    if (!listens || !has_token || !open_memory(destination, error)) {
         destination_free(destination);
         return NULL;
     }
-    destination->address = g_strdup(transport_listener_address(listener));
+    destination->address = g_strdup(destination->addresses[0]);
     destination->heard_address = g_strdup(destination->address);
     return destination;
 }
@@ -152,6 +174,8 @@ destination_free(Destination *destination)
     pthread_mutex_destroy(&destination->mailbox_lock);
     g_free(destination->address);
     g_free(destination->heard_address);
+    for (unsigned i = 0; i < destination->count_addresses; i++)
+        g_free(destination->addresses[i]);
     g_free(destination);
 }
 
@@ -165,12 +189,6 @@ destination_stop(Destination *destination)
 }
 
 /* ---- The end of precopy ---------------------------------------------------------------------- */
-
-static uint64_t
-count_missing(const Destination *destination)
-{
-    return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
-}
 
 /* Posts SHUT, once the mailbox has room for it; true when it was sent, or cannot be. */
 static bool
@@ -190,10 +208,10 @@ destination_stage_run(Destination *destination, GError **error)
     Faultline *faultline = destination->faultline;
     bool autostart = __atomic_load_n(&faultline->autostart, __ATOMIC_RELAXED);
 
-    if (count_missing(destination)) {
+    if (destination_count_missing(destination)) {
         g_propagate_error(error, destination_peer_error("load ram: EOF came, but %" G_GUINT64_FORMAT
                                                         " pages never did",
-                                                        count_missing(destination)));
+                                                        destination_count_missing(destination)));
         return STAGE_FAILED;
     }
     if (!destination_judge(destination, error))
@@ -208,7 +226,7 @@ destination_stage_run(Destination *destination, GError **error)
     }
     context_note(faultline, FAULTLINE_MOMENT_RUNNING);
     record_order(faultline, FAULTLINE_OWNER_HERE);
-    destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+    destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
     destination->stage = destination_stage_drain;
     return STAGE_AGAIN;
 }
@@ -243,12 +261,12 @@ destination_stage_drain(Destination *destination, GError **error)
 StageResult
 destination_stage_arrived(Destination *destination, GError **error)
 {
-    if (count_missing(destination)) {
+    if (destination_count_missing(destination)) {
         if (!destination->has_preempt) {
             g_propagate_error(error,
                               destination_peer_error("load ram: EOF came, but %" G_GUINT64_FORMAT
                                                      " pages never did",
-                                                     count_missing(destination)));
+                                                     destination_count_missing(destination)));
             return STAGE_FAILED;
         }
         return STAGE_STAY;
@@ -258,7 +276,7 @@ destination_stage_arrived(Destination *destination, GError **error)
     if (!destination_judge(destination, error))
         return STAGE_FAILED;
     if (!destination->deadline_ns)
-        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+        destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
     if (!tell_end(destination, 0) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
@@ -312,8 +330,8 @@ drain_main(Destination *destination)
     return result == READ_WAIT;
 }
 
-static void
-tell_failure(Destination *destination, const char *where_the_guest_is)
+void
+destination_tell_failure(Destination *destination, const char *where_the_guest_is)
 {
     GError *failure = g_steal_pointer(&destination->failure);
     error_translate(&failure);
@@ -331,68 +349,20 @@ destination_stage_failing(Destination *destination, GError **error)
 {
     (void)error;
     if (!destination->deadline_ns)
-        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
+        destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
     /* A close with bytes unread is a reset, which can overtake what was said: read to the end. */
     bool is_told = tell_end(destination, 1);
+    is_told &= destination_send_back(destination);
     bool may_hear = is_told && !destination_flag(&destination->fault_failed) &&
                     destination->has_return_path && drain_main(destination);
     if ((!is_told || may_hear) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     close_links(destination);
-    tell_failure(destination, "The guest never ran here; look for it at the source");
+    destination_tell_failure(destination, "The guest never ran here; look for it at the source");
     context_move(destination->faultline, FAULTLINE_STATUS_FAILED);
     destination->stage = NULL;
     return STAGE_DONE;
-}
-
-static void
-tell_pause(Destination *destination, const char *where_the_guest_is)
-{
-    if (!destination->failure)
-        return;
-    tell_failure(destination, where_the_guest_is);
-    if (context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
-        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
-}
-
-/* Loading the device state takes a moment; if it waits for a page that is not here, for ever.
- * false: the moment is not over. */
-static bool
-has_waited_for_run(Destination *destination)
-{
-    if (!destination->failure || destination_flag(&destination->has_run))
-        return true;
-    if (!destination->deadline_ns)
-        destination->deadline_ns = clock_now_ns() + LEAVE_NS;
-    destination->listen.wake_ns = destination->deadline_ns;
-    return clock_now_ns() >= destination->deadline_ns;
-}
-
-/* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
- * missing page waits. */
-StageResult
-destination_stage_paused(Destination *destination, GError **error)
-{
-    bool has_run = destination_flag(&destination->has_run);
-
-    if (destination_flag(&destination->drops_links))
-        return STAGE_STAY;
-    if (has_run && !count_missing(destination)) {
-        destination->stage = destination_stage_leave;
-        return STAGE_AGAIN;
-    }
-    if (!has_waited_for_run(destination))
-        return STAGE_STAY;
-    destination->listen.wake_ns = 0;
-    tell_pause(destination,
-               has_run ? "The guest runs here on the pages that have come and waits for the "
-                         "others, which the source keeps; keep both processes, and let it go on "
-                         "with migrate-recover here and 'migrate' with 'resume' there"
-                       : "The guest is here, but does not run yet: loading its devices waits "
-                         "for pages, which the source keeps; keep both processes, and let it go "
-                         "on with migrate-recover here and 'migrate' with 'resume' there");
-    return destination_await_source(destination, error);
 }
 
 /* Chooses where a failure leads. */
@@ -436,6 +406,7 @@ take_break(Destination *destination, GError **error)
         !context_is_connected(destination->faultline) ||
         destination->stage == destination_stage_paused)
         return false;
+    destination->is_held = true;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "migrate-pause broke the connection, as it was asked to");
     return true;
@@ -452,7 +423,7 @@ take_role_errors(Destination *destination, GError **error)
         return true;
     }
     bool is_complete =
-        destination->stage == destination_stage_arrived && !count_missing(destination);
+        destination->stage == destination_stage_arrived && !destination_count_missing(destination);
     if (destination_flag(&destination->fault_failed) && destination->fault_error && !is_complete &&
         destination->stage != destination_stage_paused) {
         g_propagate_error(error, g_steal_pointer(&destination->fault_error));
@@ -484,9 +455,18 @@ destination_listen_step(void *self)
     StageResult result = STAGE_FAILED;
     if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
+    bool looks =
+        result == STAGE_STAY || (result == STAGE_AGAIN && ++destination->count_busy >= BUSY_STEPS);
+    if (looks && !destination_listen_to_main(destination, &failure))
+        result = STAGE_FAILED;
+    StageResult door = STAGE_STAY;
+    if (looks && result != STAGE_FAILED)
+        door = destination_step_door(destination, &failure);
+    if (door != STAGE_STAY)
+        result = door;
     destination_tell_whole(destination);
     progress_set(&destination->faultline->progress.remaining_bytes,
-                 count_missing(destination) * FAULTLINE_PAGE_BYTES);
+                 destination_count_missing(destination) * FAULTLINE_PAGE_BYTES);
     if (destination->receiver)
         progress_set(&destination->faultline->progress.received_main_bytes,
                      destination->earlier_bytes +
@@ -515,6 +495,7 @@ destination_listen_close(void *self)
     Destination *destination = self;
     cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
+    destination_close_door(destination);
     reader_clear(&destination->reader);
     destination_close_listeners(destination);
     g_clear_pointer(&destination->link, transport_link_unref);

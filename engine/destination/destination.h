@@ -36,13 +36,19 @@
  * atomics below. A page is marked received after its bytes were stored; a fault is marked requested
  * before received is looked at; both sequentially consistent, so one of the two sides sees the
  * other.
+ *
+ * Whatever a source sends, it costs at most three times the guest's state_limit_bytes and 1 MiB of
+ * heads (the package, while its buffer grows), beside what is made before it connects. Counted by
+ * tests/fuzz.
  */
 #ifndef ENGINE_DESTINATION_DESTINATION_H
 #define ENGINE_DESTINATION_DESTINATION_H
 
 #include "engine/context.h"
 #include "engine/destination/account.h"
+#include "engine/destination/door.h"
 #include "engine/frame.h"
+#include "engine/heartbeat.h"
 #include "engine/reader.h"
 
 /* X(name): states of an incoming postcopy, in QEMU's order. */
@@ -108,6 +114,9 @@ typedef struct ReturnMessage {
 #define MAILBOX_MAX   64u
 #define LISTENERS_MAX 8u
 
+/* How long a source may take to close, or to take a SHUT. */
+#define DESTINATION_LEAVE_NS 2000000000ull
+
 /* A page that came damaged, in postcopy a host page. */
 typedef struct Damage {
     const RamBlock *block; /* NULL: free */
@@ -133,6 +142,11 @@ struct Destination {
     uint64_t spin_limit_ns, bulk_nice;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
+    bool offers_token;
+    bool calls_back;                    /* tells the source where to come again */
+    uint8_t token[STREAM_SECRET_BYTES]; /* see token.h */
+    char *addresses[LISTENERS_MAX];     /* where it listens at first */
+    unsigned count_addresses;
 
     char *address; /* control thread: URI where it listens, or listened last */
 
@@ -146,10 +160,14 @@ struct Destination {
     Reader reader;
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
-    bool in_postcopy;                   /* records are placed, not stored */
-    bool in_recovery;                   /* from a new main link to RESUME */
-    uint64_t earlier_bytes;             /* received on main links before */
-    uint32_t features;                  /* agreed; not changed after is_listening */
+    bool in_postcopy;       /* records are placed, not stored */
+    bool in_recovery;       /* from a new main link to RESUME */
+    uint64_t earlier_bytes; /* received on main links before */
+    uint32_t features;      /* agreed; not changed after is_listening */
+    bool has_hello;         /* features are known */
+    bool is_expecting;      /* the source was about to stop its guest */
+    bool is_held;           /* paused by command: nobody comes in until migrate-recover */
+    Door door;
     bool has_told;                      /* by a faultline: */
     uint32_t told;                      /* its options_agreement() */
     bool can_run;                       /* globalstate: the guest ran at the source */
@@ -167,6 +185,9 @@ struct Destination {
     DeviceLoad device;
     GError *failure;  /* why it is failing or paused */
     int latency_hold; /* during postcopy; -1: none */
+    Heartbeat listening;
+    Pulse main_heard;
+    unsigned count_busy; /* steps since the clock was looked at */
 
     /* package thread, before package_ready: where it warms memory */
     unsigned warm_block;
@@ -205,6 +226,9 @@ struct Destination {
     uint64_t expected_page;
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
+    Heartbeat beating;
+    Pulse main_sent, urgent_sent, urgent_heard;
+    unsigned count_working; /* steps since the clock was looked at */
 
     /* shared: under mailbox_lock: listen and package put, fault takes. No other lock inside. */
     pthread_mutex_t mailbox_lock;
@@ -224,6 +248,7 @@ struct Destination {
     unsigned postcopy; /* PostcopyState: moved by listen up to LISTENING, then by package, END by
                           listen */
     uint64_t missing_pages; /* not received */
+    uint32_t heartbeat_ms;  /* set once by whoever takes the source's first beat; 0: none came */
 
     /* shared: set once with release by the role named, read with acquire by the others */
     TransportLink *fault_link, *fault_urgent_link; /* listen; references of the fault role's */
@@ -245,6 +270,7 @@ struct Destination {
     bool has_hidden;        /* a page that is here could not be shown to who waits for it */
     unsigned bitmaps_asked; /* listen: how many of the next are set */
     unsigned bitmap_order[RAM_BLOCKS_MAX];
+    bool wants_recover;         /* control; taken by listen: where it listens already */
     TransportListener *offered; /* control: the next one; taken by listen */
 
     bool is_stopping; /* control thread */
@@ -252,7 +278,7 @@ struct Destination {
 };
 
 /* Control thread. Opens userfaultfd if postcopy-ram is on, empties the memory, listens. */
-Destination *destination_new(Faultline *faultline, const char *uri, GError **error);
+Destination *destination_new(Faultline *faultline, const char *const *uris, GError **error);
 void destination_free(Destination *destination);
 void destination_stop(Destination *destination);
 /* In postcopy-paused: listens there instead. Thread: control. Errors: ADDRESS, HOST. */
@@ -285,6 +311,8 @@ StageResult destination_stage_paused(Destination *destination, GError **error);
 StageResult destination_stage_failing(Destination *destination, GError **error);
 StageResult destination_stage_resume(Destination *destination, GError **error);
 
+/* Tells queries why it fails or pauses; takes destination->failure. */
+void destination_tell_failure(Destination *destination, const char *where_the_guest_is);
 /* Listen role: lets go of the links and waits in stage paused. */
 void destination_pause(Destination *destination);
 /* An offered listener, and then a source: AGAIN: one is there, and its recovery begins. */
@@ -304,14 +332,37 @@ bool destination_ask_again(Destination *destination, uint64_t now_ns, GError **e
 void destination_request_page(Destination *destination, RamBlock *block, uint64_t page,
                               uint64_t now_ns);
 
+/* The door (door.c). Whether the source agreed to prove itself. step_door: AGAIN: somebody came in;
+ * FAILED: a source did who has given up the links that are here. take_main: such a one becomes the
+ * main link; false: there is none. close_door: sends all away. */
+bool destination_has_door(const Destination *destination);
+StageResult destination_step_door(Destination *destination, GError **error);
+bool destination_take_main(Destination *destination);
+/* The guest never ran here: tells a source that came for it. true: it has closed, or none came. */
+bool destination_send_back(Destination *destination);
+bool destination_has_main(const Destination *destination); /* that can be taken */
+void destination_close_door(Destination *destination);
+/* The fault role gets the urgent link. */
+void destination_publish_urgent(Destination *destination);
+
 /* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
 bool destination_accept_urgent(Destination *destination, GError **error);
 
 /* Waits for it, for some seconds. */
 StageResult destination_await_urgent(Destination *destination, GError **error);
+/* How a connection has to begin so that it is accepted; others are closed, and nobody waits for
+ * them. */
+typedef enum {
+    DESTINATION_FIRST_ANY,     /* it may even say nothing at first */
+    DESTINATION_FIRST_HEADER,  /* of a file: a new source */
+    DESTINATION_FIRST_COMMAND, /* a source that comes again */
+} DestinationFirst;
 /* A connection from anybody who was heard; nobody listens, or nobody came: STAY. */
-StageResult destination_accept_link(Destination *destination, TransportLink **ret_link,
-                                    GError **error);
+StageResult destination_accept_link(Destination *destination, DestinationFirst first,
+                                    TransportLink **ret_link, GError **error);
+/* Listens there, unless strangers could come in. Thread: control. */
+TransportListener *destination_listen_at(const Faultline *faultline, const char *uri,
+                                         GError **error);
 /* A main link was accepted. */
 void destination_begin_link(Destination *destination);
 void destination_close_listeners(Destination *destination);
@@ -416,6 +467,11 @@ bool destination_show_received(RamBlock *block, uint64_t page, GError **error);
 /* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
 bool destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error);
 
+/* Looks of heartbeat.h (pulse.c). listen_to_main, by the listen role: false: it hangs. beat, by the
+ * fault role, while there is a source: beats, and sets error when the urgent channel hangs. */
+bool destination_listen_to_main(Destination *destination, GError **error);
+void destination_beat(Destination *destination, GError **error);
+
 /* A page that somebody asked for has come. Thread: fault. */
 void destination_note_answer(Destination *destination, uint64_t now_ns);
 
@@ -432,6 +488,12 @@ static inline void
 destination_set_flag(bool *flag)
 {
     __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+static inline uint64_t
+destination_count_missing(const Destination *destination)
+{
+    return __atomic_load_n(&destination->missing_pages, __ATOMIC_ACQUIRE);
 }
 
 static inline void

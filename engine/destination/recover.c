@@ -7,18 +7,35 @@
  */
 #include "engine/destination/destination.h"
 
+#include <string.h>
+
 #define PIECE_WORDS 2048u /* of a bitmap, in one frame */
 
 /* ---- Control thread -------------------------------------------------------------------------- */
 
+/* As it was said, or as it came out. */
+static bool
+listens_at(const Destination *destination, const char *uri)
+{
+    for (unsigned i = 0; i < destination->count_addresses; i++)
+        if (strcmp(uri, destination->addresses[i]) == 0)
+            return strcmp(destination->address, destination->addresses[0]) == 0;
+    return strcmp(uri, destination->address) == 0;
+}
+
 bool
 destination_recover(Destination *destination, const char *uri, GError **error)
 {
-    TransportListener *listener = transport_listen(uri, error);
-    if (!listener || !security_listen(destination->faultline, listener, error)) {
-        g_clear_pointer(&listener, transport_listener_free);
-        return false;
+    /* With a door it has never ceased to listen. */
+    if (destination_has_door(destination) && !destination->is_held &&
+        listens_at(destination, uri)) {
+        destination_set_flag(&destination->wants_recover);
+        destination_notify(destination, &destination->listen);
+        return true;
     }
+    TransportListener *listener = destination_listen_at(destination->faultline, uri, error);
+    if (!listener)
+        return false;
     g_free(destination->address);
     destination->address = g_strdup(transport_listener_address(listener));
     record_set_address(destination->faultline, destination->address);
@@ -54,7 +71,10 @@ destination_pause(Destination *destination)
     reader_clear(&destination->reader);
     drop_link(&destination->link);
     drop_link(&destination->urgent_link);
-    destination_close_listeners(destination);
+    if (destination->is_held)
+        destination_close_door(destination);
+    if (destination->is_held || !destination_has_door(destination))
+        destination_close_listeners(destination);
     destination->in_recovery = destination->has_posted = false;
     destination_judge_anew(destination);
     destination->stage = destination_stage_paused;
@@ -64,9 +84,63 @@ destination_pause(Destination *destination)
 }
 
 static void
+tell_pause(Destination *destination, const char *where_the_guest_is)
+{
+    if (!destination->failure)
+        return;
+    destination_tell_failure(destination, where_the_guest_is);
+    if (context_status(destination->faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        context_move(destination->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+}
+
+/* Loading the device state takes a moment; if it waits for a page that is not here, for ever.
+ * false: the moment is not over. */
+static bool
+has_waited_for_run(Destination *destination)
+{
+    if (!destination->failure || destination_flag(&destination->has_run))
+        return true;
+    if (!destination->deadline_ns)
+        destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
+    destination->listen.wake_ns = destination->deadline_ns;
+    return clock_now_ns() >= destination->deadline_ns;
+}
+
+/* The source is lost and pages are missing: the guest runs on what is here, and whoever touches a
+ * missing page waits. */
+StageResult
+destination_stage_paused(Destination *destination, GError **error)
+{
+    bool has_run = destination_flag(&destination->has_run);
+
+    if (destination_flag(&destination->drops_links))
+        return STAGE_STAY;
+    if (has_run && !destination_count_missing(destination)) {
+        destination->stage = destination_stage_leave;
+        return STAGE_AGAIN;
+    }
+    if (!destination_has_main(destination) && !has_waited_for_run(destination))
+        return STAGE_STAY;
+    destination->listen.wake_ns = 0;
+    tell_pause(destination,
+               has_run ? "The guest runs here on the pages that have come and waits for the "
+                         "others, which the source keeps; keep both processes, and let it go on "
+                         "with migrate-recover here and 'migrate' with 'resume' there"
+                       : "The guest is here, but does not run yet: loading its devices waits "
+                         "for pages, which the source keeps; keep both processes, and let it go "
+                         "on with migrate-recover here and 'migrate' with 'resume' there");
+    return destination_await_source(destination, error);
+}
+
+static void
 take_listener(Destination *destination)
 {
     TransportListener *offered = __atomic_exchange_n(&destination->offered, NULL, __ATOMIC_ACQ_REL);
+    bool may_recover =
+        __atomic_exchange_n(&destination->wants_recover, false, __ATOMIC_ACQUIRE) || offered;
+
+    if (may_recover)
+        destination->is_held = false;
     if (!offered)
         return;
     destination_close_listeners(destination);
@@ -79,9 +153,15 @@ StageResult
 destination_await_source(Destination *destination, GError **error)
 {
     take_listener(destination);
-    StageResult result = destination_accept_link(destination, &destination->link, error);
-    if (result != STAGE_AGAIN)
-        return result;
+    if (destination_has_door(destination)) {
+        if (!destination_take_main(destination))
+            return STAGE_STAY;
+    } else {
+        StageResult result = destination_accept_link(destination, DESTINATION_FIRST_COMMAND,
+                                                     &destination->link, error);
+        if (result != STAGE_AGAIN)
+            return result;
+    }
     __atomic_store_n(&destination->bitmaps_asked, 0, __ATOMIC_RELEASE);
     destination->in_recovery = true;
     destination->deadline_ns = 0;
@@ -196,6 +276,7 @@ destination_forget_links(Destination *destination)
     destination->asked = destination->expected = NULL;
     destination->has_urgent = destination->is_sending_shut = destination->is_in_bitmap = false;
     destination->count_asked = destination->bitmaps_sent = 0;
+    destination->main_sent = destination->urgent_sent = destination->urgent_heard = (Pulse){0};
     destination->asks_again = true;
     destination->again_block = 0;
     destination->again_page = 0;

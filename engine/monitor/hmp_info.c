@@ -6,6 +6,17 @@
  */
 #include "engine/monitor/monitor.h"
 
+static void
+render_pauses(const FaultlineMonitor *monitor, GString *output)
+{
+    FaultlinePauses pauses;
+    faultline_query_pauses(monitor->faultline, &pauses);
+    if (pauses.count)
+        g_string_append_printf(
+            output, "pauses: %" G_GUINT64_FORMAT ", %.3f ms in all, longest %.3f ms\n",
+            pauses.count, (double)pauses.total_us / 1e3, (double)pauses.longest_us / 1e3);
+}
+
 bool
 hmp_info_migrate(FaultlineMonitor *monitor, const Command *command, char **words, GString *output,
                  GError **error)
@@ -15,6 +26,7 @@ hmp_info_migrate(FaultlineMonitor *monitor, const Command *command, char **words
     faultline_query(monitor->faultline, info);
     g_autofree char *listening = faultline_incoming_address(monitor->faultline);
     info_migrate_render(info, listening, output);
+    render_pauses(monitor, output);
     g_autofree FaultlineLatency *latency = g_new(FaultlineLatency, 1);
     for (unsigned i = 0; faultline_query_vcpu(monitor->faultline, i, latency); i++)
         info_vcpu_render(i, latency, output);

@@ -14,7 +14,9 @@ render_times(const FaultlineInfo *info, GString *output)
     bool has_switched = info->status == FAULTLINE_STATUS_COMPLETED ||
                         info->status == FAULTLINE_STATUS_POSTCOPY_DEVICE ||
                         info->status == FAULTLINE_STATUS_POSTCOPY_ACTIVE ||
-                        info->status == FAULTLINE_STATUS_POSTCOPY_PAUSED;
+                        info->status == FAULTLINE_STATUS_POSTCOPY_PAUSED ||
+                        info->status == FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP ||
+                        info->status == FAULTLINE_STATUS_POSTCOPY_RECOVER;
     if (has_switched)
         g_string_append_printf(output, "downtime: %.3f ms\n", (double)info->downtime_us / 1e3);
     else if (info->expected_downtime_ms != UINT64_MAX)
@@ -68,6 +70,18 @@ render_ways(const FaultlineInfo *info, GString *output)
                                "pages missing: %" G_GUINT64_FORMAT
                                "; faults on pages that were here: %" G_GUINT64_FORMAT "\n",
                                info->missing_pages, info->local_faults);
+}
+
+static void
+render_integrity(const FaultlineIntegrity *integrity, GString *output)
+{
+    if (integrity->verdict == FAULTLINE_VERDICT_UNCHECKED && !integrity->damaged_pages)
+        return;
+    g_string_append_printf(output,
+                           "integrity: %s; pages checked %" G_GUINT64_FORMAT
+                           ", damaged %" G_GUINT64_FORMAT ", asked again %" G_GUINT64_FORMAT "\n",
+                           faultline_verdict_name(integrity->verdict), integrity->checked_pages,
+                           integrity->damaged_pages, integrity->asked_again);
 }
 
 static void
@@ -170,6 +184,7 @@ info_migrate_render(const FaultlineInfo *info, const char *listening, GString *o
         render_ram(info, output);
     }
     render_ways(info, output);
+    render_integrity(&info->integrity, output);
     render_channels(info, output);
     if (info->incoming)
         render_residence(info, output);

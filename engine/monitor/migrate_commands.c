@@ -289,22 +289,23 @@ set_parameters(Faultline *faultline, GArray *left, GError **error)
 JsonNode *
 migrate_set_parameters_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
-    g_autoptr(GArray) settings = g_array_new(FALSE, FALSE, sizeof(Setting));
+    g_autoptr(GArray) settings = g_array_new(FALSE, TRUE, sizeof(Setting));
     g_array_set_clear_func(settings, clear_setting);
     JsonObjectIter iter;
     const char *name;
     JsonNode *node;
     json_object_iter_init_ordered(&iter, object);
     while (json_object_iter_next_ordered(&iter, &name, &node)) {
-        Setting setting = {.name = name};
+        g_array_set_size(settings, settings->len + 1);
+        Setting *setting = &g_array_index(settings, Setting, settings->len - 1);
+        setting->name = name;
         if (arguments_find_parameter(name)->type == FAULTLINE_TYPE_TEXT) {
-            setting.text = arguments_text_parameter(node);
-            setting.before_text = g_strdup(faultline_get_text_parameter(monitor->faultline, name));
+            setting->text = arguments_text_parameter(node);
+            setting->before_text = g_strdup(faultline_get_text_parameter(monitor->faultline, name));
         } else {
-            setting.value = arguments_parameter(node);
-            setting.before = faultline_get_parameter(monitor->faultline, name);
+            setting->value = arguments_parameter(node);
+            setting->before = faultline_get_parameter(monitor->faultline, name);
         }
-        g_array_append_val(settings, setting);
     }
     return set_parameters(monitor->faultline, settings, error) ? command_done() : NULL;
 }

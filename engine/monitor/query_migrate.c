@@ -269,6 +269,23 @@ add_vcpus(FaultlineMonitor *monitor, JsonObject *object, const FaultlineInfo *in
     json_object_set_array_member(object, "vcpus", list);
 }
 
+/* What breaks have cost, and what is done about the one that lasts. */
+static void
+add_pauses(const FaultlineMonitor *monitor, JsonObject *object)
+{
+    g_autofree FaultlinePauses *pauses = g_new0(FaultlinePauses, 1);
+
+    faultline_query_pauses(monitor->faultline, pauses);
+    set_count(object, "pauses", pauses->count);
+    set_count(object, "paused-us", pauses->total_us);
+    set_count(object, "longest-pause-us", pauses->longest_us);
+    set_count(object, "recover-attempts", pauses->attempts);
+    if (!pauses->will_retry)
+        return;
+    set_count(object, "recover-next-us", pauses->next_us);
+    json_object_set_string_member(object, "recover-next-uri", pauses->next_uri);
+}
+
 JsonNode *
 query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
 {
@@ -279,7 +296,11 @@ query_migrate_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
     bool has_blocktime = faultline_get_capability(monitor->faultline, "postcopy-blocktime");
     JsonNode *reply = query_migrate_reply(info, has_blocktime, listening);
     JsonObject *members = json_node_get_object(reply);
-    if (info->incoming && json_object_has_member(members, "faultline"))
-        add_vcpus(monitor, json_object_get_object_member(members, "faultline"), info);
+    if (!json_object_has_member(members, "faultline"))
+        return reply;
+    JsonObject *ours = json_object_get_object_member(members, "faultline");
+    add_pauses(monitor, ours);
+    if (info->incoming)
+        add_vcpus(monitor, ours, info);
     return reply;
 }

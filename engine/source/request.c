@@ -9,6 +9,10 @@
  */
 #include "engine/source/source.h"
 
+#include <string.h>
+
+#define BUSY_STEPS 64u /* without a look at the clock */
+
 /* The first error is the one that the migration role takes up. */
 static void
 tell_failure(Source *source, GError *error)
@@ -39,6 +43,7 @@ fall_silent(Source *source, GError *error)
 static void
 lose_urgent(Source *source, GError *error)
 {
+    source_set_flag(&source->has_lost_urgent);
     tell_failure(source, error);
     source->is_mute = true;
     source->asking = source->sending = NULL;
@@ -246,6 +251,11 @@ take_pong(Source *source, uint32_t value)
     /* Once: features do not change after others were told of them. */
     if (is_hello && !source_flag(&source->has_pong)) {
         error = take_hello_answer(source, value);
+    } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_BEAT) {
+        bool is_agreed = source->features & STREAM_FEATURE_HEARTBEAT;
+        if (source->is_beating || !is_agreed)
+            return NULL;
+        source_set_flag(&source->is_beating);
     } else if (value == STREAM_PING_SETTLED) {
         source_set_flag(&source->has_settled);
     } else if ((value & STREAM_PING_SETTLED_MASK) == STREAM_PING_SETTLED) {
@@ -263,6 +273,11 @@ take_pong(Source *source, uint32_t value)
 static GError *
 take_message(Source *source, const StreamReturn *message)
 {
+    bool is_proof =
+        message->type == STREAM_RETURN_CHALLENGE || message->type == STREAM_RETURN_PROOF;
+    if (source_flag(&source->needs_proof) && !source_flag(&source->is_proved) && !is_proof)
+        return peer_error("recover: message %u came before a proof that this is the destination",
+                          message->type);
     switch (message->type) {
     case STREAM_RETURN_PONG:
         if ((message->value & STREAM_HELLO_MASK) == STREAM_AGREE_ANSWER)
@@ -291,6 +306,22 @@ take_message(Source *source, const StreamReturn *message)
         source_set_flag(&source->has_resumed);
         source_notify(source);
         return NULL;
+    case STREAM_RETURN_TOKEN:
+        if (source_flag(&source->has_pong))
+            return peer_error("return path: a token came after the hello was answered");
+        if (source->has_token && memcmp(source->token, message->secret, sizeof source->token) != 0)
+            return peer_error("return path: two tokens came, so that one was damaged on its way");
+        memcpy(source->token, message->secret, sizeof source->token);
+        source->has_token = true;
+        return NULL;
+    case STREAM_RETURN_ADDRESS:
+        if (source_flag(&source->has_pong))
+            return peer_error("return path: an address came after the hello was answered");
+        source_take_address(source, message->name);
+        return NULL;
+    case STREAM_RETURN_CHALLENGE:
+    case STREAM_RETURN_PROOF:
+        return source_take_proof(source, STREAM_CHANNEL_MAIN, message);
     case STREAM_RETURN_SWITCHOVER_ACK:
         break;
     }
@@ -314,18 +345,20 @@ attach_links(Source *source)
         source->receiver = transport_receiver_new(source->request.ring, link);
         transport_receiver_look(source->receiver);
         source->reader = (Reader){.receiver = source->receiver};
-        if (source_has_checksums(source))
+        if (source_has_checksums(source) && !source_flag(&source->needs_proof))
             reader_seal(&source->reader, source_piece_limit(source));
     }
     if (urgent && !source->urgent.sender) {
         source->urgent.sender = transport_sender_new(source->request.ring, urgent);
-        if (source->features & STREAM_FEATURE_CHECKSUMS)
+        bool is_plain = source_has_token(source); /* up to the proof */
+        if (!is_plain && source_has_checksums(source))
             frame_queue_seal(&source->urgent);
-        if (source->features & STREAM_FEATURE_URGENT_REQUESTS) {
+        if (source->features &
+            (STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT | STREAM_FEATURE_TOKEN)) {
             source->urgent_receiver = transport_receiver_new(source->request.ring, urgent);
             transport_receiver_look(source->urgent_receiver);
             source->urgent_reader = (Reader){.receiver = source->urgent_receiver};
-            if (source->features & STREAM_FEATURE_CHECKSUMS)
+            if (!is_plain && source_has_checksums(source))
                 reader_seal(&source->urgent_reader, source_piece_limit(source));
         }
     }
@@ -338,8 +371,8 @@ close_urgent(Source *source)
     reader_clear(&source->urgent_reader);
 }
 
-/* A request on the urgent channel, where nothing else has a place; WAIT: none is there. *lost: the
- * channel broke. */
+/* A request or a beat on the urgent channel, where nothing else has a place; WAIT: none is there.
+ * *lost: the channel broke. */
 static ReadResult
 take_urgent_message(Source *source, GError **lost, GError **error)
 {
@@ -352,13 +385,24 @@ take_urgent_message(Source *source, GError **lost, GError **error)
     if (result == READ_END || result == READ_LINK) {
         close_urgent(source);
         *lost = failed;
+        if (!failed && source_has_token(source) && !source_flag(&source->is_urgent_proved))
+            *lost = g_error_new(FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                                "the destination closed the urgent connection before it was used");
         return READ_WAIT;
     }
     if (result == READ_OK) {
         reader_consume(&source->urgent_reader, length);
-        if (message.type == STREAM_RETURN_REQ_PAGES || message.type == STREAM_RETURN_REQ_PAGES_ID)
+        bool is_proof =
+            message.type == STREAM_RETURN_CHALLENGE || message.type == STREAM_RETURN_PROOF;
+        bool is_trusted = !source_has_token(source) || source_flag(&source->is_urgent_proved);
+        if (is_proof)
+            failed = source_take_proof(source, STREAM_CHANNEL_URGENT, &message);
+        else if (!is_trusted)
+            failed = peer_error("urgent channel: message %u came before a proof", message.type);
+        else if (message.type == STREAM_RETURN_REQ_PAGES ||
+                 message.type == STREAM_RETURN_REQ_PAGES_ID)
             failed = take_request(source, &message);
-        else
+        else if (message.type != STREAM_RETURN_PONG)
             failed = peer_error("urgent channel: message %u has no place there", message.type);
     }
     *error = failed;
@@ -440,11 +484,18 @@ source_request_step(void *self)
     bool has_more = read == READ_OK;
     if (read == READ_WAIT && flush == FLUSH_TAKEN)
         has_more = send_neighbours(source, &lost);
+    bool is_idle = !has_more || flush != FLUSH_TAKEN;
+    if ((is_idle || ++source->count_busy >= BUSY_STEPS) && !lost && !error) {
+        source->count_busy = 0;
+        source_listen(source, &lost, &error);
+    }
     if (lost)
         lose_urgent(source, lost);
-    if (read != READ_OK && read != READ_WAIT)
+    if (error)
         return fall_silent(source, error);
-    if (lost || (has_more && flush == FLUSH_TAKEN))
+    if (read != READ_OK && read != READ_WAIT)
+        return fall_silent(source, NULL);
+    if (lost || !is_idle)
         return STEP_AGAIN;
     if (source->has_answered)
         source->request.spin_ns =

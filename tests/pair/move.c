@@ -127,6 +127,10 @@ add_machine(GPtrArray *arguments, const MoveCase *c)
         add(arguments, "--write-rate", g_strdup_printf("%" G_GUINT64_FORMAT, c->write_rate));
     if (c->dirty)
         add(arguments, "--dirty", g_strdup(c->dirty));
+    if (c->state_dir)
+        add(arguments, "--state-dir", g_strdup(c->state_dir));
+    if (c->on_source_lost)
+        add(arguments, "--on-source-lost", g_strdup(c->on_source_lost));
 }
 
 /* Both sides have the same key. */

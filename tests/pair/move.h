@@ -15,15 +15,17 @@ typedef enum {
 /* What is 0 or NULL has the value in brackets. */
 typedef struct MoveCase {
     MoveWhen when;
-    const char *guest;       /* "kvm" ["threads"] */
-    const char *backing;     /* "private", "hugetlb" ["memfd"] */
-    uint64_t memory_mib;     /* [16] */
-    uint64_t working_mib;    /* what the guest keeps writing [all] */
-    unsigned cpus;           /* [1] */
-    const char *transport;   /* "unix" ["tcp"] */
-    const char *dirty;       /* "ring" ["log"] */
-    uint64_t write_rate;     /* pages a second and vCPU [full speed] */
-    uint64_t push_mib_per_s; /* max-postcopy-bandwidth [no limit] */
+    const char *guest;          /* "kvm" ["threads"] */
+    const char *backing;        /* "private", "hugetlb" ["memfd"] */
+    uint64_t memory_mib;        /* [16] */
+    uint64_t working_mib;       /* what the guest keeps writing [all] */
+    unsigned cpus;              /* [1] */
+    const char *transport;      /* "unix" ["tcp"] */
+    const char *dirty;          /* "ring" ["log"] */
+    uint64_t write_rate;        /* pages a second and vCPU [full speed] */
+    uint64_t push_mib_per_s;    /* max-postcopy-bandwidth [no limit] */
+    const char *state_dir;      /* [none is kept] */
+    const char *on_source_lost; /* ["stall"] */
     bool preempt, release_ram, blocktime, tls, checksums;
     bool stopped; /* the destination keeps the guest stopped, and all memory is compared */
 } MoveCase;

@@ -95,7 +95,10 @@ remove_directory(const char *path)
 
     for (const char *name = dir ? g_dir_read_name(dir) : NULL; name; name = g_dir_read_name(dir)) {
         g_autofree char *file = g_build_filename(path, name, NULL);
-        g_unlink(file);
+        if (g_file_test(file, G_FILE_TEST_IS_DIR))
+            remove_directory(file);
+        else
+            g_unlink(file);
     }
     if (dir)
         g_dir_close(dir);

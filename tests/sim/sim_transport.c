@@ -10,6 +10,7 @@
  * flight, things freed in the wrong order or not at all.
  */
 #include "tests/sim/sim_pipe.h"
+#include "tests/sim/sim_table.h"
 
 #include <string.h>
 
@@ -243,6 +244,8 @@ pull_into(TransportReceiver *receiver)
     uint64_t ready = pipe->arrived - pipe->pulled;
     uint64_t count = sim_chance(60) ? ready : 1 + sim_below(ready);
     uint64_t direct = MIN(count, receiver->into_length - receiver->into_done);
+    if (count < ready)
+        sim_table_count_short();
 
     pull_bytes(receiver, receiver->into + receiver->into_done, direct);
     come_into(receiver, direct);
@@ -271,6 +274,8 @@ sim_receiver_pull(TransportReceiver *receiver)
     uint64_t room = RECEIVER_BYTES - receiver->end;
     uint64_t count = sim_chance(60) ? ready : 1 + sim_below(ready);
     count = MIN(count, room);
+    if (count < ready)
+        sim_table_count_short();
     pull_bytes(receiver, receiver->bytes + receiver->end, count);
     receiver->end += count;
 }

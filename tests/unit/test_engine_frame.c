@@ -6,7 +6,6 @@
 #include "engine/frame.h"
 #include "engine/role.h"
 
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
@@ -54,6 +53,7 @@ fixture_new(void)
 
     describe_block(&fixture->described[0], "one");
     describe_block(&fixture->described[1], "two");
+    fixture->described[1].guest_address = PAGES * PAGE;
     assert_true(ram_blocks_init(&fixture->blocks, fixture->described, 2, NULL));
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
     fixture->peer = ends[1];

@@ -352,6 +352,10 @@ tell_events(Toy *toy)
             break;
         case FAULTLINE_EVENT_VERDICT:
             g_string_append_printf(told, "%s ", faultline_verdict_name(event.verdict));
+            break;
+        case FAULTLINE_EVENT_REFUSED:
+            g_string_append(told, "REFUSED ");
+            break;
         }
     }
     return g_string_free(told, FALSE);

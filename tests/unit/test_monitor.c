@@ -93,6 +93,8 @@ guest_that_ended_by_itself_is_not_running(void **state)
     g_string_truncate(client->output, 0);
     for (size_t i = 0; i < G_N_ELEMENTS(ends); i++) {
         client->ended = ends[i];
+        faultline_monitor_pump(client->monitor); /* SHUTDOWN, STOP */
+        g_string_truncate(client->output, 0);
         g_autofree char *wanted = g_strdup_printf("{\"status\":\"%s\",\"running\":false}", ends[i]);
         g_autofree char *status = ask_text(client, "{\"execute\":\"query-status\"}");
         assert_string_equal(status, wanted);
