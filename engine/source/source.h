@@ -252,6 +252,11 @@ void source_resume(Source *source, const char *uri);
 
 StepResult source_migration_step(void *self);
 void source_migration_close(void *self);
+GError *source_peer_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
+/* A message of the return path; the error of what is wrong with it, else NULL. Thread: request. */
+GError *source_take_message(Source *source, const StreamReturn *message);
+/* The same for REQ_PAGES, of either channel. Walk 5 of 12. */
+GError *source_take_request(Source *source, const StreamReturn *message);
 StepResult source_request_step(void *self);
 void source_request_close(void *self);
 /* Lets go of the references that migration put there for it; also of those it never saw. */
