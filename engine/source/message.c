@@ -38,6 +38,9 @@ take_hello_answer(Source *source, uint32_t value)
     bool is_checked = (source->offers & STREAM_FEATURE_CHECKSUMS) != 0;
     uint32_t features = is_answer ? value & source->offers : 0;
 
+    if (!source->has_token)
+        features &= ~STREAM_FEATURE_TOKEN;
+
     if (is_checked &&
         ((!is_echo && !is_answer) || (source->count_hellos && features != source->features)))
         return source_peer_error(
