@@ -26,12 +26,16 @@ heartbeat_start(Heartbeat *heartbeat, uint64_t timeout_ms, uint64_t now_ns)
     heartbeat->next_ns = now_ns;
 }
 
+/* A little early is in time: roles wake each other at their own intervals. The rate stays. */
 bool
 heartbeat_is_due(Heartbeat *heartbeat, uint64_t now_ns)
 {
-    if (!heartbeat_is_on(heartbeat) || now_ns < heartbeat->next_ns)
+    uint64_t interval = interval_ns(heartbeat);
+
+    if (!heartbeat_is_on(heartbeat) || now_ns + interval / 4 < heartbeat->next_ns)
         return false;
-    heartbeat->next_ns = now_ns + interval_ns(heartbeat);
+    bool is_late = now_ns >= heartbeat->next_ns + interval;
+    heartbeat->next_ns = is_late ? now_ns + interval : heartbeat->next_ns + interval;
     return true;
 }
 

@@ -279,6 +279,8 @@ recovery_is_tls_again_and_no_stranger_is_taken_for_the_source(void **state)
     use_keys(move.from, "client", dir);
     use_keys(move.to, "server", dir);
     Faultline *source = move.from->faultline, *destination = move.to->faultline;
+    assert_true(faultline_set_capability(source, "auto-recover", false, NULL));
+    assert_true(faultline_set_capability(destination, "auto-recover", false, NULL));
     assert_true(faultline_set_parameter(source, "max-postcopy-bandwidth", 2 << 20, NULL));
     assert_true(faultline_cont(source, NULL));
     toy_move_start(&move);

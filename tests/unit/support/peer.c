@@ -37,7 +37,7 @@ read_all(void *opaque)
     PeerGuest *guest = opaque;
     uint64_t sum = 0;
 
-    for (int block = 1; block >= 0; block--) {
+    for (int block = (int)guest->count_blocks - 1; block >= 0; block--) {
         const FaultlineBlock *is = &guest->blocks[block];
         for (uint64_t at = is->length_bytes; at; at -= FAULTLINE_PAGE_BYTES)
             sum += ((volatile uint8_t *)is->host_address)[at - FAULTLINE_PAGE_BYTES];
@@ -148,14 +148,28 @@ map_block(FaultlineBlock *block, const char *name, uint64_t count_pages, bool sh
 PeerGuest *
 peer_guest_new(const char *const *capabilities)
 {
+    static const char *const names[] = {"ram0", "ram1", NULL};
+    static const uint64_t counts[] = {PEER_RAM0_PAGES, PEER_RAM1_PAGES};
+    return peer_guest_new_sized(PEER_MACHINE, names, counts, capabilities);
+}
+
+PeerGuest *
+peer_guest_new_sized(const char *machine, const char *const *names, const uint64_t *counts,
+                     const char *const *capabilities)
+{
     PeerGuest *guest = g_new0(PeerGuest, 1);
+    FaultlineGuest own = callbacks;
     g_autoptr(GError) error = NULL;
 
     guest->touches_page = -1;
-    map_block(&guest->blocks[0], "ram0", PEER_RAM0_PAGES, true);
-    map_block(&guest->blocks[1], "ram1", PEER_RAM1_PAGES, false);
-    guest->blocks[1].guest_address = 1ull << 32;
-    guest->faultline = faultline_new(&callbacks, guest, guest->blocks, 2, &error);
+    own.machine = machine;
+    for (unsigned i = 0; names[i]; i++) {
+        assert_true(i < PEER_BLOCKS_MAX);
+        map_block(&guest->blocks[i], names[i], counts[i], i % 2 == 0);
+        guest->blocks[i].guest_address = (uint64_t)i << 32;
+        guest->count_blocks++;
+    }
+    guest->faultline = faultline_new(&own, guest, guest->blocks, guest->count_blocks, &error);
     if (!guest->faultline)
         fail_msg("faultline_new: %s", error->message);
     for (; capabilities && *capabilities; capabilities++)
@@ -171,7 +185,7 @@ peer_guest_free(PeerGuest *guest)
     faultline_free(guest->faultline);
     if (guest->has_reader)
         pthread_join(guest->reader, NULL);
-    for (unsigned i = 0; i < G_N_ELEMENTS(guest->blocks); i++) {
+    for (unsigned i = 0; i < guest->count_blocks; i++) {
         munmap(guest->blocks[i].host_address, guest->blocks[i].length_bytes);
         if (guest->blocks[i].fd >= 0)
             close(guest->blocks[i].fd);
@@ -194,7 +208,7 @@ pattern(unsigned block, uint64_t page)
 void
 peer_guest_fill(PeerGuest *guest)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(guest->blocks); i++) {
+    for (unsigned i = 0; i < guest->count_blocks; i++) {
         uint8_t *memory = guest->blocks[i].host_address;
         for (uint64_t at = 0; at < guest->blocks[i].length_bytes; at += FAULTLINE_PAGE_BYTES)
             if (pattern(i, at / FAULTLINE_PAGE_BYTES))
@@ -205,7 +219,7 @@ peer_guest_fill(PeerGuest *guest)
 bool
 peer_guest_is_filled(const PeerGuest *guest)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(guest->blocks); i++) {
+    for (unsigned i = 0; i < guest->count_blocks; i++) {
         const uint8_t *memory = guest->blocks[i].host_address;
         for (uint64_t at = 0; at < guest->blocks[i].length_bytes; at++)
             if (memory[at] != pattern(i, at / FAULTLINE_PAGE_BYTES))

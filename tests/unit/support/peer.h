@@ -21,10 +21,12 @@
 #define PEER_RAM1_PAGES  40u  /* private */
 #define PEER_PAGES(n)    ((uint64_t)(n)*FAULTLINE_PAGE_BYTES)
 #define PEER_WAIT_MS     20000
+#define PEER_BLOCKS_MAX  8u
 
 typedef struct PeerGuest {
     Faultline *faultline;
-    FaultlineBlock blocks[2];
+    FaultlineBlock blocks[PEER_BLOCKS_MAX];
+    unsigned count_blocks;
 
     /* set by the test before the migration */
     bool refuses_state;   /* load_state fails */
@@ -42,6 +44,10 @@ typedef struct PeerGuest {
 
 /* capability: NULL ends; switched on in this order. */
 PeerGuest *peer_guest_new(const char *const *capabilities);
+/* The same with a machine and blocks of another size: names NULL ends, a length each in pages. All
+ * texts are kept by the caller. */
+PeerGuest *peer_guest_new_sized(const char *machine, const char *const *names,
+                                const uint64_t *counts, const char *const *capabilities);
 /* Joins the reader, then frees the Faultline: only with a guest whose memory is whole. */
 void peer_guest_free(PeerGuest *guest);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PeerGuest, peer_guest_free)

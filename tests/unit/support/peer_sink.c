@@ -21,6 +21,15 @@ peer_sink_new(ScriptShape shape, bool is_qemu, const SinkPlan *plan)
 {
     static const char *const postcopy[] = {"postcopy-ram", NULL};
     static const char *const preempt[] = {"postcopy-ram", "postcopy-preempt", NULL};
+    PeerGuest *guest = peer_guest_new(shape == SCRIPT_PRECOPY    ? NULL
+                                      : shape == SCRIPT_POSTCOPY ? postcopy
+                                                                 : preempt);
+    return peer_sink_new_for(guest, shape, is_qemu, plan);
+}
+
+PeerSink *
+peer_sink_new_for(PeerGuest *guest, ScriptShape shape, bool is_qemu, const SinkPlan *plan)
+{
     PeerSink *sink = g_new0(PeerSink, 1);
     g_autoptr(GError) error = NULL;
 
@@ -28,9 +37,7 @@ peer_sink_new(ScriptShape shape, bool is_qemu, const SinkPlan *plan)
     sink->is_qemu = is_qemu;
     sink->plan = plan ? *plan : (SinkPlan){.moment = MOMENT_NEVER};
     sink->folder = peer_folder_new();
-    sink->guest = peer_guest_new(shape == SCRIPT_PRECOPY    ? NULL
-                                 : shape == SCRIPT_POSTCOPY ? postcopy
-                                                            : preempt);
+    sink->guest = guest;
     g_autofree char *path = g_build_filename(sink->folder, "socket", NULL);
     g_autofree char *uri = g_strdup_printf("unix:%s", path);
     sink->listener = peer_listen(path);
@@ -164,7 +171,7 @@ take_record(PeerSink *sink, const uint8_t *bytes, size_t available, size_t *ret_
         return STREAM_MORE;
     if (record.flag == STREAM_RAM_MEM_SIZE) {
         StreamBlock block;
-        for (unsigned i = 0; i < 2 && result == STREAM_OK; i++) {
+        for (unsigned i = 0; i < sink->guest->count_blocks && result == STREAM_OK; i++) {
             result = stream_decode_block(bytes + *ret_length, available - *ret_length, false,
                                          &block, &more, error);
             *ret_length += more;

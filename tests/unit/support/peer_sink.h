@@ -51,6 +51,9 @@ typedef struct PeerSink {
 
 /* A source that migrates to it; in postcopy the switch-over is wished for at once. */
 PeerSink *peer_sink_new(ScriptShape shape, bool is_qemu, const SinkPlan *plan);
+/* The same with a guest of the caller's, which is the sink's from here on. */
+PeerSink *peer_sink_new_for(PeerGuest *guest, ScriptShape shape, bool is_qemu,
+                            const SinkPlan *plan);
 void peer_sink_free(PeerSink *sink);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PeerSink, peer_sink_free)
 

@@ -18,8 +18,10 @@ walk_new(void)
 void
 walk_free(Walk *walk)
 {
-    for (unsigned i = 0; i < walk->count_blocks; i++)
+    for (unsigned i = 0; i < walk->count_blocks; i++) {
         g_free(walk->blocks[i].held);
+        g_free(walk->blocks[i].image);
+    }
     g_array_unref(walk->sections);
     g_free(walk);
 }
@@ -107,9 +109,20 @@ walk_block_list(Walk *walk, WalkBytes *in, uint64_t total, GError **error)
         g_strlcpy(own->name, block.name, sizeof own->name);
         own->count_pages = block.length / STREAM_PAGE_BYTES;
         own->held = g_malloc0(own->count_pages);
+        if (walk->keeps_image)
+            own->image = g_malloc0(block.length);
         total -= block.length;
     }
     return true;
+}
+
+static void
+keep_page(WalkBlock *block, const StreamRecord *record)
+{
+    if (record->flag == STREAM_RAM_ZERO)
+        memset(block->image + record->offset, 0, STREAM_PAGE_BYTES);
+    else
+        memcpy(block->image + record->offset, record->page, STREAM_PAGE_BYTES);
 }
 
 /* Of one page or a run; of a run of pages the bytes behind the record as well. */
@@ -134,6 +147,8 @@ walk_pages(Walk *walk, WalkBytes *in, const StreamRecord *record, WalkBlock **la
     for (uint64_t i = 0; i < record->count_pages; i++)
         if (!walk_store(walk, *last, record->offset + i * STREAM_PAGE_BYTES, error))
             return false;
+    if ((*last)->image && !is_run)
+        keep_page(*last, record);
     return true;
 }
 

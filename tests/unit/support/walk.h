@@ -21,7 +21,8 @@
 typedef struct WalkBlock {
     char name[STREAM_NAME_MAX + 1];
     uint64_t count_pages;
-    uint8_t *held; /* a byte a page */
+    uint8_t *held;  /* a byte a page */
+    uint8_t *image; /* what the pages hold; with keeps_image */
 } WalkBlock;
 
 typedef struct WalkBytes {
@@ -52,6 +53,7 @@ typedef struct Walk {
     WalkPhase phase;
     bool has_return_path, has_started, has_ended, has_switched, is_cut, reached_cut, is_resumed;
     bool was_running, takes_runs; /* the latter: set by who knows what was agreed */
+    bool keeps_image;             /* set before the block list is walked; not with runs */
     uint32_t pings[WALK_PINGS_MAX];
     unsigned count_pings, count_pongs, count_requests, count_bitmaps, count_asked;
     WalkBlock *last_main, *last_urgent, *last_request;

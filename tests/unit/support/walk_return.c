@@ -98,12 +98,6 @@ walk_return(Walk *walk, const uint8_t *bytes, size_t length_bytes, GError **erro
             is_good = message.value == 0 || walk_fail(error, "SHUT %u", message.value);
             walk->has_shut = true;
             break;
-        case STREAM_RETURN_TOKEN:
-        case STREAM_RETURN_CHALLENGE:
-        case STREAM_RETURN_PROOF:
-        case STREAM_RETURN_ADDRESS:
-            is_good = walk_fail(error, "message %u, which a QEMU does not know", message.type);
-            break;
         case STREAM_RETURN_SWITCHOVER_ACK:
             break;
         case STREAM_RETURN_RESEND:

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The recoveries recorded between two QEMUs (tests/captures), played again with one of ours on
+ * either side: our destination hears what QEMU's source said and must answer what QEMU's
+ * destination did, our source hears QEMU's destination and must send what that lacks, and nothing
+ * else. QEMU's devices, which have no lengths, are left out of the package. Run from the root of
+ * the tree; the test's thread plays the peer, every wait is bounded.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/unit/support/peer_sink.h"
+#include "tests/unit/support/walk.h"
+
+#define ACK_BYTES    8u  /* RESUME_ACK, and SHUT */
+#define RESUME_BYTES 5u  /* POSTCOPY_RESUME */
+#define END_BYTES    19u /* END of ram, EOS, footer, EOF */
+
+typedef struct Recovery {
+    const char *machine, *before, *before_back, *after, *after_back;
+    bool with_urgent; /* the source's part only */
+} Recovery;
+
+/* What was recorded, and where in it the steps of a recovery end. */
+typedef struct Recorded {
+    Walk *walk;
+    GByteArray *before, *after, *back;
+    size_t asked, bitmaps, request; /* in after; in back; in back, the first one */
+    uint64_t request_page;
+    const char *names[PEER_BLOCKS_MAX + 1];
+    uint64_t counts[PEER_BLOCKS_MAX];
+} Recorded;
+
+static void
+require(bool is_good, const GError *error)
+{
+    if (!is_good)
+        fail_msg("%s", error ? error->message : "no error set");
+}
+
+static GByteArray *
+load(const char *name)
+{
+    GBytes *bytes = walk_load(name);
+    return g_bytes_unref_to_array(bytes);
+}
+
+/* ---- What was recorded ------------------------------------------------------------------------
+ */
+
+static uint64_t
+count_held(const Walk *walk)
+{
+    uint64_t count = 0;
+    for (unsigned i = 0; i < walk->count_blocks; i++)
+        for (uint64_t page = 0; page < walk->blocks[i].count_pages; page++)
+            count += walk->blocks[i].held[page];
+    return count;
+}
+
+static Walk *
+walk_before(const GByteArray *bytes, size_t length)
+{
+    Walk *walk = walk_new();
+    GError *error = NULL;
+
+    walk->is_cut = walk->keeps_image = true;
+    require(walk_main(walk, bytes->data, length, &error), error);
+    walk->is_cut = false;
+    return walk;
+}
+
+/* Pages that were recorded on their way and never arrived are not played. */
+static void
+cut_lost(Recorded *recorded, uint64_t count_arrived)
+{
+    while (count_held(recorded->walk) > count_arrived) {
+        g_clear_pointer(&recorded->walk, walk_free);
+        g_byte_array_set_size(recorded->before, recorded->before->len - STREAM_PAGE_BYTES);
+        recorded->walk = walk_before(recorded->before, recorded->before->len);
+    }
+    assert_int_equal(count_held(recorded->walk), count_arrived);
+}
+
+static uint64_t
+measure_back(Recorded *recorded)
+{
+    uint64_t count_arrived = 0;
+    StreamReturn message;
+    size_t at = 0, length;
+
+    for (unsigned i = 0; i < recorded->walk->count_blocks; i++) {
+        const GByteArray *back = recorded->back;
+        const uint8_t *bits;
+        assert_int_equal(
+            stream_decode_return(back->data + at, back->len - at, &message, &length, NULL),
+            STREAM_OK);
+        at += length;
+        uint64_t count_pages = recorded->walk->blocks[i].count_pages;
+        assert_int_equal(stream_decode_bitmap(back->data + at, back->len - at, count_pages, &bits,
+                                              &length, NULL),
+                         STREAM_OK);
+        at += length;
+        for (uint64_t page = 0; page < count_pages; page++)
+            count_arrived += bits[page / 8] >> page % 8 & 1;
+    }
+    recorded->bitmaps = at;
+    at += ACK_BYTES;
+    assert_int_equal(stream_decode_return(recorded->back->data + at, recorded->back->len - at,
+                                          &message, &length, NULL),
+                     STREAM_OK);
+    assert_int_equal(message.type, STREAM_RETURN_REQ_PAGES_ID);
+    assert_string_equal(message.name, recorded->names[0]);
+    recorded->request = at + length;
+    recorded->request_page = message.start / STREAM_PAGE_BYTES;
+    return count_arrived;
+}
+
+static Recorded *
+recorded_load(const Recovery *recovery)
+{
+    Recorded *recorded = g_new0(Recorded, 1);
+
+    recorded->before = load(recovery->before);
+    recorded->after = load(recovery->after);
+    recorded->back = load(recovery->after_back);
+    recorded->walk = walk_before(recorded->before, recorded->before->len);
+    for (unsigned i = 0; i < recorded->walk->count_blocks; i++) {
+        recorded->names[i] = g_intern_string(recorded->walk->blocks[i].name);
+        recorded->counts[i] = recorded->walk->blocks[i].count_pages;
+        recorded->asked += RESUME_BYTES + 1 + strlen(recorded->names[i]);
+    }
+    cut_lost(recorded, measure_back(recorded));
+    return recorded;
+}
+
+static void
+recorded_free(Recorded *recorded)
+{
+    walk_free(recorded->walk);
+    g_byte_array_unref(recorded->before);
+    g_byte_array_unref(recorded->after);
+    g_byte_array_unref(recorded->back);
+    g_free(recorded);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Recorded, recorded_free)
+
+static uint32_t
+device_length(const Walk *walk, uint32_t id)
+{
+    for (unsigned i = 0; i < walk->sections->len; i++)
+        if (g_array_index(walk->sections, WalkSection, i).id == id)
+            return (uint32_t)g_array_index(walk->sections, WalkSection, i).length;
+    fail_msg("section %u was not walked", id);
+    return 0;
+}
+
+/* The commands of a package, without the devices between them. */
+static GByteArray *
+thin_package(const Walk *walk, const uint8_t *bytes, size_t length_bytes)
+{
+    GByteArray *thin = g_byte_array_new();
+
+    for (size_t at = 0, length = 0; at < length_bytes; at += length) {
+        StreamElement element;
+        assert_int_equal(
+            stream_decode_element(bytes + at, length_bytes - at, &element, &length, NULL),
+            STREAM_OK);
+        if (element.type == STREAM_COMMAND)
+            g_byte_array_append(thin, bytes + at, (guint)length);
+        else
+            length += device_length(walk, element.section_id) + 5;
+    }
+    return thin;
+}
+
+/* What is said before the break. */
+static GByteArray *
+before_without_devices(const Recorded *recorded)
+{
+    static const uint8_t head[] = {STREAM_COMMAND, 0, STREAM_COMMAND_PACKAGED, 0, 4};
+    GByteArray *bytes = g_byte_array_new();
+    const uint8_t *start = recorded->before->data;
+    const uint8_t *found = memmem(start, recorded->before->len, head, sizeof head);
+    StreamElement element;
+    size_t length;
+
+    assert_non_null(found);
+    size_t at = (size_t)(found - start);
+    assert_int_equal(
+        stream_decode_element(found, recorded->before->len - at, &element, &length, NULL),
+        STREAM_OK);
+    uint32_t package = stream_parse_be32(&element);
+    g_autoptr(GByteArray) thin = thin_package(recorded->walk, found + length, package);
+    uint8_t size[4];
+    StreamWriter writer = {size, 0, sizeof size};
+    stream_put_be32(&writer, thin->len);
+    g_byte_array_append(bytes, start, (guint)(at + sizeof head));
+    g_byte_array_append(bytes, size, sizeof size);
+    g_byte_array_append(bytes, thin->data, thin->len);
+    at += length + package;
+    g_byte_array_append(bytes, start + at, (guint)(recorded->before->len - at));
+    return bytes;
+}
+
+/* ---- Our destination, QEMU's source -----------------------------------------------------------
+ */
+
+typedef struct Toucher {
+    volatile uint8_t *at;
+    uint8_t read;
+} Toucher;
+
+static void *
+touch(void *opaque)
+{
+    Toucher *toucher = opaque;
+    toucher->read = *toucher->at;
+    return NULL;
+}
+
+static int64_t
+deadline_us(void)
+{
+    return g_get_monotonic_time() + PEER_WAIT_MS * (int64_t)1000;
+}
+
+static void
+await_status(PeerGuest *guest, PeerLink *link, FaultlineStatus status)
+{
+    int64_t end_us = deadline_us();
+    FaultlineInfo info;
+
+    do {
+        peer_link_pump(link, 2);
+        faultline_query(guest->faultline, &info);
+        if (g_get_monotonic_time() > end_us)
+            fail_msg("status %s, not %s: %s", faultline_status_name(info.status),
+                     faultline_status_name(status), info.error);
+    } while (info.status != status);
+}
+
+static void
+await_received(PeerLink *link, size_t length)
+{
+    int64_t end_us = deadline_us();
+
+    while (link->received->len < length) {
+        peer_link_pump(link, 2);
+        if (g_get_monotonic_time() > end_us)
+            fail_msg("%u of %zu bytes came", link->received->len, length);
+    }
+}
+
+static void
+say(PeerLink *link, const GByteArray *bytes, size_t from, size_t to)
+{
+    g_byte_array_append(link->to_send, bytes->data + from, (guint)(to - from));
+}
+
+static void
+walk_answers(Walk *walk, const GByteArray *bytes)
+{
+    GError *error = NULL;
+    require(walk_return(walk, bytes->data, bytes->len, &error), error);
+}
+
+static void
+play_until_the_break(PeerGuest *guest, const Recorded *recorded, const char *path)
+{
+    g_autoptr(GByteArray) before = before_without_devices(recorded);
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+    int64_t end_us = deadline_us();
+
+    peer_incoming(guest, uri);
+    g_autoptr(PeerLink) link = peer_link_new(peer_connect(path));
+    say(link, before, 0, before->len);
+    while (!peer_link_is_sent(link) && g_get_monotonic_time() < end_us)
+        peer_link_pump(link, 2);
+    peer_link_half_close(link);
+    await_status(guest, link, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+    walk_answers(recorded->walk, link->received);
+    assert_int_equal(recorded->walk->count_pongs, recorded->walk->count_pings);
+}
+
+static void
+play_recovery(PeerGuest *guest, const Recorded *recorded, const char *path)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+    g_autoptr(GError) error = NULL;
+
+    require(faultline_recover(guest->faultline, uri, &error), error);
+    g_autoptr(PeerLink) link = peer_link_new(peer_connect(path));
+    say(link, recorded->after, 0, recorded->asked);
+    await_received(link, recorded->bitmaps);
+    assert_memory_equal(link->received->data, recorded->back->data, recorded->bitmaps);
+    say(link, recorded->after, recorded->asked, recorded->asked + RESUME_BYTES);
+    await_received(link, recorded->request);
+    assert_memory_equal(link->received->data, recorded->back->data, recorded->request);
+    say(link, recorded->after, recorded->asked + RESUME_BYTES, recorded->after->len);
+    await_status(guest, link, FAULTLINE_STATUS_COMPLETED);
+    while (peer_link_pump(link, 5))
+        continue;
+
+    recorded->walk->is_resumed = true;
+    walk_answers(recorded->walk, link->received);
+    require(walk_main(recorded->walk, recorded->after->data, recorded->after->len, &error), error);
+}
+
+/* The page that the recorded guest waited for is touched while there is no connection. */
+static void
+destination_answers_a_recorded_recovery_as_qemu_did(void **state)
+{
+    static const char *const capabilities[] = {"postcopy-ram", NULL};
+    const Recovery *recovery = *state;
+    g_autoptr(Recorded) recorded = recorded_load(recovery);
+    g_autoptr(PeerGuest) guest =
+        peer_guest_new_sized(recovery->machine, recorded->names, recorded->counts, capabilities);
+    char *folder = peer_folder_new();
+    g_autofree char *first = g_build_filename(folder, "first", NULL);
+    g_autofree char *second = g_build_filename(folder, "second", NULL);
+    pthread_t thread;
+
+    play_until_the_break(guest, recorded, first);
+    uint8_t *ram = guest->blocks[0].host_address;
+    Toucher toucher = {.at = ram + recorded->request_page * STREAM_PAGE_BYTES};
+    assert_int_equal(pthread_create(&thread, NULL, touch, &toucher), 0);
+    play_recovery(guest, recorded, second);
+    pthread_join(thread, NULL);
+
+    assert_true(recorded->walk->has_resume_ack && recorded->walk->has_shut);
+    assert_int_equal(recorded->walk->count_lost, 0);
+    assert_true(walk_is_whole(recorded->walk));
+    for (unsigned i = 0; i < guest->count_blocks; i++)
+        assert_memory_equal(guest->blocks[i].host_address, recorded->walk->blocks[i].image,
+                            guest->blocks[i].length_bytes);
+    assert_int_equal(toucher.read, *toucher.at);
+    peer_folder_free(folder);
+}
+
+/* ---- Our source, QEMU's destination -----------------------------------------------------------
+ */
+
+static PeerLink *
+accept_link(int listener)
+{
+    int64_t end_us = deadline_us();
+    int fd;
+
+    while ((fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) < 0) {
+        if (g_get_monotonic_time() > end_us)
+            fail_msg("nobody connects");
+        g_usleep(500);
+    }
+    return peer_link_new(fd);
+}
+
+/* The end of the stream is here. Only the section's number, which is the source's, is not looked
+ * at. */
+static bool
+has_end(const GByteArray *bytes)
+{
+    static const uint8_t eos[] = {0, 0, 0, 0, 0, 0, 0, 0x10, STREAM_FOOTER};
+    const uint8_t *end = bytes->data + bytes->len - END_BYTES;
+    return bytes->len >= END_BYTES && end[0] == STREAM_END &&
+           memcmp(end + 5, eos, sizeof eos) == 0 && end[END_BYTES - 1] == STREAM_EOF;
+}
+
+static void
+hear_recovery(PeerSink *sink, const Recorded *recorded, PeerLink *link, PeerLink **ret_urgent)
+{
+    int64_t end_us = deadline_us();
+
+    await_received(link, recorded->asked);
+    assert_int_equal(link->received->len, recorded->asked);
+    say(link, recorded->back, 0, recorded->bitmaps);
+    if (sink->shape == SCRIPT_PREEMPT) {
+        while (!peer_link_is_sent(link))
+            peer_link_pump(link, 2);
+        *ret_urgent = accept_link(sink->listener);
+    }
+    await_received(link, recorded->asked + RESUME_BYTES);
+    assert_memory_equal(link->received->data, recorded->after->data,
+                        recorded->asked + RESUME_BYTES);
+    say(link, recorded->back, recorded->bitmaps, recorded->back->len - ACK_BYTES);
+    while (!has_end(link->received)) {
+        peer_link_pump(link, 2);
+        if (*ret_urgent)
+            peer_link_pump(*ret_urgent, 0);
+        if (g_get_monotonic_time() > end_us)
+            fail_msg("the stream does not end after %u bytes", link->received->len);
+    }
+    while (*ret_urgent && peer_link_pump(*ret_urgent, 5))
+        continue;
+    say(link, recorded->back, recorded->back->len - ACK_BYTES, recorded->back->len);
+}
+
+/* Of the recorded recovery the source's half is left out, and ours put in its place. */
+static void
+check_second_half(const Recorded *recorded, const PeerLink *link, const PeerLink *urgent)
+{
+    Walk *walk = recorded->walk;
+    const GByteArray *main = link->received;
+    g_autoptr(GError) error = NULL;
+
+    walk->is_resumed = true;
+    walk_answers(walk, recorded->back);
+    assert_int_equal(walk->count_lost, 0);
+    for (unsigned i = 0; i < walk->sections->len; i++) {
+        WalkSection *section = &g_array_index(walk->sections, WalkSection, i);
+        if (strcmp(section->name, "ram") == 0)
+            section->id = main->data[main->len - 2];
+        else
+            section->id = UINT32_MAX - i;
+    }
+    if (urgent) {
+        require(walk_urgent(walk, urgent->received->data, urgent->received->len, &error), error);
+        assert_true(walk->count_urgent > 0);
+    }
+    require(walk_main(walk, main->data, main->len, &error), error);
+    assert_true(walk_is_whole(walk));
+}
+
+static void
+source_sends_what_a_recorded_destination_lacks(void **state)
+{
+    static const char *const capabilities[] = {"postcopy-ram", "postcopy-preempt", NULL};
+    const SinkPlan plan = {.moment = MOMENT_PUSHED, .then = SINK_CLOSE};
+    const Recovery *recovery = *state;
+    ScriptShape shape = recovery->with_urgent ? SCRIPT_PREEMPT : SCRIPT_POSTCOPY;
+    const char *wanted[] = {capabilities[0], recovery->with_urgent ? capabilities[1] : NULL, NULL};
+    g_autoptr(Recorded) recorded = recorded_load(recovery);
+    PeerGuest *guest =
+        peer_guest_new_sized(recovery->machine, recorded->names, recorded->counts, wanted);
+    g_autoptr(PeerSink) sink = peer_sink_new_for(guest, shape, true, &plan);
+    g_autofree char *uri = g_strdup_printf("unix:%s/socket", sink->folder);
+    g_autoptr(PeerLink) urgent = NULL;
+    GError *error = NULL;
+
+    FaultlineStatus status = peer_sink_run(sink, PEER_WAIT_MS);
+    assert_int_equal(status, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+    assert_int_equal(sink->reached, MOMENT_PUSHED);
+    require(faultline_migrate_resume(guest->faultline, uri, &error), error);
+    g_autoptr(PeerLink) link = accept_link(sink->listener);
+    hear_recovery(sink, recorded, link, &urgent);
+    await_status(guest, link, FAULTLINE_STATUS_COMPLETED);
+    check_second_half(recorded, link, urgent);
+}
+
+static Recovery recoveries[] = {
+    {"pc-i440fx-7.2", "rec77.0.fwd", "rec77.0.rev", "rec77.1.fwd", "rec77.1.rev", false},
+    {"pc-i440fx-11.1", "rec11.0.fwd", "rec11.0.rev", "rec11.1.fwd", "rec11.1.rev", false},
+    {"pc-i440fx-7.2", "rec77.0.fwd", "rec77.0.rev", "rec77.1.fwd", "rec77.1.rev", true},
+    {"pc-i440fx-11.1", "rec11.0.fwd", "rec11.0.rev", "rec11.1.fwd", "rec11.1.rev", true},
+};
+
+#define RECOVERY_TEST(name, suffix, number)                                                        \
+    {                                                                                              \
+#name suffix, name, NULL, NULL, &recoveries[number]                                        \
+    }
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RECOVERY_TEST(destination_answers_a_recorded_recovery_as_qemu_did, "_7_2", 0),
+        RECOVERY_TEST(destination_answers_a_recorded_recovery_as_qemu_did, "_11_1", 1),
+        RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_7_2", 0),
+        RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_11_1", 1),
+        RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_7_2_urgent", 2),
+        RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_11_1_urgent", 3),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
