@@ -419,6 +419,7 @@ check_second_half(const Recorded *recorded, const PeerLink *link, const PeerLink
         else
             section->id = UINT32_MAX - i;
     }
+    walk->reached_cut = false;
     if (urgent) {
         require(walk_urgent(walk, urgent->received->data, urgent->received->len, &error), error);
         assert_true(walk->count_urgent > 0);
