@@ -5,6 +5,7 @@
 #   make bench      latency and throughput beside this machine's floor, in build/bench/
 #   make check      all tests; ONLY=pattern picks some by name, SEEDS=n sets the simulated migrations
 #   make chaos      1,000 migrations of real processes to which something happens
+#   make sim        simulated migrations alone, SEEDS=n; ends with what failed where
 #   make fuzz       30 minutes a harness, or FUZZ_SECONDS; see tests/fuzz/README.md
 #   make check-nested   some tests on Debian's kernel and KVM, inside an emulated machine
 #   make lint       what CONTRIBUTING.md asks for, as far as a machine can tell
@@ -171,6 +172,9 @@ TESTS := $(if $(filter thread,$(SAN)),$(filter-out %/pair %/chaos,$(TESTS)),$(TE
 check: all $(TESTS)
 	$(Q)BUILD=$(BUILD) SAN=$(SAN) SEEDS=$(SEEDS) ONLY='$(ONLY)' tests/run $(TESTS)
 
+sim: $(BUILD)/tests/sim/sim
+	$(Q)$< --seeds $(SEEDS)
+
 # tests/nested/run says which of them it takes.
 check-nested: all $(UNIT) $(BUILD)/tests/sim/sim
 	$(Q)BUILD=$(BUILD) tests/nested/run
@@ -231,7 +235,7 @@ export PC
 clean:
 	rm -rf build build-address build-undefined build-thread build-fuzz
 
-.PHONY: all check check-nested demo bench lint install install-documents clean
+.PHONY: all check check-nested sim demo bench lint install install-documents clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -106,6 +106,8 @@ make_faultline(Side *side, const FaultlineBlock *block, GError **error)
     side->faultline = describe(side, block, error);
     if (!side->faultline)
         return false;
+    /* The network is our own, between two namespaces. */
+    faultline_set_insecure(side->faultline, plan->netns);
     for (unsigned i = 0; i < G_N_ELEMENTS(base); i++)
         if (!apply(side->faultline, &base[i], error))
             return false;

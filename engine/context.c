@@ -147,6 +147,19 @@ context_keep_error(Faultline *faultline, GError *error)
 }
 
 void
+context_amend_error(Faultline *faultline, const char *sentence)
+{
+    pthread_mutex_lock(&faultline->lock);
+    if (faultline->error) {
+        GError *amended = g_error_new(faultline->error->domain, faultline->error->code, "%s. %s",
+                                      faultline->error->message, sentence);
+        g_error_free(faultline->error);
+        faultline->error = amended;
+    }
+    pthread_mutex_unlock(&faultline->lock);
+}
+
+void
 context_forget_error(Faultline *faultline)
 {
     pthread_mutex_lock(&faultline->lock);
@@ -316,4 +329,10 @@ const FaultlineBlock *
 faultline_block(const Faultline *faultline, unsigned index)
 {
     return index < faultline->blocks.count ? &faultline->blocks.blocks[index].is : NULL;
+}
+
+void
+faultline_set_insecure(Faultline *faultline, bool insecure)
+{
+    __atomic_store_n(&faultline->insecure, insecure, __ATOMIC_RELAXED);
 }

@@ -46,6 +46,8 @@ typedef struct Progress {
     uint64_t damaged_pages, asked_again;          /* destination: atomic sums of two threads */
     uint64_t pauses, paused_ns, longest_pause_ns; /* of postcopy; of those that are over */
     uint64_t pause_began_ns;                      /* of the one that is not; 0: there is none */
+    uint64_t recover_attempts, recover_next_ns;   /* source; of this pause; 0: no attempt follows */
+    uint64_t recover_address;                     /* index of the next one */
     uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
 } Progress;
 
@@ -75,7 +77,7 @@ struct Faultline {
     /* atomic */
     unsigned status;    /* FaultlineStatus; see context_move() */
     unsigned run_state; /* FaultlineRunState */
-    bool autostart;
+    bool autostart, insecure;
     Progress progress;
 
     Record record; /* says itself who may touch what */
@@ -141,6 +143,8 @@ void context_keep_error(Faultline *faultline, GError *error);
 /* It is not failing any more: a recovery has begun. Thread: any. */
 void context_forget_error(Faultline *faultline);
 
+/* Appends a sentence to the error kept. Thread: any. */
+void context_amend_error(Faultline *faultline, const char *sentence);
 /* A connection was turned away; the migration is not over. Takes the text. Thread: any. */
 void context_note_refusal(Faultline *faultline, char *text);
 

@@ -9,7 +9,7 @@
  *     faultline_set_capability(f, "postcopy-ram", true, &error);
  *
  *   source                                         destination
- *     faultline_cont(f)       guest runs             faultline_incoming(f, "tcp:0.0.0.0:4444")
+ *     faultline_cont(f)       guest runs             faultline_incoming(f, "tcp:127.0.0.1:4444")
  *     faultline_migrate(f, "tcp:HOST:4444")          ... receives; guest must not be run by the VMM
  *     faultline_start_postcopy(f)   a wish
  *     faultline_next_event(f)                        faultline_next_event(f)
@@ -235,6 +235,11 @@ FaultlineRunState faultline_run_state(const Faultline *faultline);
 void faultline_set_autostart(Faultline *faultline, bool autostart);
 
 /* ---- Migration ------------------------------------------------------------------------------- */
+
+/* Whether faultline_incoming() and faultline_recover() may listen where other hosts reach them
+ * without TLS (preset: false). Whoever can connect there first can put a guest of his own into this
+ * machine, and what a guest's memory holds crosses the network readable. */
+void faultline_set_insecure(Faultline *faultline, bool insecure);
 
 /*
  * Starts to move the guest to the destination that listens at uri: tcp:HOST:PORT, unix:PATH, fd:N.

@@ -104,6 +104,15 @@ frame_queue_seal(FrameQueue *queue)
 }
 
 void
+frame_queue_unseal(FrameQueue *queue)
+{
+    g_assert(!queue->is_pending && frame_queue_is_empty(queue));
+    queue->format = &plain;
+    for (unsigned i = 0; i < G_N_ELEMENTS(queue->frames); i++)
+        frame_reset(&queue->frames[i], queue->format);
+}
+
+void
 frame_queue_copy(FrameQueue *queue, bool copies)
 {
     for (unsigned i = 0; copies && i < G_N_ELEMENTS(queue->frames); i++)

@@ -89,6 +89,8 @@ void frame_queue_clear(FrameQueue *queue);
 
 /* From here on everything is sealed; on a queue that is empty. pieces begin with number 0. */
 void frame_queue_seal(FrameQueue *queue);
+/* Nothing is any more; after a reset. */
+void frame_queue_unseal(FrameQueue *queue);
 /* Whether pages put from here on are copied. The first time allocates. Not while it holds pages. */
 void frame_queue_copy(FrameQueue *queue, bool copies);
 /* As after init, but for the counts, and sealed if it was: for another link. The sender has been

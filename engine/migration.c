@@ -144,18 +144,23 @@ faultline_migrate(Faultline *faultline, const char *uri, GError **error)
 bool
 faultline_incoming(Faultline *faultline, const char *uri, GError **error)
 {
+    return faultline_incoming_several(faultline, (const char *const[]){uri, NULL}, error);
+}
+
+bool
+faultline_incoming_several(Faultline *faultline, const char *const *uris, GError **error)
+{
     FaultlineRunState state = faultline_run_state(faultline);
     if (state != FAULTLINE_RUN_PRELAUNCH && state != FAULTLINE_RUN_INMIGRATE)
         return refuse("migrate-incoming",
                       "there is a guest here; start a machine of its own for it", error);
     if (!check_idle(faultline, "migrate-incoming", error))
         return false;
-    if (!check_transport(uri, true, error))
-        return false;
-    if (!security_take(faultline, uri, true, error))
-        return false;
+    for (const char *const *uri = uris; *uri; uri++)
+        if (!check_transport(*uri, true, error) || !security_take(faultline, *uri, true, error))
+            return false;
     forget_last(faultline);
-    faultline->destination = destination_new(faultline, uri, error);
+    faultline->destination = destination_new(faultline, uris, error);
     if (!faultline->destination)
         return error_translate(error);
     Destination *destination = faultline->destination;
@@ -174,6 +179,18 @@ char *
 faultline_incoming_address(const Faultline *faultline)
 {
     return faultline->destination ? g_strdup(faultline->destination->address) : NULL;
+}
+
+char **
+faultline_incoming_addresses(const Faultline *faultline)
+{
+    const Destination *destination = faultline->destination;
+    GPtrArray *addresses = g_ptr_array_new();
+
+    for (unsigned i = 0; destination && i < destination->count_addresses; i++)
+        g_ptr_array_add(addresses, g_strdup(destination->addresses[i]));
+    g_ptr_array_add(addresses, NULL);
+    return (char **)g_ptr_array_free(addresses, FALSE);
 }
 
 bool

@@ -15,7 +15,11 @@
  * listening, and FAULTLINE_EVENT_REFUSED and FaultlineInfo.refusal tell.
  *
  * Objects are made at once, files are read and checked then; a migration holds what it began with,
- * so that an object may be removed at any time. Thread: control, for all of this.
+ * and a recovery what it was asked for with, so that an object may be removed at any time. Thread:
+ * control, for all of this.
+ *
+ * System calls that TLS adds to faultline.h's lists: recvfrom, sendto (the handshake, on migration
+ * and listen), getrandom and futex (all that send or receive).
  */
 #ifndef FAULTLINE_OBJECTS_H
 #define FAULTLINE_OBJECTS_H

@@ -87,6 +87,11 @@ options_features(const Options *options)
         features &= ~STREAM_FEATURE_URGENT_REQUESTS;
     if (!options_has(options, CAPABILITY_DISCARD_WORDS))
         features &= ~STREAM_FEATURE_DISCARD_WORDS;
+    if (!options_has(options, CAPABILITY_RECOVERY_TOKEN) ||
+        !options_has(options, CAPABILITY_POSTCOPY_RAM))
+        features &= ~STREAM_FEATURE_TOKEN;
+    if (!options_get(options, PARAMETER_HEARTBEAT_TIMEOUT))
+        features &= ~STREAM_FEATURE_HEARTBEAT;
     if (!options_has(options, CAPABILITY_PAGE_CHECKSUMS))
         features &= ~STREAM_FEATURE_CHECKSUMS;
     return features;

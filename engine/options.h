@@ -35,6 +35,14 @@
     X(DISCARD_WORDS, "discard-words", true, 0,                                                     \
       "scattered dirty pages are told as a bitmap, if the peer is a faultline that has it on",     \
       EACH)                                                                                        \
+    X(AUTO_RECOVER, "auto-recover", true, 0,                                                       \
+      "after a break in postcopy the source connects again by itself, and the destination lets "   \
+      "it in, if both have it and recovery-token on",                                              \
+      EACH)                                                                                        \
+    X(RECOVERY_TOKEN, "recovery-token", true, 0,                                                   \
+      "with postcopy-ram: each further connection proves that it is of the same migration, if "    \
+      "the peer is a faultline that has it on",                                                    \
+      EACH)                                                                                        \
     X(PAGE_CHECKSUMS, "page-checksums", false, 0,                                                  \
       "all that is sent carries checksums, if the peer is a faultline that has it on: what the "   \
       "network damages is found and asked for again, and the end is a verdict over all memory",    \
@@ -62,6 +70,16 @@ typedef enum {
 #define PARAMETER_LIST(X)                                                                          \
     X(MAX_BANDWIDTH, "max-bandwidth", 134217728, 0, INT64_MAX, "bytes/s",                          \
       "limit in precopy, 0: none", SIZE, SOURCE, false)                                            \
+    X(HEARTBEAT_TIMEOUT, "heartbeat-timeout", 5000, 0, 60000, "ms",                                \
+      "a connection on which nothing comes for so long is broken, between faultlines; the "        \
+      "source's holds for both, 0 at either: wait for ever",                                       \
+      INTEGER, EACH, false)                                                                        \
+    X(RECOVER_DEADLINE, "recover-deadline", 0, 0, 86400000, "ms",                                  \
+      "auto-recover: how long after a break the source goes on trying, 0: for ever", INTEGER,      \
+      SOURCE, false)                                                                               \
+    X(RECOVER_RETRY, "recover-retry", 1000, 1, 60000, "ms",                                        \
+      "auto-recover: longest time between two attempts; the first ones come sooner", INTEGER,      \
+      SOURCE, false)                                                                               \
     X(MAX_POSTCOPY_BANDWIDTH, "max-postcopy-bandwidth", 0, 0, INT64_MAX, "bytes/s",                \
       "limit of background pages in postcopy, 0: none", SIZE, SOURCE, false)                       \
     X(DOWNTIME_LIMIT, "downtime-limit", 300, 0, 2000000, "ms",                                     \

@@ -36,6 +36,7 @@ faultline_migrate_resume(Faultline *faultline, const char *uri, GError **error)
                            FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP))
         return refuse(error, not_paused);
     context_forget_error(faultline);
+    source_set_flag(&faultline->source->has_command);
     source_resume(faultline->source, uri);
     return true;
 }
@@ -64,5 +65,15 @@ faultline_query_pauses(const Faultline *faultline, FaultlinePauses *ret_pauses)
         .count = progress_get(&progress->pauses),
         .total_us = (progress_get(&progress->paused_ns) + lasts_ns) / 1000u,
         .longest_us = MAX(progress_get(&progress->longest_pause_ns), lasts_ns) / 1000u,
+        .attempts = progress_get(&progress->recover_attempts),
     };
+    uint64_t next_ns = progress_get(&progress->recover_next_ns);
+    if (!faultline->source || !next_ns ||
+        context_status(faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        return;
+    uint64_t next = progress_get(&progress->recover_address);
+    ret_pauses->will_retry = true;
+    ret_pauses->next_us = next_ns > now_ns ? (next_ns - now_ns) / 1000u : 0;
+    g_strlcpy(ret_pauses->next_uri, faultline->source->addresses[next % SOURCE_ADDRESSES_MAX],
+              sizeof ret_pauses->next_uri);
 }

@@ -37,10 +37,25 @@ bool faultline_migrate_resume(Faultline *faultline, const char *uri, GError **er
  */
 bool faultline_recover(Faultline *faultline, const char *uri, GError **error);
 
+/*
+ * As faultline_incoming(), at all of uris (NULL ends; up to 8): the source may come by any of them,
+ * and come again by another after a break. Between faultlines the source is told all of them.
+ */
+bool faultline_incoming_several(Faultline *faultline, const char *const *uris, GError **error);
+
+/* All addresses of the last faultline_incoming_several(), as faultline_incoming_address(); empty
+ * when there was none. Free with g_strfreev. Thread: control. */
+char **faultline_incoming_addresses(const Faultline *faultline);
+
 /* How often and how long a migration stood in postcopy without a connection: from postcopy-paused
  * to postcopy-active or the end. Of one that lasts, until now. */
 typedef struct FaultlinePauses {
     uint64_t count, total_us, longest_us;
+    /* Auto-recover at a source, of this pause. */
+    uint64_t attempts;  /* begun */
+    bool will_retry;    /* another one follows */
+    uint64_t next_us;   /* how soon */
+    char next_uri[256]; /* where; "": not known */
 } FaultlinePauses;
 
 /* Those of the last migration; all 0 when there were none. Thread: control. */

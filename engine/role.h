@@ -86,6 +86,9 @@ void thread_set_urgency(ThreadUrgency urgency, uint64_t bulk_nice);
  * or not known. Source: sysinfo(2). */
 uint64_t host_spare_bytes(void);
 
+/* Bytes that nobody can guess. Errors: HOST. Source: getrandom(2). */
+bool random_fill(void *bytes, size_t length, GError **error);
+
 /* CLOCK_MONOTONIC in ns; wall clock in us since 1970. */
 uint64_t clock_now_ns(void);
 int64_t clock_wall_us(void);

@@ -15,6 +15,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <time.h>
@@ -247,6 +248,21 @@ host_spare_bytes(void)
         return 0;
     unsigned long reserve = host.totalram / 8;
     return host.freeram > reserve ? (uint64_t)(host.freeram - reserve) * host.mem_unit : 0;
+}
+
+bool
+random_fill(void *bytes, size_t length, GError **error)
+{
+    ssize_t got;
+    do
+        got = getrandom(bytes, length, 0);
+    while (got < 0 && errno == EINTR);
+    if (got == (ssize_t)length)
+        return true;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_HOST,
+                "make a token: getrandom: %s; permit the system call, or switch recovery-token off",
+                got < 0 ? strerror(errno) : "too few bytes");
+    return false;
 }
 
 /* ---- Clocks and wake-ups --------------------------------------------------------------------- */

@@ -33,34 +33,12 @@ struct MetricsServer {
 
 /* ---- The address ----------------------------------------------------------------------------- */
 
-static bool
-host_is_loopback(const MonitorSocket *socket)
-{
-    const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *found = NULL;
-    bool is_loopback = false;
-
-    if (g_str_equal(socket->host, "localhost"))
-        return true;
-    if (!*socket->host || getaddrinfo(socket->host, NULL, &hints, &found) != 0)
-        return false;
-    if (found->ai_family == AF_INET) {
-        const struct sockaddr_in *address = (const void *)found->ai_addr;
-        is_loopback = ntohl(address->sin_addr.s_addr) >> IN_CLASSA_NSHIFT == IN_LOOPBACKNET;
-    } else if (found->ai_family == AF_INET6) {
-        const struct sockaddr_in6 *address = (const void *)found->ai_addr;
-        is_loopback = IN6_IS_ADDR_LOOPBACK(&address->sin6_addr);
-    }
-    freeaddrinfo(found);
-    return is_loopback;
-}
-
 bool
 metrics_address_parse(const char *text, MonitorSocket *ret_socket, GError **error)
 {
     bool is_good = monitor_socket_parse(text, ret_socket, NULL) && !ret_socket->connects;
 
-    if (is_good && (ret_socket->path || host_is_loopback(ret_socket)))
+    if (is_good && (ret_socket->path || *ret_socket->host) && monitor_socket_is_local(ret_socket))
         return true;
     monitor_socket_clear(ret_socket);
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,

@@ -87,6 +87,28 @@ monitor_socket_parse(const char *text, MonitorSocket *ret_socket, GError **error
     return true;
 }
 
+bool
+monitor_socket_is_local(const MonitorSocket *server)
+{
+    const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    bool is_loopback = false;
+
+    if (server->path || !*server->host || g_str_equal(server->host, "localhost"))
+        return true;
+    if (getaddrinfo(server->host, NULL, &hints, &found) != 0)
+        return false;
+    if (found->ai_family == AF_INET) {
+        const struct sockaddr_in *address = (const void *)found->ai_addr;
+        is_loopback = ntohl(address->sin_addr.s_addr) >> IN_CLASSA_NSHIFT == IN_LOOPBACKNET;
+    } else if (found->ai_family == AF_INET6) {
+        const struct sockaddr_in6 *address = (const void *)found->ai_addr;
+        is_loopback = IN6_IS_ADDR_LOOPBACK(&address->sin6_addr);
+    }
+    freeaddrinfo(found);
+    return is_loopback;
+}
+
 /* ---- Unix ------------------------------------------------------------------------------------ */
 
 static bool

@@ -23,6 +23,9 @@ typedef struct MonitorSocket {
  * ",connect", and of QEMU's ",server=on" and ",wait=off", which hold anyhow. Errors: ARGUMENT. */
 bool monitor_socket_parse(const char *text, MonitorSocket *ret_socket, GError **error);
 
+/* A unix socket, or a host that is this one by its name or number. */
+bool monitor_socket_is_local(const MonitorSocket *server);
+
 /* Listens (a unix socket with mode 0600; one at which nobody listens any more is replaced, any
  * other file is an error) or connects. The descriptor is non-blocking. Errors: HOST. */
 bool monitor_socket_open(MonitorSocket *server, GError **error);

@@ -319,11 +319,12 @@ begin(Run *run, GError **error)
     const RunOptions *options = run->options;
 
     faultline_set_autostart(run->faultline, !options->paused);
+    faultline_set_insecure(run->faultline, options->insecure);
     if (!options->incoming)
         return options->paused || faultline_cont(run->faultline, error);
     if (g_str_equal(options->incoming, "defer"))
         return true;
-    if (!faultline_incoming(run->faultline, options->incoming, error))
+    if (!faultline_incoming_several(run->faultline, (const char *const *)options->addresses, error))
         return false;
     say_address(run);
     return true;
@@ -355,7 +356,6 @@ end_record(Run *run)
         end = run->exit_code == EXIT_SOURCE_LOST ? "source-lost" : "failed";
     if (run->state && run->faultline)
         state_dir_end(run->state, end ? end : "quit");
-    g_clear_pointer(&run->state, state_dir_free);
 }
 
 /* A guest whose pages are partly at the other side does not survive this process, on whichever
@@ -398,9 +398,10 @@ run_clear(Run *run)
     g_ptr_array_unref(run->servers);
     if (run->monitor)
         faultline_monitor_free(run->monitor);
-    end_record(run);
     if (run->faultline)
-        faultline_free(run->faultline);
+        faultline_free(run->faultline); /* until then it writes records */
+    end_record(run);
+    g_clear_pointer(&run->state, state_dir_free);
     if (run->machine)
         run->kind->free(run->machine);
     g_main_loop_unref(run->loop);

@@ -16,7 +16,7 @@ typedef struct RawOptions {
     char *memory, *working_set, *write_rate, *guest, *backing, *dirty, *log_level, *on_source_lost;
     char **qmp, **capabilities, **parameters, **objects;
     int cpus, peer_lost_after;
-    gboolean paused;
+    gboolean paused, insecure;
     char **rest;
 } RawOptions;
 
@@ -212,7 +212,15 @@ take_qmp(char **texts, RunOptions *options, GError **error)
     for (unsigned i = 0; options->qmp[i]; i++) {
         MonitorSocket server;
         bool is_good = monitor_socket_parse(options->qmp[i], &server, error);
+        bool is_exposed = is_good && !server.connects && !monitor_socket_is_local(&server);
         monitor_socket_clear(&server);
+        if (is_exposed && !options->insecure)
+            return refuse(
+                error,
+                "--qmp %s: other hosts reach it there, and whoever does owns the machine: "
+                "nothing asks who they are; give unix:PATH or tcp:127.0.0.1:PORT, or "
+                "--insecure if you trust all of that network",
+                options->qmp[i]);
         if (!is_good)
             return false;
     }
@@ -272,7 +280,11 @@ take_serial(RunOptions *options, GError **error)
                       options->serial);
     options->machine.serial = options->serial;
     options->machine.boot = options->boot;
+    options->incoming = options->addresses ? options->addresses[0] : NULL;
     options->machine.incoming = options->incoming != NULL;
+    if (options->incoming && options->addresses[1] &&
+        g_strv_contains((const char *const *)options->addresses, "defer"))
+        return refuse(error, "--incoming defer: give it alone, or only addresses");
     return true;
 }
 
@@ -281,6 +293,7 @@ take_raw(const RawOptions *raw, RunOptions *options, GError **error)
 {
     options->paused = raw->paused;
     options->objects = g_strdupv(raw->objects);
+    options->insecure = raw->insecure;
     if (!options->name)
         options->name = g_strdup("faultline");
     if (raw->rest)
@@ -365,8 +378,11 @@ make_context(RawOptions *raw, RunOptions *options)
          "unix:PATH|tcp:HOST:PORT[,connect]"},
         {"metrics", 0, 0, G_OPTION_ARG_STRING, &options->metrics,
          "serve figures for Prometheus, at the loopback interface", "unix:PATH|tcp:127.0.0.1:PORT"},
-        {"incoming", 0, 0, G_OPTION_ARG_STRING, &options->incoming,
-         "wait for a guest; defer: listen when migrate-incoming says so", "URI|defer"},
+        {"incoming", 0, 0, G_OPTION_ARG_STRING_ARRAY, &options->addresses,
+         "wait for a guest; may be repeated; defer: listen when migrate-incoming says so",
+         "URI|defer"},
+        {"insecure", 0, 0, G_OPTION_ARG_NONE, &raw->insecure,
+         "listen also where other hosts can reach it without TLS", NULL},
         {"paused", 0, 0, G_OPTION_ARG_NONE, &raw->paused,
          "do not start the guest, also not when it has arrived", NULL},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &raw->backing, "guest memory is made of (memfd)",
@@ -460,7 +476,7 @@ run_options_free(RunOptions *options)
     g_free(options->serial);
     g_strfreev(options->qmp);
     g_free(options->metrics);
-    g_free(options->incoming);
+    g_strfreev(options->addresses);
     g_free(options->name);
     g_free(options->verdict);
     g_free(options->state_dir);

@@ -21,10 +21,12 @@ typedef struct RunOptions {
     MachineOptions machine; /* its texts are owned by this struct */
     const MachineKind *kind;
     char *boot, *serial;
-    char **qmp;     /* addresses, monitor_socket.h */
-    char *metrics;  /* NULL or an address, metrics.h */
-    char *incoming; /* NULL, "defer" or a URI */
+    char **qmp;           /* addresses, monitor_socket.h */
+    char *metrics;        /* NULL or an address, metrics.h */
+    char **addresses;     /* --incoming, as often as it was given; NULL: never */
+    const char *incoming; /* NULL, "defer" or the first URI */
     bool paused;
+    bool insecure;
     char *name;
     char *verdict;   /* NULL or a path */
     char *state_dir; /* NULL or a path */

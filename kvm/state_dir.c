@@ -20,7 +20,9 @@ struct StateDir {
     char *host, *boot, *whole_path;
     int fd;
     int locks[2];      /* by side; -1: not held */
-    StateRecord *last; /* what was written last, for the end; changed by the writer only */
+    GMutex lock;       /* over what follows: the engine may still write while its process ends */
+    bool has_ended;    /* nothing is written any more */
+    StateRecord *last; /* what was written last, for the end */
 };
 
 static bool
@@ -102,6 +104,9 @@ state_dir_write(void *opaque, const FaultlineOwnership *ownership, GError **erro
     record->missing_pages = ownership->missing_pages;
     g_free(record->address);
     record->address = g_strdup(ownership->address ? ownership->address : "");
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&dir->lock);
+    if (dir->has_ended)
+        return true;
     bool written = take_lock(dir, record->incoming, &reason) && write_record(dir, record, &reason);
     if (!written && !ownership->may_refuse)
         log_say(LOG_WARNING, "the record of guest '%s' is old now, and it goes on: %s", dir->name,
@@ -151,6 +156,7 @@ state_dir_open(const char *path, const char *name, bool incoming, GError **error
         return NULL;
     }
     StateDir *dir = g_new0(StateDir, 1);
+    g_mutex_init(&dir->lock);
     dir->path = g_strdup(path);
     dir->whole_path = g_canonicalize_filename(path, NULL);
     dir->name = g_strdup(name);
@@ -178,7 +184,9 @@ void
 state_dir_end(StateDir *dir, const char *how)
 {
     g_autoptr(GError) error = NULL;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&dir->lock);
 
+    dir->has_ended = true;
     g_free(dir->last->end);
     dir->last->end = g_strdup(how);
     if (!write_record(dir, dir->last, &error))
@@ -197,6 +205,7 @@ state_dir_free(StateDir *dir)
     if (dir->fd >= 0)
         close(dir->fd);
     g_clear_pointer(&dir->last, state_record_free);
+    g_mutex_clear(&dir->lock);
     g_free(dir->path);
     g_free(dir->whole_path);
     g_free(dir->name);

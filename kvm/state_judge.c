@@ -133,8 +133,8 @@ settle_source(StateJudgement *judgement)
                "It died with the source's process. Start it again at the source, from its disk.");
     else if (source->record->owner == FAULTLINE_OWNER_GIVEN)
         settle(judgement, STATE_VERDICT_WAITS,
-               "It stands at the source, whole, because the source does not know that the "
-               "destination never ran it. Keep the source's process until it goes on.");
+               "It stands at the source, stopped and whole: the source does not know that the "
+               "destination never ran it. Keep the source's process.");
     else
         settle(judgement, STATE_VERDICT_FINE, "");
 }

@@ -204,6 +204,25 @@ transport_endpoint_uri(const TransportEndpoint *endpoint)
 }
 
 bool
+transport_endpoint_is_local(const struct sockaddr_storage *storage)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)storage;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)storage;
+
+    switch (storage->ss_family) {
+    case AF_UNIX:
+        return true;
+    case AF_INET:
+        return ntohl(v4->sin_addr.s_addr) >> IN_CLASSA_NSHIFT == IN_LOOPBACKNET;
+    case AF_INET6:
+        return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) ||
+               (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) && v6->sin6_addr.s6_addr[12] == 127);
+    default:
+        return false;
+    }
+}
+
+bool
 transport_check_uri(const char *uri, bool is_listen, GError **error)
 {
     g_autoptr(TransportAddress) address = transport_address_new(uri, is_listen, error);

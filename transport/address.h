@@ -43,6 +43,9 @@ GArray *transport_address_resolve(const TransportAddress *address, bool is_liste
 /* The URI of an endpoint, with numbers. */
 char *transport_endpoint_uri(const TransportEndpoint *endpoint);
 
+/* A unix socket, or an address of the loopback interface. */
+bool transport_endpoint_is_local(const struct sockaddr_storage *storage);
+
 /* Appends why an endpoint did not answer (an errno). */
 void transport_note_failure(GString *reasons, const TransportEndpoint *endpoint, int code);
 

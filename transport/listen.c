@@ -8,6 +8,7 @@
  */
 #include "transport/address.h"
 #include "transport/arrivals.h"
+#include "transport/greetings.h"
 #include "transport/link.h"
 #include "transport/ring.h"
 
@@ -18,16 +19,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BACKLOG 8
+#define BACKLOG 128 /* a flood must not fill what the kernel keeps for us */
 
 struct TransportListener {
     TransportOp op;
-    TransportRing *ring;         /* of the poll; NULL before */
-    int fd;                      /* -1: handed out */
-    bool is_connected;           /* fd:N of one connected socket: it is the peer */
-    TransportArrivals *arrivals; /* TLS; else NULL */
-    char *uri;                   /* as peers reach it */
-    char *made_path;             /* unix: ours to remove, as long as it is made_inode */
+    TransportRing *ring;           /* of the poll; NULL before */
+    int fd;                        /* -1: handed out */
+    bool is_connected;             /* fd:N of one connected socket: it is the peer */
+    TransportArrivals *arrivals;   /* TLS; else NULL */
+    TransportGreetings *greetings; /* transport_accept_right(); NULL: nobody is waited for */
+    char *uri;                     /* as peers reach it */
+    char *made_path;               /* unix: ours to remove, as long as it is made_inode */
     ino_t made_inode;
 };
 
@@ -223,7 +225,8 @@ transport_listener_free(TransportListener *listener)
 {
     if (listener == NULL)
         return;
-    if (listener->ring != NULL && !transport_ring_cancel(listener->ring, &listener->op)) {
+    if ((listener->ring != NULL && !transport_ring_cancel(listener->ring, &listener->op)) ||
+        !transport_greetings_free(listener->greetings)) {
         g_warning("listener at %s freed by another thread while it waited: its memory is kept",
                   listener->uri);
         remove_path(listener);
@@ -329,6 +332,13 @@ accept_socket(TransportListener *listener, TransportRing *ring, int *ret_fd, cha
     return TRANSPORT_OK;
 }
 
+/* One for whom nobody waits any more is next. */
+static TransportLink *
+take_greeting(TransportListener *listener)
+{
+    return listener->greetings != NULL ? transport_greetings_take(listener->greetings) : NULL;
+}
+
 TransportResult
 transport_accept(TransportListener *listener, TransportRing *ring, TransportLink **ret_link,
                  GError **error)
@@ -337,6 +347,8 @@ transport_accept(TransportListener *listener, TransportRing *ring, TransportLink
 
     if (listener->is_connected)
         return accept_connected(listener, ring, ret_link, error);
+    if ((*ret_link = take_greeting(listener)) != NULL)
+        return TRANSPORT_OK;
     for (;;) {
         g_autofree char *name = NULL;
         int fd = -1;
@@ -359,4 +371,46 @@ char *
 transport_listener_take_refusal(TransportListener *listener)
 {
     return listener->arrivals != NULL ? transport_arrivals_take_refusal(listener->arrivals) : NULL;
+}
+
+TransportResult
+transport_accept_right(TransportListener *listener, TransportRing *ring, TransportIsRight is_right,
+                       TransportLink **ret_link, GError **error)
+{
+    if (listener->is_connected || listener->arrivals != NULL)
+        return transport_accept(listener, ring, ret_link, error);
+    if (listener->greetings == NULL)
+        listener->greetings = transport_greetings_new(ring);
+    for (;;) {
+        g_autoptr(GError) cause = NULL;
+        g_autofree char *name = NULL;
+        int fd = -1;
+
+        /* Looked at after each that comes: a flood must not displace one that has spoken. */
+        if (transport_greetings_step(listener->greetings, is_right, ret_link) == TRANSPORT_OK)
+            return TRANSPORT_OK;
+        TransportResult result = accept_socket(listener, ring, &fd, &name, &cause);
+        if (result == TRANSPORT_OK) {
+            transport_greetings_add(listener->greetings, fd, name);
+        } else if (result == TRANSPORT_WAIT) {
+            return result;
+        } else if (!transport_greetings_displace(listener->greetings)) {
+            g_propagate_error(error, g_steal_pointer(&cause));
+            return result;
+        }
+    }
+}
+
+/* ---- Who can come ---- */
+
+bool
+transport_listener_is_exposed(const TransportListener *listener)
+{
+    struct sockaddr_storage bound = {.ss_family = AF_UNSPEC};
+    socklen_t length = sizeof bound;
+
+    if (listener->is_connected || listener->arrivals != NULL ||
+        getsockname(listener->fd, (struct sockaddr *)&bound, &length) < 0)
+        return false;
+    return !transport_endpoint_is_local(&bound);
 }

@@ -33,6 +33,7 @@ struct TransportSession {
     size_t out_length;
     const uint8_t *in;
     size_t in_left;
+    char *end; /* why nothing can be opened any more, and so nothing sealed; NULL: it can */
 };
 
 /* ---- The socket, while hands are shaken ---- */
@@ -279,6 +280,7 @@ transport_session_free(TransportSession *session)
     transport_authz_unref(session->authz);
     g_free(session->hostname);
     g_free(session->name);
+    g_free(session->end);
     g_free(session);
 }
 
@@ -316,6 +318,18 @@ transport_session_shake(TransportSession *session, short *ret_events, GError **e
 
 /* ---- Records ---- */
 
+/* The peer's own reason comes first: to the receiving thread, which may not have told it yet.
+ * Called with lock. */
+static void
+set_seal_error(const TransportSession *session, int code, GError **error)
+{
+    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK, "sending to %s failed: TLS%s: %s",
+                session->name, session->end != NULL ? "" : " cannot seal, connect again",
+                session->end != NULL ? session->end
+                : code < 0           ? gnutls_strerror(code)
+                                     : "the peer takes only smaller records");
+}
+
 bool
 transport_session_seal(TransportSession *session, const void *bytes, size_t length, uint8_t *out,
                        size_t *ret_length, GError **error)
@@ -328,13 +342,10 @@ transport_session_seal(TransportSession *session, const void *bytes, size_t leng
     done = gnutls_record_send(session->tls, bytes, length);
     *ret_length = session->out_length;
     session->out = NULL;
+    if (done != (ssize_t)length)
+        set_seal_error(session, (int)done, error);
     pthread_mutex_unlock(&session->lock);
-    if (done == (ssize_t)length)
-        return true;
-    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK,
-                "sending to %s failed: TLS cannot seal: %s: connect again", session->name,
-                done < 0 ? gnutls_strerror((int)done) : "the peer takes only smaller records");
-    return false;
+    return done == (ssize_t)length;
 }
 
 size_t
@@ -366,13 +377,15 @@ transport_session_open(TransportSession *session, const uint8_t *record, size_t 
     session->in_left = record_length;
     got = gnutls_record_recv(session->tls, bytes, room);
     session->in_left = 0;
+    bool is_fine = got >= 0 || got == GNUTLS_E_AGAIN || got == GNUTLS_E_INTERRUPTED ||
+                   got == GNUTLS_E_WARNING_ALERT_RECEIVED;
+    if (!is_fine && session->end == NULL)
+        session->end = transport_tls_explain_open(session->tls, (int)got);
     pthread_mutex_unlock(&session->lock);
     *ret_length = got > 0 ? (size_t)got : 0;
-    if (got > 0 || got == GNUTLS_E_AGAIN || got == GNUTLS_E_INTERRUPTED ||
-        got == GNUTLS_E_WARNING_ALERT_RECEIVED)
-        return TRANSPORT_OK;
-    if (got == 0)
-        return TRANSPORT_END;
-    transport_tls_set_open_error(session->tls, (int)got, session->name, error);
+    if (is_fine)
+        return got == 0 ? TRANSPORT_END : TRANSPORT_OK;
+    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK, "receiving from %s failed: TLS: %s",
+                session->name, session->end);
     return TRANSPORT_ERROR_RESULT;
 }

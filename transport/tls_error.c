@@ -187,16 +187,12 @@ transport_tls_set_shake_error(gnutls_session_t tls, int code, const TransportTls
     g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK, "TLS with %s failed: %s", name, text);
 }
 
-void
-transport_tls_set_open_error(gnutls_session_t tls, int code, const char *name, GError **error)
+char *
+transport_tls_explain_open(gnutls_session_t tls, int code)
 {
-    g_autofree char *text =
-        code == GNUTLS_E_FATAL_ALERT_RECEIVED
-            ? explain_alert(tls)
-            : g_strdup_printf("%s: what came was changed on its way, or is no TLS: see who is in "
-                              "between, then connect again",
-                              gnutls_strerror(code));
-
-    g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK, "receiving from %s failed: TLS: %s",
-                name, text);
+    if (code == GNUTLS_E_FATAL_ALERT_RECEIVED)
+        return explain_alert(tls);
+    return g_strdup_printf("%s: what came was changed on its way, or is no TLS: see who is in "
+                           "between, then connect again",
+                           gnutls_strerror(code));
 }

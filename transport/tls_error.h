@@ -29,7 +29,7 @@ void transport_tls_set_shake_error(gnutls_session_t tls, int code,
                                    const TransportCredentials *credentials, const char *name,
                                    GError **error);
 
-/* LINK: why a record could not be opened. */
-void transport_tls_set_open_error(gnutls_session_t tls, int code, const char *name, GError **error);
+/* Why a record could not be opened, and what to do. */
+char *transport_tls_explain_open(gnutls_session_t tls, int code);
 
 #endif

@@ -152,6 +152,22 @@ const char *transport_listener_address(const TransportListener *listener);
 TransportResult transport_accept(TransportListener *listener, TransportRing *ring,
                                  TransportLink **ret_link, GError **error);
 
+/*
+ * The same for peers that begin to speak: hands out one whose first TRANSPORT_FIRST_BYTES are here,
+ * and right; they are still to be received. Whoever says something else, or nothing for some
+ * seconds, loses its connection, and nobody waits for it; so do those that are too many. Once one
+ * was handed out, those that came before it are sent away. Peers that have proved themselves by TLS
+ * and the one of an already connected socket are taken as they are.
+ */
+#define TRANSPORT_FIRST_BYTES 4
+typedef bool (*TransportIsRight)(const uint8_t *first_bytes);
+TransportResult transport_accept_right(TransportListener *listener, TransportRing *ring,
+                                       TransportIsRight is_right, TransportLink **ret_link,
+                                       GError **error);
+
+/* Whether other hosts can reach it, and it does not ask them by TLS who they are. */
+bool transport_listener_is_exposed(const TransportListener *listener);
+
 /* Removes a unix socket's path that it made. Thread: that of transport_accept, before its ring is
  * freed; any if transport_accept was never called. */
 void transport_listener_free(TransportListener *listener);

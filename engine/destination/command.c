@@ -91,12 +91,32 @@ destination_order_taking(Destination *destination)
     destination->has_ordered = true;
 }
 
+/* What a source needs to come again, before it learns that it may have to. */
+static bool
+post_token(Destination *destination)
+{
+    if (!destination_post(destination, STREAM_RETURN_TOKEN, 0))
+        return false;
+    for (unsigned i = 0; destination->calls_back && i < destination->count_addresses; i++) {
+        const char *uri = destination->addresses[i];
+        if (stream_name_is_good(uri) && !g_str_has_prefix(uri, "fd:") &&
+            !destination_post(destination, STREAM_RETURN_ADDRESS, i))
+            return false;
+    }
+    return true;
+}
+
 bool
 destination_answer_ping(Destination *destination, uint32_t value)
 {
     if ((value & STREAM_HELLO_MASK) == STREAM_HELLO) {
         value &= options_features(&destination->faultline->options);
+        if (!destination->offers_token)
+            value &= ~STREAM_FEATURE_TOKEN;
+        if ((value & STREAM_FEATURE_TOKEN) && !post_token(destination))
+            return false;
         destination->features = value;
+        destination->has_hello = true;
         if (value & STREAM_FEATURE_RUNS) {
             destination_set_flag(&destination->main.takes_runs);
             destination_set_flag(&destination->urgent.takes_runs);
@@ -104,6 +124,14 @@ destination_answer_ping(Destination *destination, uint32_t value)
         if (value & STREAM_FEATURE_CHECKSUMS)
             destination_begin_checks(destination);
         value |= STREAM_HELLO_ANSWER;
+    } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_BEAT &&
+               (destination->features & STREAM_FEATURE_HEARTBEAT)) {
+        uint32_t none = 0;
+        __atomic_compare_exchange_n(&destination->heartbeat_ms, &none, value & ~STREAM_HELLO_MASK,
+                                    false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+        if (!none)
+            destination_notify(destination, &destination->fault);
+        return true;
     } else if ((value & STREAM_HELLO_MASK) == STREAM_PING_AGREE) {
         destination->told = value & STREAM_AGREE_BITS;
         destination->has_told = true;
@@ -111,6 +139,8 @@ destination_answer_ping(Destination *destination, uint32_t value)
     }
     if (value == STREAM_PING_LOADED)
         destination_set_flag(&destination->has_told_loaded);
+    if (value == STREAM_PING_SETTLED)
+        destination->is_expecting = true;
     if (!destination_post(destination, STREAM_RETURN_PONG, value))
         return false;
     /* The source's number comes in four parts; of one that says more the last four hold. */
@@ -196,6 +226,8 @@ obey(Destination *destination, const StreamElement *element, GError **error)
     case STREAM_COMMAND_POSTCOPY_LISTEN:
     case STREAM_COMMAND_POSTCOPY_RUN:
         return refuse(element, "came outside a package", error);
+    case STREAM_COMMAND_ANSWER:
+        return refuse(element, "came on a connection that was not challenged", error);
     case STREAM_COMMAND_ENABLE_COLO:
         return refuse(element, "is not supported; switch x-colo off at the source", error);
     case STREAM_COMMAND_POSTCOPY_RESUME: /* outside a recovery these are ignored */
@@ -215,6 +247,8 @@ destination_take_command(Destination *destination, const StreamElement *element,
     if (element->command == STREAM_COMMAND_PING &&
         !destination_answer_ping(destination, stream_parse_be32(element)))
         return STAGE_STAY;
+    if (destination->has_hello && !destination->has_preempt && !destination_has_door(destination))
+        destination_close_listeners(destination);
     if (destination->in_recovery && element->command == STREAM_COMMAND_POSTCOPY_RESUME) {
         if (!destination_post(destination, STREAM_RETURN_RESUME_ACK, 1))
             return STAGE_STAY;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The destination as a whole: made and freed by the control thread; the listen role's step; and how
- * a migration ends here, well or not: run, arrived, paused, failing.
+ * The listen role's step, and how a migration ends here, well or not: run, arrived, paused,
+ * failing.
  */
 #include "engine/destination/destination.h"
 #include "engine/error.h"
 
+#define BUSY_STEPS      16u         /* without a look at the clock */
 #define DRAIN_BYTES_MAX (64u << 20) /* of a description that nobody reads */
 
 GError *
@@ -24,142 +25,6 @@ destination_notify(Destination *destination, const Role *role)
     (void)destination;
     if (role->ring)
         transport_ring_notify(role->ring);
-}
-
-/* ---- Life ------------------------------------------------------------------------------------ */
-
-static void
-make_bitmaps(RamBlocks *blocks, bool with_checksums)
-{
-    for (unsigned i = 0; i < blocks->count; i++) {
-        RamBlock *block = &blocks->blocks[i];
-        block->received = page_bitmap_new(block->count_pages);
-        block->precopied = page_bitmap_new(block->count_pages);
-        block->requested = page_bitmap_new(block->count_pages);
-    }
-    if (with_checksums)
-        ram_blocks_open_checksums(blocks);
-}
-
-static bool
-open_memory(Destination *destination, GError **error)
-{
-    if (destination->can_postcopy) {
-        destination->uffd = uffd_open(error);
-        if (!destination->uffd) {
-            g_prefix_error(error, "receive by postcopy: ");
-            return false;
-        }
-    }
-    if (!ram_blocks_open_memory(destination->blocks, error))
-        return false;
-    for (unsigned i = 0; i < destination->blocks->count; i++) {
-        RamBlock *block = &destination->blocks->blocks[i];
-        if (!uffd_memory_empty(block->memory, error)) {
-            g_prefix_error(error, "empty block '%s': ", block->is.name);
-            return false;
-        }
-    }
-    return true;
-}
-
-static void
-make_roles(Destination *destination)
-{
-    destination->listen = (Role){.name = "listen",
-                                 .step = destination_listen_step,
-                                 .close = destination_listen_close,
-                                 .self = destination};
-    destination->package =
-        (Role){.name = "package", .step = destination_package_step, .self = destination};
-    destination->fault = (Role){.name = "fault",
-                                .step = destination_fault_step,
-                                .close = destination_fault_close,
-                                .self = destination};
-}
-
-Destination *
-destination_new(Faultline *faultline, const char *uri, GError **error)
-{
-    const Options *options = &faultline->options;
-    Destination *destination = g_new0(Destination, 1);
-
-    destination->faultline = faultline;
-    destination->blocks = &faultline->blocks;
-    destination->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
-    destination->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
-    destination->accounts = options_has(options, CAPABILITY_POSTCOPY_BLOCKTIME);
-    destination->warms = options_has(options, CAPABILITY_WARM_MEMORY);
-    destination->spin_limit_ns = options_get(options, PARAMETER_SPIN_LIMIT) * 1000;
-    destination->bulk_nice = options_get(options, PARAMETER_BULK_NICE);
-    destination->latency_hold = -1;
-    destination->can_run = true;
-    destination->missing_pages = faultline->blocks.total_bytes / FAULTLINE_PAGE_BYTES;
-    destination->stage = destination_stage_accept;
-    pthread_mutex_init(&destination->mailbox_lock, NULL);
-    frame_queue_init(&destination->out);
-    frame_queue_init(&destination->asking);
-    make_bitmaps(destination->blocks, options_has(options, CAPABILITY_PAGE_CHECKSUMS));
-    page_channel_init(&destination->main, "main", destination->blocks);
-    page_channel_init(&destination->urgent, "urgent", destination->blocks);
-    destination->walk = faultline->walks[FAULTLINE_WALK_FAULT];
-    destination->out.walk = destination->asking.walk = destination->walk;
-    destination->out.walk_step = destination->asking.walk_step = WALK_REQUEST_SEND;
-    destination->urgent.walk = destination->walk;
-    destination->main.walk = faultline->walks[FAULTLINE_WALK_LISTEN];
-    make_roles(destination);
-    /* First what can fail for reasons of the caller's: memory is emptied last. */
-    TransportListener *listener = transport_listen(uri, error);
-    if (listener)
-        destination->listeners[destination->count_listeners++] = listener;
-    if (!listener || !security_listen(faultline, listener, error) ||
-        !open_memory(destination, error)) {
-        destination_free(destination);
-        return NULL;
-    }
-    destination->address = g_strdup(transport_listener_address(listener));
-    destination->heard_address = g_strdup(destination->address);
-    return destination;
-}
-
-void
-destination_free(Destination *destination)
-{
-    destination_close_listeners(destination);
-    g_clear_pointer(&destination->offered, transport_listener_free);
-    destination_drop_fault_links(destination);
-    ram_blocks_close_memory(destination->blocks);
-    g_clear_pointer(&destination->uffd, uffd_free);
-    for (unsigned i = 0; i < destination->blocks->count; i++) {
-        RamBlock *block = &destination->blocks->blocks[i];
-        g_clear_pointer(&block->received, page_bitmap_free);
-        g_clear_pointer(&block->precopied, page_bitmap_free);
-        g_clear_pointer(&block->requested, page_bitmap_free);
-    }
-    ram_blocks_close_checksums(destination->blocks);
-    page_channel_clear(&destination->main);
-    page_channel_clear(&destination->urgent);
-    frame_queue_clear(&destination->out);
-    frame_queue_clear(&destination->asking);
-    account_clear(&destination->account);
-    g_clear_pointer(&destination->blob, g_byte_array_unref);
-    g_clear_pointer(&destination->device.bytes, g_byte_array_unref);
-    g_clear_error(&destination->failure);
-    g_clear_error(&destination->package_error);
-    g_clear_error(&destination->fault_error);
-    pthread_mutex_destroy(&destination->mailbox_lock);
-    g_free(destination->address);
-    g_free(destination->heard_address);
-    g_free(destination);
-}
-
-void
-destination_stop(Destination *destination)
-{
-    destination_set_flag(&destination->is_stopping);
-    destination_notify(destination, &destination->listen);
-    destination_notify(destination, &destination->package);
-    destination_notify(destination, &destination->fault);
 }
 
 /* ---- The end of precopy ---------------------------------------------------------------------- */
@@ -327,6 +192,7 @@ destination_stage_failing(Destination *destination, GError **error)
     destination->listen.wake_ns = destination->deadline_ns;
     /* A close with bytes unread is a reset, which can overtake what was said: read to the end. */
     bool is_told = tell_end(destination, 1);
+    is_told &= destination_send_back(destination);
     bool may_hear = is_told && !destination_flag(&destination->fault_failed) &&
                     destination->has_return_path && drain_main(destination);
     if ((!is_told || may_hear) && clock_now_ns() < destination->deadline_ns)
@@ -379,6 +245,7 @@ take_break(Destination *destination, GError **error)
         !context_is_connected(destination->faultline) ||
         destination->stage == destination_stage_paused)
         return false;
+    destination->is_held = true;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "migrate-pause broke the connection, as it was asked to");
     return true;
@@ -427,6 +294,15 @@ destination_listen_step(void *self)
     StageResult result = STAGE_FAILED;
     if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
+    bool looks =
+        result == STAGE_STAY || (result == STAGE_AGAIN && ++destination->count_busy >= BUSY_STEPS);
+    if (looks && !destination_listen_to_main(destination, &failure))
+        result = STAGE_FAILED;
+    StageResult door = STAGE_STAY;
+    if (looks && result != STAGE_FAILED)
+        door = destination_step_door(destination, &failure);
+    if (door != STAGE_STAY)
+        result = door;
     destination_tell_whole(destination);
     progress_set(&destination->faultline->progress.remaining_bytes,
                  destination_count_missing(destination) * FAULTLINE_PAGE_BYTES);
@@ -458,6 +334,7 @@ destination_listen_close(void *self)
     Destination *destination = self;
     cpu_latency_release(destination->latency_hold);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
+    destination_close_door(destination);
     reader_clear(&destination->reader);
     destination_close_listeners(destination);
     g_clear_pointer(&destination->link, transport_link_unref);

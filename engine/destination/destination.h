@@ -36,13 +36,20 @@
  * atomics below. A page is marked received after its bytes were stored; a fault is marked requested
  * before received is looked at; both sequentially consistent, so one of the two sides sees the
  * other.
+ *
+ * Whatever a source sends, it costs at most three times the guest's state_limit_bytes and 1 MiB of
+ * heads (the package, while its buffer grows), beside what is made before it connects. Counted by
+ * tests/fuzz.
  */
 #ifndef ENGINE_DESTINATION_DESTINATION_H
 #define ENGINE_DESTINATION_DESTINATION_H
 
 #include "engine/context.h"
 #include "engine/destination/account.h"
+#include "engine/destination/channel.h"
+#include "engine/destination/door.h"
 #include "engine/frame.h"
+#include "engine/heartbeat.h"
 #include "engine/reader.h"
 
 /* X(name): states of an incoming postcopy, in QEMU's order. */
@@ -56,42 +63,7 @@ typedef enum {
 } PostcopyState;
 
 typedef struct Destination Destination;
-typedef struct PageChannel PageChannel;
 typedef StageResult (*DestinationStage)(Destination *destination, GError **error);
-
-/* The pages of a run whose header was read: nothing else comes before their bytes. */
-typedef struct ComingRun {
-    RamBlock *block;
-    uint64_t page, count; /* next one to be taken, and how many are left; 0: no run */
-    uint64_t taken;
-    uint8_t *memory; /* where the first of the taken ones was received to, and all others are; NULL:
-                        they come through the channel's buffer */
-} ComingRun;
-
-/* Takes pages that lie one behind the other. bytes: of all of them; NULL: zeros. */
-typedef bool TakePages(Destination *destination, PageChannel *channel, RamBlock *block,
-                       uint64_t page, uint64_t count, const uint8_t *bytes, GError **error);
-
-/* A channel that brings pages; owned by the role that reads it. */
-struct PageChannel {
-    const char *name; /* "main", "urgent" */
-    bool takes_runs;  /* atomic: set by listen or package, whoever answers the hello */
-    RamBlock *block;  /* last one named */
-    ComingRun coming;
-    FaultlineWalkTrace *walk; /* of the role that reads it */
-    UffdRun *run;             /* single pages gathered, not yet visible; main only */
-    RamBlock *run_block;
-    uint64_t run_page, run_count; /* which: they are not marked received yet */
-    /* a host page of several target pages, being put together */
-    uint8_t *staging; /* as large as the largest host page; NULL if all are one target page */
-    RamBlock *staged_block;
-    uint64_t staged_page, staged_count;
-    bool staged_is_zero, staged_is_damaged;
-    /* whether pages are compared with their checksums first; set with the hello's answer */
-    TakePages *take, *take_in_place;          /* from a buffer; received to where they belong */
-    uint64_t checksums[STREAM_RUN_PAGES_MAX]; /* of the run that is coming */
-    unsigned next_checksum;
-};
 
 /* A device section being read; by listen in precopy, by package after LISTEN. */
 typedef struct DeviceLoad {
@@ -136,6 +108,11 @@ struct Destination {
     uint64_t spin_limit_ns, bulk_nice;
     Uffd *uffd; /* NULL without postcopy-ram */
     Role listen, package, fault;
+    bool offers_token;
+    bool calls_back;                    /* tells the source where to come again */
+    uint8_t token[STREAM_SECRET_BYTES]; /* see token.h */
+    char *addresses[LISTENERS_MAX];     /* where it listens at first */
+    unsigned count_addresses;
 
     char *address; /* control thread: URI where it listens, or listened last */
 
@@ -149,10 +126,14 @@ struct Destination {
     Reader reader;
     PageChannel main;
     bool has_header, has_return_path, has_ram, is_first_section, has_page_sizes;
-    bool in_postcopy;                   /* records are placed, not stored */
-    bool in_recovery;                   /* from a new main link to RESUME */
-    uint64_t earlier_bytes;             /* received on main links before */
-    uint32_t features;                  /* agreed; not changed after is_listening */
+    bool in_postcopy;       /* records are placed, not stored */
+    bool in_recovery;       /* from a new main link to RESUME */
+    uint64_t earlier_bytes; /* received on main links before */
+    uint32_t features;      /* agreed; not changed after is_listening */
+    bool has_hello;         /* features are known */
+    bool is_expecting;      /* the source was about to stop its guest */
+    bool is_held;           /* paused by command: nobody comes in until migrate-recover */
+    Door door;
     bool has_told;                      /* by a faultline: */
     uint32_t told;                      /* its options_agreement() */
     bool can_run;                       /* globalstate: the guest ran at the source */
@@ -170,6 +151,9 @@ struct Destination {
     DeviceLoad device;
     GError *failure;  /* why it is failing or paused */
     int latency_hold; /* during postcopy; -1: none */
+    Heartbeat listening;
+    Pulse main_heard;
+    unsigned count_busy; /* steps since the clock was looked at */
 
     /* package thread, before package_ready: where it warms memory */
     unsigned warm_block;
@@ -208,6 +192,9 @@ struct Destination {
     uint64_t expected_page;
     unsigned count_asked; /* requests whose page has not come; a hint for spinning only */
     uint64_t asked_ns, answer_mean_ns;
+    Heartbeat beating;
+    Pulse main_sent, urgent_sent, urgent_heard;
+    unsigned count_working; /* steps since the clock was looked at */
 
     /* shared: under mailbox_lock: listen and package put, fault takes. No other lock inside. */
     pthread_mutex_t mailbox_lock;
@@ -227,6 +214,7 @@ struct Destination {
     unsigned postcopy; /* PostcopyState: moved by listen up to LISTENING, then by package, END by
                           listen */
     uint64_t missing_pages; /* not received */
+    uint32_t heartbeat_ms;  /* set once by whoever takes the source's first beat; 0: none came */
 
     /* shared: set once with release by the role named, read with acquire by the others */
     TransportLink *fault_link, *fault_urgent_link; /* listen; references of the fault role's */
@@ -248,6 +236,7 @@ struct Destination {
     bool has_hidden;        /* a page that is here could not be shown to who waits for it */
     unsigned bitmaps_asked; /* listen: how many of the next are set */
     unsigned bitmap_order[RAM_BLOCKS_MAX];
+    bool wants_recover;         /* control; taken by listen: where it listens already */
     TransportListener *offered; /* control: the next one; taken by listen */
 
     bool is_stopping; /* control thread */
@@ -255,7 +244,7 @@ struct Destination {
 };
 
 /* Control thread. Opens userfaultfd if postcopy-ram is on, empties the memory, listens. */
-Destination *destination_new(Faultline *faultline, const char *uri, GError **error);
+Destination *destination_new(Faultline *faultline, const char *const *uris, GError **error);
 void destination_free(Destination *destination);
 void destination_stop(Destination *destination);
 /* In postcopy-paused: listens there instead. Thread: control. Errors: ADDRESS, HOST. */
@@ -309,14 +298,37 @@ bool destination_ask_again(Destination *destination, uint64_t now_ns, GError **e
 void destination_request_page(Destination *destination, RamBlock *block, uint64_t page,
                               uint64_t now_ns);
 
+/* The door (door.c). Whether the source agreed to prove itself. step_door: AGAIN: somebody came in;
+ * FAILED: a source did who has given up the links that are here. take_main: such a one becomes the
+ * main link; false: there is none. close_door: sends all away. */
+bool destination_has_door(const Destination *destination);
+StageResult destination_step_door(Destination *destination, GError **error);
+bool destination_take_main(Destination *destination);
+/* The guest never ran here: tells a source that came for it. true: it has closed, or none came. */
+bool destination_send_back(Destination *destination);
+bool destination_has_main(const Destination *destination); /* that can be taken */
+void destination_close_door(Destination *destination);
+/* The fault role gets the urgent link. */
+void destination_publish_urgent(Destination *destination);
+
 /* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
 bool destination_accept_urgent(Destination *destination, GError **error);
 
 /* Waits for it, for some seconds. */
 StageResult destination_await_urgent(Destination *destination, GError **error);
+/* How a connection has to begin so that it is accepted; others are closed, and nobody waits for
+ * them. */
+typedef enum {
+    DESTINATION_FIRST_ANY,     /* it may even say nothing at first */
+    DESTINATION_FIRST_HEADER,  /* of a file: a new source */
+    DESTINATION_FIRST_COMMAND, /* a source that comes again */
+} DestinationFirst;
 /* A connection from anybody who was heard; nobody listens, or nobody came: STAY. */
-StageResult destination_accept_link(Destination *destination, TransportLink **ret_link,
-                                    GError **error);
+StageResult destination_accept_link(Destination *destination, DestinationFirst first,
+                                    TransportLink **ret_link, GError **error);
+/* Listens there, unless strangers could come in. Thread: control. */
+TransportListener *destination_listen_at(const Faultline *faultline, const char *uri,
+                                         GError **error);
 /* A main link was accepted. */
 void destination_begin_link(Destination *destination);
 void destination_close_listeners(Destination *destination);
@@ -420,6 +432,11 @@ bool destination_flush_run(Destination *destination, PageChannel *channel, GErro
 bool destination_show_received(RamBlock *block, uint64_t page, GError **error);
 /* Makes a run of precopied pages visible from *page on, at most to `end`; moves *page behind it. */
 bool destination_map_run(RamBlock *block, uint64_t *page, uint64_t end, GError **error);
+
+/* Looks of heartbeat.h (pulse.c). listen_to_main, by the listen role: false: it hangs. beat, by the
+ * fault role, while there is a source: beats, and sets error when the urgent channel hangs. */
+bool destination_listen_to_main(Destination *destination, GError **error);
+void destination_beat(Destination *destination, GError **error);
 
 /* A page that somebody asked for has come. Thread: fault. */
 void destination_note_answer(Destination *destination, uint64_t now_ns);

@@ -11,6 +11,7 @@
 
 #define FAULTS_BATCH  16u
 #define RECORDS_BATCH 64u
+#define BUSY_STEPS    64u /* without a look at the clock */
 
 /* In a pause there is nobody to be told. */
 static void
@@ -156,7 +157,7 @@ static bool
 take_urgent_record(Destination *destination, const StreamRecord *record, GError **error)
 {
     if (record->flag == STREAM_RAM_EOS)
-        return true; /* how older sources end this channel */
+        return true; /* a beat, or how older sources end this channel */
     if (record->flag != STREAM_RAM_PAGE && record->flag != STREAM_RAM_ZERO) {
         g_propagate_error(error, destination_peer_error("load ram: flags 0x%x have no place on the "
                                                         "urgent channel",
@@ -219,7 +220,7 @@ read_urgent(Destination *destination, GError **error)
             return true;
         }
         reader_consume(&destination->urgent_reader, length);
-        if (looks_again(destination))
+        if (record.flag != STREAM_RAM_EOS && looks_again(destination))
             break;
     }
     return true;
@@ -254,6 +255,10 @@ put_message(Destination *destination, const ReturnMessage *message)
 
     if (message->type == STREAM_RETURN_WHOLE)
         stream_put_whole(writer);
+    else if (message->type == STREAM_RETURN_TOKEN)
+        stream_put_return_secret(writer, message->type, destination->token);
+    else if (message->type == STREAM_RETURN_ADDRESS)
+        stream_put_return_address(writer, destination->addresses[message->value]);
     else
         stream_put_return_value(writer, message->type, message->value);
     destination->is_sending_shut |= message->type == STREAM_RETURN_SHUT;
@@ -323,8 +328,10 @@ choose_requests(Destination *destination, TransportLink *urgent)
 {
     bool is_on_urgent = urgent && (destination->features & STREAM_FEATURE_URGENT_REQUESTS);
 
+    bool is_used = destination->features & STREAM_FEATURE_HEARTBEAT || is_on_urgent;
+
     destination->requests = is_on_urgent ? &destination->asking : &destination->out;
-    if (!is_on_urgent || destination->asking.sender)
+    if (!urgent || !is_used || destination->asking.sender)
         return;
     destination->asking.sender = transport_sender_new(destination->fault.ring, urgent);
     if (destination->features & STREAM_FEATURE_CHECKSUMS)
@@ -430,6 +437,9 @@ work(Destination *destination, GError **error)
     expect_page(destination);
     if (!*error)
         has_worked |= read_urgent(destination, error);
+    if (!*error && has_source(destination) &&
+        (!has_worked || ++destination->count_working >= BUSY_STEPS))
+        destination_beat(destination, error);
     return has_worked;
 }
 

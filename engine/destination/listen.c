@@ -60,14 +60,64 @@ destination_read_footer(Reader *reader, uint32_t section, const char *name, GErr
 
 /* ---- Connections ----------------------------------------------------------------------------- */
 
+TransportListener *
+destination_listen_at(const Faultline *faultline, const char *uri, GError **error)
+{
+    TransportListener *listener = transport_listen(uri, error);
+    bool is_allowed = __atomic_load_n(&faultline->insecure, __ATOMIC_RELAXED);
+
+    if (listener && !security_listen(faultline, listener, error))
+        g_clear_pointer(&listener, transport_listener_free);
+    if (!listener || is_allowed || !transport_listener_is_exposed(listener))
+        return listener;
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT,
+                "listening at %s refused: other hosts reach it, and without TLS whoever does can "
+                "put a guest of his own in here, or read and change the one that comes; listen at "
+                "tcp:127.0.0.1:PORT or unix:PATH (by a tunnel), set TLS up, or say --insecure "
+                "(faultline_set_insecure) if you trust all of that network",
+                transport_listener_address(listener));
+    transport_listener_free(listener);
+    return NULL;
+}
+
+/* How a source begins; whoever begins otherwise costs nobody but himself. */
+static bool
+is_header(const uint8_t *bytes)
+{
+    StreamWriter writer = {.bytes = (uint8_t[8]){0}, .capacity = 8};
+    stream_put_header(&writer);
+    return memcmp(bytes, writer.bytes, TRANSPORT_FIRST_BYTES) == 0;
+}
+
+/* Of a recovery: type, the number of the command, and the first half of its length. */
+static bool
+is_command(const uint8_t *bytes)
+{
+    return bytes[0] == STREAM_COMMAND && bytes[1] == 0 && bytes[2] != 0;
+}
+
+static TransportResult
+accept_at(Destination *destination, unsigned index, DestinationFirst first,
+          TransportLink **ret_link, GError **error)
+{
+    TransportListener *listener = destination->listeners[index];
+    TransportRing *ring = destination->listen.ring;
+
+    if (first == DESTINATION_FIRST_ANY)
+        return transport_accept(listener, ring, ret_link, error);
+    return transport_accept_right(listener, ring,
+                                  first == DESTINATION_FIRST_HEADER ? is_header : is_command,
+                                  ret_link, error);
+}
+
 StageResult
-destination_accept_link(Destination *destination, TransportLink **ret_link, GError **error)
+destination_accept_link(Destination *destination, DestinationFirst first, TransportLink **ret_link,
+                        GError **error)
 {
     for (unsigned i = 0; i < destination->count_listeners; i++) {
         TransportListener *listener = destination->listeners[i];
         g_autoptr(GError) cause = NULL;
-        TransportResult result =
-            transport_accept(listener, destination->listen.ring, ret_link, &cause);
+        TransportResult result = accept_at(destination, i, first, ret_link, &cause);
         char *refusal = transport_listener_take_refusal(listener);
         if (refusal)
             context_note_refusal(destination->faultline, refusal);
@@ -95,21 +145,26 @@ destination_close_listeners(Destination *destination)
 void
 destination_begin_link(Destination *destination)
 {
-    destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
+    if (!destination->receiver)
+        destination->receiver = transport_receiver_new(destination->listen.ring, destination->link);
     destination->reader = (Reader){.receiver = destination->receiver};
+    destination->main_heard = (Pulse){0};
     if (destination->features & STREAM_FEATURE_CHECKSUMS)
         reader_seal(&destination->reader, destination_piece_limit(destination));
     __atomic_store_n(&destination->fault_link, transport_link_ref(destination->link),
                      __ATOMIC_RELEASE);
     destination_notify(destination, &destination->fault);
-    if (!destination->has_preempt)
+    bool may_come = destination->has_preempt || destination_has_door(destination) ||
+                    (destination->offers_token && !destination->has_hello);
+    if (!may_come)
         destination_close_listeners(destination);
 }
 
 StageResult
 destination_stage_accept(Destination *destination, GError **error)
 {
-    StageResult result = destination_accept_link(destination, &destination->link, error);
+    StageResult result =
+        destination_accept_link(destination, DESTINATION_FIRST_HEADER, &destination->link, error);
     if (result != STAGE_AGAIN)
         return result;
     destination_begin_link(destination);
@@ -117,17 +172,27 @@ destination_stage_accept(Destination *destination, GError **error)
     return STAGE_AGAIN;
 }
 
-bool
-destination_accept_urgent(Destination *destination, GError **error)
+void
+destination_publish_urgent(Destination *destination)
 {
-    if (!destination->has_preempt || destination->urgent_link)
-        return true;
-    StageResult result = destination_accept_link(destination, &destination->urgent_link, error);
-    if (result != STAGE_AGAIN)
-        return result != STAGE_FAILED;
     __atomic_store_n(&destination->fault_urgent_link, transport_link_ref(destination->urgent_link),
                      __ATOMIC_RELEASE);
     destination_notify(destination, &destination->fault);
+}
+
+bool
+destination_accept_urgent(Destination *destination, GError **error)
+{
+    /* Whoever comes before the hello waits until it is known whether he has to prove himself. */
+    bool knows_how = destination->has_hello || destination->has_ram || !destination->offers_token;
+    if (!destination->has_preempt || destination->urgent_link || !knows_how ||
+        destination_has_door(destination))
+        return true;
+    StageResult result = destination_accept_link(destination, DESTINATION_FIRST_ANY,
+                                                 &destination->urgent_link, error);
+    if (result != STAGE_AGAIN)
+        return result != STAGE_FAILED;
+    destination_publish_urgent(destination);
     destination_close_listeners(destination);
     return true;
 }

@@ -7,18 +7,35 @@
  */
 #include "engine/destination/destination.h"
 
+#include <string.h>
+
 #define PIECE_WORDS 2048u /* of a bitmap, in one frame */
 
 /* ---- Control thread -------------------------------------------------------------------------- */
 
+/* As it was said, or as it came out. */
+static bool
+listens_at(const Destination *destination, const char *uri)
+{
+    for (unsigned i = 0; i < destination->count_addresses; i++)
+        if (strcmp(uri, destination->addresses[i]) == 0)
+            return strcmp(destination->address, destination->addresses[0]) == 0;
+    return strcmp(uri, destination->address) == 0;
+}
+
 bool
 destination_recover(Destination *destination, const char *uri, GError **error)
 {
-    TransportListener *listener = transport_listen(uri, error);
-    if (!listener || !security_listen(destination->faultline, listener, error)) {
-        g_clear_pointer(&listener, transport_listener_free);
-        return false;
+    /* With a door it has never ceased to listen. */
+    if (destination_has_door(destination) && !destination->is_held &&
+        listens_at(destination, uri)) {
+        destination_set_flag(&destination->wants_recover);
+        destination_notify(destination, &destination->listen);
+        return true;
     }
+    TransportListener *listener = destination_listen_at(destination->faultline, uri, error);
+    if (!listener)
+        return false;
     g_free(destination->address);
     destination->address = g_strdup(transport_listener_address(listener));
     record_set_address(destination->faultline, destination->address);
@@ -54,7 +71,10 @@ destination_pause(Destination *destination)
     reader_clear(&destination->reader);
     drop_link(&destination->link);
     drop_link(&destination->urgent_link);
-    destination_close_listeners(destination);
+    if (destination->is_held)
+        destination_close_door(destination);
+    if (destination->is_held || !destination_has_door(destination))
+        destination_close_listeners(destination);
     destination->in_recovery = destination->has_posted = false;
     destination_judge_anew(destination);
     destination->stage = destination_stage_paused;
@@ -99,7 +119,7 @@ destination_stage_paused(Destination *destination, GError **error)
         destination->stage = destination_stage_leave;
         return STAGE_AGAIN;
     }
-    if (!has_waited_for_run(destination))
+    if (!destination_has_main(destination) && !has_waited_for_run(destination))
         return STAGE_STAY;
     destination->listen.wake_ns = 0;
     tell_pause(destination,
@@ -116,6 +136,11 @@ static void
 take_listener(Destination *destination)
 {
     TransportListener *offered = __atomic_exchange_n(&destination->offered, NULL, __ATOMIC_ACQ_REL);
+    bool may_recover =
+        __atomic_exchange_n(&destination->wants_recover, false, __ATOMIC_ACQUIRE) || offered;
+
+    if (may_recover)
+        destination->is_held = false;
     if (!offered)
         return;
     destination_close_listeners(destination);
@@ -128,9 +153,15 @@ StageResult
 destination_await_source(Destination *destination, GError **error)
 {
     take_listener(destination);
-    StageResult result = destination_accept_link(destination, &destination->link, error);
-    if (result != STAGE_AGAIN)
-        return result;
+    if (destination_has_door(destination)) {
+        if (!destination_take_main(destination))
+            return STAGE_STAY;
+    } else {
+        StageResult result = destination_accept_link(destination, DESTINATION_FIRST_COMMAND,
+                                                     &destination->link, error);
+        if (result != STAGE_AGAIN)
+            return result;
+    }
     __atomic_store_n(&destination->bitmaps_asked, 0, __ATOMIC_RELEASE);
     destination->in_recovery = true;
     destination->deadline_ns = 0;
@@ -245,6 +276,7 @@ destination_forget_links(Destination *destination)
     destination->asked = destination->expected = NULL;
     destination->has_urgent = destination->is_sending_shut = destination->is_in_bitmap = false;
     destination->count_asked = destination->bitmaps_sent = 0;
+    destination->main_sent = destination->urgent_sent = destination->urgent_heard = (Pulse){0};
     destination->asks_again = true;
     destination->again_block = 0;
     destination->again_page = 0;

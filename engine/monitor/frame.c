@@ -3,10 +3,11 @@
  * Cuts a client's bytes into JSON values, wherever the reads were cut.
  *
  * It follows strings and brackets only; whether the value is JSON is the parser's business. What
- * the parser must never see is stopped here: values longer than 1 MiB or nested deeper than 64
- * (the parser recurses), NUL and other control bytes, text that is not UTF-8, and integers that
- * it would wrap silently. Text outside a value and brackets that do not match cost the rest of
- * their line, as a person at a keyboard expects; limits and binary cost the session.
+ * the parser must never see is stopped here: values longer than 1 MiB, of more than 4096 values, or
+ * nested deeper than 64 (the parser recurses), NUL and other control bytes, text that is not UTF-8,
+ * and integers that it would wrap silently. Text outside a value and brackets that do not match
+ * cost the rest of their line, as a person at a keyboard expects; limits and binary cost the
+ * session.
  */
 #include <string.h>
 
@@ -33,7 +34,7 @@ start_over(Frame *frame)
     g_string_truncate(frame->text, 0);
     frame->problem = NULL;
     frame->arrays = 0;
-    frame->depth = frame->digits = 0;
+    frame->depth = frame->digits = frame->values = 0;
     frame->in_string = frame->escaped = frame->long_number = frame->skipping = false;
 }
 
@@ -120,6 +121,9 @@ take_inside(Frame *frame, char byte)
         return take_in_string(frame, byte);
     frame->digits = g_ascii_isdigit(byte) ? frame->digits + 1 : 0;
     frame->long_number |= frame->digits > FRAME_DIGITS_MAX;
+    frame->values += byte == ',' || byte == '{' || byte == '[';
+    if (frame->values > FRAME_VALUES_MAX)
+        return hostile(frame, "more than 4096 values");
     switch (byte) {
     case '"':
         frame->in_string = true;

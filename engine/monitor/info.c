@@ -73,6 +73,18 @@ render_ways(const FaultlineInfo *info, GString *output)
 }
 
 static void
+render_integrity(const FaultlineIntegrity *integrity, GString *output)
+{
+    if (integrity->verdict == FAULTLINE_VERDICT_UNCHECKED && !integrity->damaged_pages)
+        return;
+    g_string_append_printf(output,
+                           "integrity: %s; pages checked %" G_GUINT64_FORMAT
+                           ", damaged %" G_GUINT64_FORMAT ", asked again %" G_GUINT64_FORMAT "\n",
+                           faultline_verdict_name(integrity->verdict), integrity->checked_pages,
+                           integrity->damaged_pages, integrity->asked_again);
+}
+
+static void
 render_channels(const FaultlineInfo *info, GString *output)
 {
     const struct {
@@ -172,6 +184,7 @@ info_migrate_render(const FaultlineInfo *info, const char *listening, GString *o
         render_ram(info, output);
     }
     render_ways(info, output);
+    render_integrity(&info->integrity, output);
     render_channels(info, output);
     if (info->incoming)
         render_residence(info, output);

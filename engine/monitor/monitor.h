@@ -13,6 +13,8 @@
  * only checked arguments events.c     what the command caused goes out as events, then session.c
  * the reply as one line
  *
+ * What a client sends costs at most 32 MiB at a time, by the limits of frame.c (tests/fuzz counts).
+ *
  * An HMP line (hmp.c) finds its row by its typed name and goes through the same check and handler.
  */
 #ifndef MONITOR_H
@@ -44,7 +46,8 @@ struct FaultlineMonitor {
 
 #define FRAME_LENGTH_MAX_BYTES (1024u * 1024u)
 #define FRAME_DEPTH_MAX        64u
-#define FRAME_DIGITS_MAX       18u /* every such number fits an int64 */
+#define FRAME_VALUES_MAX       4096u /* json-glib makes some 100 bytes of each */
+#define FRAME_DIGITS_MAX       18u   /* every such number fits an int64 */
 
 typedef enum {
     FRAME_MORE,    /* all bytes taken, no value is complete */
@@ -57,7 +60,7 @@ typedef struct Frame {
     GString *text;
     const char *problem;
     uint64_t arrays; /* bit n: the bracket at depth n is '[' */
-    unsigned depth, digits;
+    unsigned depth, digits, values;
     bool in_string, escaped, long_number;
     bool skipping; /* to the end of the line, after stray text */
 } Frame;

@@ -269,14 +269,21 @@ add_vcpus(FaultlineMonitor *monitor, JsonObject *object, const FaultlineInfo *in
     json_object_set_array_member(object, "vcpus", list);
 }
 
+/* What breaks have cost, and what is done about the one that lasts. */
 static void
 add_pauses(const FaultlineMonitor *monitor, JsonObject *object)
 {
-    FaultlinePauses pauses;
-    faultline_query_pauses(monitor->faultline, &pauses);
-    set_count(object, "pauses", pauses.count);
-    set_count(object, "paused-us", pauses.total_us);
-    set_count(object, "longest-pause-us", pauses.longest_us);
+    g_autofree FaultlinePauses *pauses = g_new0(FaultlinePauses, 1);
+
+    faultline_query_pauses(monitor->faultline, pauses);
+    set_count(object, "pauses", pauses->count);
+    set_count(object, "paused-us", pauses->total_us);
+    set_count(object, "longest-pause-us", pauses->longest_us);
+    set_count(object, "recover-attempts", pauses->attempts);
+    if (!pauses->will_retry)
+        return;
+    set_count(object, "recover-next-us", pauses->next_us);
+    json_object_set_string_member(object, "recover-next-uri", pauses->next_uri);
 }
 
 JsonNode *

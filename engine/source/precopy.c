@@ -304,7 +304,7 @@ StageResult
 source_stage_pass(Source *source, GError **error)
 {
     Progress *progress = &source->faultline->progress;
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = source->seen_ns = clock_now_ns();
 
     StageResult result = source_flush(source, error);
     if (result != STAGE_AGAIN)

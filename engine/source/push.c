@@ -150,7 +150,7 @@ account(Source *source)
 StageResult
 source_stage_push(Source *source, GError **error)
 {
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = source->seen_ns = clock_now_ns();
     StageResult result = source_flush(source, error);
     if (result != STAGE_AGAIN)
         return result;

@@ -34,9 +34,12 @@ source_pause(Source *source)
     source_clear_flag(&source->answers_requests);
     source_clear_flag(&source->expects_bitmaps);
     source_clear_flag(&source->expects_resume);
+    source_clear_flag(&source->needs_proof);
     g_clear_pointer(&source->connector, transport_connector_free);
     g_clear_pointer(&source->main.sender, transport_sender_free);
     frame_queue_reset(&source->main);
+    if (source_has_token(source))
+        frame_queue_unseal(&source->main); /* up to the answer */
     source->is_part_open = false;
     source->end_page = 0;
     source->digest_block = 0;
@@ -46,6 +49,7 @@ source_pause(Source *source)
     source_set_flag(&source->drops_links);
     transport_ring_notify(source->request.ring);
     source->stage = source_stage_paused;
+    source_retry_begin(source);
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);
 }
 
@@ -64,10 +68,15 @@ source_stage_paused(Source *source, GError **error)
     if (source_flag(&source->drops_links))
         return STAGE_STAY;
     char *uri = __atomic_exchange_n(&source->wanted_uri, NULL, __ATOMIC_ACQ_REL);
+    if (!uri && context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_PAUSED)
+        return source_retry_step(source);
     if (!uri || context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP) {
         g_free(uri); /* broken by command before it was looked at */
         return STAGE_STAY;
     }
+    if (__atomic_exchange_n(&source->has_command, false, __ATOMIC_ACQUIRE))
+        source->retry = (SourceRetry){.began_ns = clock_now_ns()};
+    context_forget_error(source->faultline);
     /* What was asked for is asked for again. */
     __atomic_store_n(&source->requests_tail,
                      __atomic_load_n(&source->requests_head, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
@@ -85,19 +94,47 @@ StageResult
 source_stage_reconnect(Source *source, GError **error)
 {
     StageResult result = source_connect_link(source, &source->link, error);
+    if (result == STAGE_STAY)
+        return source_retry_check(source, error);
     if (result != STAGE_AGAIN)
         return result;
     source->main.sender = transport_sender_new(source->migration.ring, source->link);
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_RECOVER);
+    if (source_has_token(source))
+        source_set_flag(&source->needs_proof);
+    source_publish_link(source, &source->request_link, source->link);
+    source->stage = source_has_token(source) ? source_stage_prove : source_stage_ask;
+    return STAGE_AGAIN;
+}
+
+/* The destination speaks first. What it is asked for leaves together with the answer, and is
+ * believed only behind its proof. */
+StageResult
+source_stage_prove(Source *source, GError **error)
+{
+    if (!source_flag(&source->has_challenge))
+        return source_retry_check(source, error);
+    stream_put_answer(frame_queue_writer(&source->main), &source->answer);
+    source->stage = source_stage_ask;
+    return STAGE_AGAIN;
+}
+
+StageResult
+source_stage_ask(Source *source, GError **error)
+{
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
+    if (source_has_token(source) && source_has_checksums(source))
+        frame_queue_seal(&source->main);
     StreamWriter *writer = frame_queue_writer(&source->main);
+    source_set_flag(&source->expects_bitmaps);
     for (unsigned i = 0; i < source->blocks->count; i++) {
         uint8_t bytes[1 + STREAM_NAME_MAX];
         StreamWriter name = {.bytes = bytes, .capacity = sizeof bytes};
         stream_put_name(&name, source->blocks->blocks[i].is.name);
         stream_put_command(writer, STREAM_COMMAND_RECV_BITMAP, bytes, (uint16_t)name.length);
     }
-    source_set_flag(&source->expects_bitmaps);
-    source_publish_link(source, &source->request_link, source->link);
     source->stage = source_stage_bitmaps;
     return STAGE_AGAIN;
 }
@@ -121,12 +158,9 @@ source_stage_bitmaps(Source *source, GError **error)
 StageResult
 source_stage_reconnect_urgent(Source *source, GError **error)
 {
-    if (source->has_preempt) {
-        StageResult result = source_connect_link(source, &source->urgent_link, error);
-        if (result != STAGE_AGAIN)
-            return result;
-        source_publish_link(source, &source->request_urgent_link, source->urgent_link);
-    }
+    StageResult result = source_connect_urgent(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
     /* Requests may overtake the acknowledgement where they have a channel of their own. */
     source_set_flag(&source->expects_resume);
     source_set_flag(&source->answers_requests);
@@ -143,6 +177,7 @@ source_stage_resume(Source *source, GError **error)
         return result;
     if (!source_flag(&source->has_resumed))
         return STAGE_STAY;
+    source->retry.active_ns = clock_now_ns();
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
     transport_link_shorten_queue(source->link);
     source->cursor_block = 0;
@@ -163,10 +198,14 @@ source_forget_links(Source *source)
     reader_clear(&source->reader);
     reader_clear(&source->urgent_reader);
     frame_queue_reset(&source->urgent);
+    if (source_has_token(source))
+        frame_queue_unseal(&source->urgent); /* up to the proof */
     source->is_mute = source->is_deaf = false;
     source->asked = source->asking = source->sending = NULL;
     source->count_noted = source->count_windows = 0;
     source->bitmap_block = 0;
+    source->main_heard = source->urgent_heard = source->urgent_sent = (Pulse){0};
+    source_clear_flag(&source->has_lost_urgent);
     source->is_in_bitmap = false;
     g_clear_error(&source->request_error);
     source_clear_flag(&source->request_failed);
@@ -175,6 +214,11 @@ source_forget_links(Source *source)
     source_clear_flag(&source->has_bitmaps);
     source_clear_flag(&source->has_whole);
     source_clear_flag(&source->has_resumed);
+    source_clear_flag(&source->has_challenge);
+    source_clear_flag(&source->is_proved);
+    source_clear_flag(&source->is_urgent_proved);
+    source->has_answered_urgent = false;
+    source->urgent_proof_bytes = 0;
     source_clear_flag(&source->drops_links);
     source_notify(source);
 }

@@ -9,6 +9,8 @@
  */
 #include "engine/source/source.h"
 
+#define BUSY_STEPS 64u /* without a look at the clock */
+
 /* The first error is the one that the migration role takes up. */
 static void
 tell_failure(Source *source, GError *error)
@@ -39,20 +41,10 @@ fall_silent(Source *source, GError *error)
 static void
 lose_urgent(Source *source, GError *error)
 {
+    source_set_flag(&source->has_lost_urgent);
     tell_failure(source, error);
     source->is_mute = true;
     source->asking = source->sending = NULL;
-}
-
-G_GNUC_PRINTF(1, 2)
-static GError *
-peer_error(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    GError *error = g_error_new_valist(FAULTLINE_ERROR, FAULTLINE_ERROR_PEER, format, arguments);
-    va_end(arguments);
-    return error;
 }
 
 /* ---- Answering ------------------------------------------------------------------------------- */
@@ -159,24 +151,25 @@ keep_books(Source *source)
 }
 
 /* Checks a request against the block table before anybody uses it. */
-static GError *
-take_request(Source *source, const StreamReturn *message)
+GError *
+source_take_request(Source *source, const StreamReturn *message)
 {
     if (!source_flag(&source->answers_requests))
-        return peer_error("request pages: the destination asked before it was given the guest");
+        return source_peer_error(
+            "request pages: the destination asked before it was given the guest");
     if (message->type == STREAM_RETURN_REQ_PAGES_ID)
         source->asked = ram_blocks_find(source->blocks, message->name);
     RamBlock *block = source->asked;
     if (!block)
-        return peer_error("request pages: there is no RAM block '%s' here",
-                          message->type == STREAM_RETURN_REQ_PAGES_ID ? message->name : "");
+        return source_peer_error("request pages: there is no RAM block '%s' here",
+                                 message->type == STREAM_RETURN_REQ_PAGES_ID ? message->name : "");
     uint64_t size = block->is.page_size_bytes;
     if (message->start % size || message->length % size ||
         message->start >= block->is.length_bytes ||
         message->length > block->is.length_bytes - message->start)
-        return peer_error("request pages: %u bytes at 0x%" G_GINT64_MODIFIER
-                          "x of block '%s' are not whole pages inside it",
-                          message->length, message->start, block->is.name);
+        return source_peer_error("request pages: %u bytes at 0x%" G_GINT64_MODIFIER
+                                 "x of block '%s' are not whole pages inside it",
+                                 message->length, message->start, block->is.name);
 
     uint64_t page = message->start / FAULTLINE_PAGE_BYTES;
     uint64_t end = page + message->length / FAULTLINE_PAGE_BYTES;
@@ -199,103 +192,7 @@ take_request(Source *source, const StreamReturn *message)
     return NULL;
 }
 
-/* ---- Messages -------------------------------------------------------------------------------- */
-
-/* The destination refuses as well; but by then its word may be all that is known here. */
-static GError *
-take_agreement(const Source *source, uint32_t value)
-{
-    GError *error = NULL;
-    if (source->can_postcopy)
-        options_check_agreement(source->agreement, value & STREAM_AGREE_BITS, &error);
-    return error;
-}
-
-/* Where checksums are wished, the hello was said twice: features that two answers agree on were not
- * damaged, and what comes behind the second one is sealed. */
-static GError *
-take_hello_answer(Source *source, uint32_t value)
-{
-    bool is_echo = (value & STREAM_HELLO_MASK) == STREAM_HELLO; /* a QEMU's */
-    bool is_answer = (value & STREAM_HELLO_MASK) == STREAM_HELLO_ANSWER;
-    bool is_checked = (source->offers & STREAM_FEATURE_CHECKSUMS) != 0;
-    uint32_t features = is_answer ? value & source->offers : 0;
-
-    if (is_checked &&
-        ((!is_echo && !is_answer) || (source->count_hellos && features != source->features)))
-        return peer_error("return path: the answer to our hello, 0x%x, was damaged on its way",
-                          value);
-    source->features = features;
-    if (is_checked && !source->count_hellos++)
-        return NULL;
-    source->urgent.puts_runs = features & STREAM_FEATURE_RUNS;
-    if (features & STREAM_FEATURE_CHECKSUMS)
-        reader_seal(&source->reader, source_piece_limit(source));
-    source_set_flag(&source->has_pong);
-    return NULL;
-}
-
-static GError *
-take_pong(Source *source, uint32_t value)
-{
-    bool is_hello = (value & STREAM_HELLO_MASK) == STREAM_HELLO ||
-                    (value & STREAM_HELLO_MASK) == STREAM_HELLO_ANSWER ||
-                    (source->offers & STREAM_FEATURE_CHECKSUMS);
-    GError *error = NULL;
-
-    /* Once: features do not change after others were told of them. */
-    if (is_hello && !source_flag(&source->has_pong)) {
-        error = take_hello_answer(source, value);
-    } else if (value == STREAM_PING_SETTLED) {
-        source_set_flag(&source->has_settled);
-    } else if ((value & STREAM_PING_SETTLED_MASK) == STREAM_PING_SETTLED) {
-        __atomic_store_n(&source->settled_heard, value & ~STREAM_PING_SETTLED_MASK,
-                         __ATOMIC_RELEASE);
-    } else if (value == STREAM_PING_COMMIT) {
-        source_set_flag(&source->has_commit);
-    } else if (value == STREAM_PING_LOADED) {
-        source_set_flag(&source->has_loaded);
-    }
-    source_notify(source);
-    return error;
-}
-
-static GError *
-take_message(Source *source, const StreamReturn *message)
-{
-    switch (message->type) {
-    case STREAM_RETURN_PONG:
-        if ((message->value & STREAM_HELLO_MASK) == STREAM_AGREE_ANSWER)
-            return take_agreement(source, message->value);
-        return take_pong(source, message->value);
-    case STREAM_RETURN_SHUT:
-        source->shut_value = message->value;
-        source_set_flag(&source->has_shut);
-        source_notify(source);
-        return NULL;
-    case STREAM_RETURN_REQ_PAGES:
-    case STREAM_RETURN_REQ_PAGES_ID:
-        return take_request(source, message);
-    case STREAM_RETURN_RESEND:
-    case STREAM_RETURN_WHOLE:
-    case STREAM_RETURN_VERDICT:
-        return source_take_integrity(source, message);
-    case STREAM_RETURN_RECV_BITMAP:
-        return source_begin_bitmap(source, message->name);
-    case STREAM_RETURN_RESUME_ACK:
-        if (!source_flag(&source->expects_resume) || source_flag(&source->has_resumed))
-            return peer_error("recover: RESUME was acknowledged, and nobody asked for that");
-        /* A QEMU recovers no guest that does not run. Ours tells it once more if it was so. */
-        if (!(source->features & STREAM_FEATURE_COMMIT))
-            source_set_flag(&source->has_loaded);
-        source_set_flag(&source->has_resumed);
-        source_notify(source);
-        return NULL;
-    case STREAM_RETURN_SWITCHOVER_ACK:
-        break;
-    }
-    return NULL;
-}
+/* ---- Connections ----------------------------------------------------------------------------- */
 
 static StreamResult
 decode_return(void *context, const uint8_t *bytes, size_t available, size_t *ret_length,
@@ -314,18 +211,20 @@ attach_links(Source *source)
         source->receiver = transport_receiver_new(source->request.ring, link);
         transport_receiver_look(source->receiver);
         source->reader = (Reader){.receiver = source->receiver};
-        if (source_has_checksums(source))
+        if (source_has_checksums(source) && !source_flag(&source->needs_proof))
             reader_seal(&source->reader, source_piece_limit(source));
     }
     if (urgent && !source->urgent.sender) {
         source->urgent.sender = transport_sender_new(source->request.ring, urgent);
-        if (source->features & STREAM_FEATURE_CHECKSUMS)
+        bool is_plain = source_has_token(source); /* up to the proof */
+        if (!is_plain && source_has_checksums(source))
             frame_queue_seal(&source->urgent);
-        if (source->features & STREAM_FEATURE_URGENT_REQUESTS) {
+        if (source->features &
+            (STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_HEARTBEAT | STREAM_FEATURE_TOKEN)) {
             source->urgent_receiver = transport_receiver_new(source->request.ring, urgent);
             transport_receiver_look(source->urgent_receiver);
             source->urgent_reader = (Reader){.receiver = source->urgent_receiver};
-            if (source->features & STREAM_FEATURE_CHECKSUMS)
+            if (!is_plain && source_has_checksums(source))
                 reader_seal(&source->urgent_reader, source_piece_limit(source));
         }
     }
@@ -338,8 +237,8 @@ close_urgent(Source *source)
     reader_clear(&source->urgent_reader);
 }
 
-/* A request on the urgent channel, where nothing else has a place; WAIT: none is there. *lost: the
- * channel broke. */
+/* A request or a beat on the urgent channel, where nothing else has a place; WAIT: none is there.
+ * *lost: the channel broke. */
 static ReadResult
 take_urgent_message(Source *source, GError **lost, GError **error)
 {
@@ -352,14 +251,27 @@ take_urgent_message(Source *source, GError **lost, GError **error)
     if (result == READ_END || result == READ_LINK) {
         close_urgent(source);
         *lost = failed;
+        if (!failed && source_has_token(source) && !source_flag(&source->is_urgent_proved))
+            *lost = g_error_new(FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                                "the destination closed the urgent connection before it was used");
         return READ_WAIT;
     }
     if (result == READ_OK) {
         reader_consume(&source->urgent_reader, length);
-        if (message.type == STREAM_RETURN_REQ_PAGES || message.type == STREAM_RETURN_REQ_PAGES_ID)
-            failed = take_request(source, &message);
-        else
-            failed = peer_error("urgent channel: message %u has no place there", message.type);
+        bool is_proof =
+            message.type == STREAM_RETURN_CHALLENGE || message.type == STREAM_RETURN_PROOF;
+        bool is_trusted = !source_has_token(source) || source_flag(&source->is_urgent_proved);
+        if (is_proof)
+            failed = source_take_proof(source, STREAM_CHANNEL_URGENT, &message);
+        else if (!is_trusted)
+            failed =
+                source_peer_error("urgent channel: message %u came before a proof", message.type);
+        else if (message.type == STREAM_RETURN_REQ_PAGES ||
+                 message.type == STREAM_RETURN_REQ_PAGES_ID)
+            failed = source_take_request(source, &message);
+        else if (message.type != STREAM_RETURN_PONG)
+            failed =
+                source_peer_error("urgent channel: message %u has no place there", message.type);
     }
     *error = failed;
     return failed ? READ_BAD : result;
@@ -381,7 +293,7 @@ take_main_message(Source *source, GError **error)
     if (result != READ_OK)
         return result;
     reader_consume(&source->reader, length);
-    *error = take_message(source, &message);
+    *error = source_take_message(source, &message);
     return *error || message.type == STREAM_RETURN_SHUT ? READ_END : READ_OK;
 }
 
@@ -440,11 +352,18 @@ source_request_step(void *self)
     bool has_more = read == READ_OK;
     if (read == READ_WAIT && flush == FLUSH_TAKEN)
         has_more = send_neighbours(source, &lost);
+    bool is_idle = !has_more || flush != FLUSH_TAKEN;
+    if ((is_idle || ++source->count_busy >= BUSY_STEPS) && !lost && !error) {
+        source->count_busy = 0;
+        source_listen(source, &lost, &error);
+    }
     if (lost)
         lose_urgent(source, lost);
-    if (read != READ_OK && read != READ_WAIT)
+    if (error)
         return fall_silent(source, error);
-    if (lost || (has_more && flush == FLUSH_TAKEN))
+    if (read != READ_OK && read != READ_WAIT)
+        return fall_silent(source, NULL);
+    if (lost || !is_idle)
         return STEP_AGAIN;
     if (source->has_answered)
         source->request.spin_ns =

@@ -70,6 +70,7 @@ StageResult
 source_stage_open(Source *source, GError **error)
 {
     StreamWriter *writer = frame_queue_writer(&source->main);
+    (void)error;
 
     stream_put_header(writer);
     stream_put_configuration(writer, source->faultline->machine);
@@ -78,6 +79,8 @@ source_stage_open(Source *source, GError **error)
         stream_put_ping(writer, STREAM_HELLO | source->offers);
         if (source->offers & STREAM_FEATURE_CHECKSUMS)
             stream_put_ping(writer, STREAM_HELLO | source->offers);
+        if (source->offers & STREAM_FEATURE_HEARTBEAT)
+            stream_put_ping(writer, STREAM_PING_BEAT | (uint32_t)source->heartbeat_ms);
     }
     if (source->can_postcopy && source->has_return_path)
         stream_put_ping(writer, STREAM_PING_AGREE | source->agreement);
@@ -88,6 +91,17 @@ source_stage_open(Source *source, GError **error)
     stream_put_eos(writer);
     stream_put_footer(writer, SOURCE_RAM_SECTION);
 
+    source->stage = source_stage_log;
+    return STAGE_AGAIN;
+}
+
+/* The header leaves first: a destination does not wait long for somebody who says nothing. */
+StageResult
+source_stage_log(Source *source, GError **error)
+{
+    StageResult result = source_flush(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
     if (!source_start_log(source, error))
         return STAGE_FAILED;
     progress_set(&source->faultline->progress.active_ns, clock_now_ns());
@@ -99,18 +113,31 @@ source_stage_open(Source *source, GError **error)
 }
 
 StageResult
+source_connect_urgent(Source *source, GError **error)
+{
+    if (!source->has_preempt)
+        return STAGE_AGAIN;
+    if (!source->urgent_link) {
+        StageResult result = source_connect_link(source, &source->urgent_link, error);
+        if (result != STAGE_AGAIN)
+            return result;
+        source_publish_link(source, &source->request_urgent_link, source->urgent_link);
+    }
+    if (!source_has_token(source) || source_flag(&source->is_urgent_proved))
+        return STAGE_AGAIN;
+    return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
+}
+
+StageResult
 source_stage_urgent(Source *source, GError **error)
 {
     /* The destination counts connections: main is surely accepted once it has answered. And the
      * guest is not stopped for one that may never answer. */
     if (!source_has_answer(source))
         return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
-    if (source->has_preempt) {
-        StageResult result = source_connect_link(source, &source->urgent_link, error);
-        if (result != STAGE_AGAIN)
-            return result;
-        source_publish_link(source, &source->request_urgent_link, source->urgent_link);
-    }
+    StageResult result = source_connect_urgent(source, error);
+    if (result != STAGE_AGAIN)
+        return result;
     source_announce(source, NULL);
     source->stage = source_stage_settle;
     return STAGE_AGAIN;

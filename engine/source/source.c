@@ -28,9 +28,12 @@ source_new(Faultline *faultline, const char *uri, GError **error)
     source->uri = g_strdup(uri);
     source->can_postcopy = options_has(options, CAPABILITY_POSTCOPY_RAM);
     source->has_preempt = options_has(options, CAPABILITY_POSTCOPY_PREEMPT);
-    source->offers = options_features(options);
     source->agreement = options_agreement(options);
     source->has_return_path = source->can_postcopy || options_has(options, CAPABILITY_RETURN_PATH);
+    source->retries = options_has(options, CAPABILITY_AUTO_RECOVER) &&
+                      !options_has(options, CAPABILITY_RELEASE_RAM);
+    if (source->has_return_path)
+        source->heartbeat_ms = options_get(options, PARAMETER_HEARTBEAT_TIMEOUT);
     source->releases_ram = options_has(options, CAPABILITY_RELEASE_RAM);
     source->slows_vcpus = options_has(options, CAPABILITY_AUTO_CONVERGE);
     source->offers = options_features(options);
@@ -366,6 +369,7 @@ take_break(Source *source, GError **error)
         !context_is_connected(source->faultline))
         return false;
     close_links(source);
+    source->retry.is_held = true;
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "migrate-pause broke the connection, as it was asked to");
     return true;
@@ -383,6 +387,11 @@ take_request_error(Source *source, GError **error)
         return true;
     }
     if (!source_flag(&source->request_failed))
+        return false;
+    /* All was sent: who has all may have closed it, and a page that is lost the destination misses
+     * too. It will say which, or be gone. */
+    if (source->stage == source_stage_confirm && source_flag(&source->has_lost_urgent) &&
+        !source_flag(&source->request_ended))
         return false;
     g_propagate_error(error, g_steal_pointer(&source->request_error));
     return true;
@@ -433,6 +442,11 @@ source_migration_step(void *self)
     StageResult result = STAGE_FAILED;
     if (!take_break(source, &failure) && !take_request_error(source, &failure))
         result = source->stage(source, &failure);
+    if (result == STAGE_STAY)
+        source->seen_ns = clock_now_ns();
+    if ((result == STAGE_STAY || result == STAGE_AGAIN) &&
+        source_send_beat(source, source->seen_ns, &failure) == STAGE_FAILED)
+        result = STAGE_FAILED;
     switch (result) {
     case STAGE_STAY:
         return STEP_WAIT;

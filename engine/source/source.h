@@ -8,7 +8,8 @@
  * where, between faultlines, they come in as well.
  *
  *   connect    main channel connects; request may read the return path from here on
- *   open       header, configuration, hello, AGREE, ADVISE, ram START; dirty log on
+ *   open       header, configuration, hello, AGREE, ADVISE, ram START
+ *   log        these have left; dirty log on
  *   agree      only where page-checksums is wished: waits for the destination's answer; seals
  *   agreed     the same: it has understood that
  *   pass       sends what is dirty; over and over, see precopy.c
@@ -35,7 +36,9 @@
  *   failing    nothing is in flight any more: on which side the guest is
  *   paused     links are let go of by both roles; waits for somebody who wants to go on
  *   reconnect  main channel connects; without header
- *   bitmaps    RECV_BITMAP for each block; request makes dirty what the destination has not
+ *   prove      with a token: the destination's challenge is answered
+ *   ask        RECV_BITMAP for each block
+ *   bitmaps    request makes dirty what the destination has not
  *   reconnect_urgent  with preempt
  *   resume     RESUME until its acknowledgement; then push, as if nothing had been
  *
@@ -50,6 +53,9 @@
  *
  * What the roles share: the dirty bitmaps (who clears a host page's first bit sends that page), the
  * queue of requests when there is no urgent channel, and the atomics below.
+ *
+ * What a destination sends makes nothing grow: frames and bitmaps are of fixed sizes, made before
+ * the guest is stopped. tests/fuzz counts.
  */
 #ifndef ENGINE_SOURCE_SOURCE_H
 #define ENGINE_SOURCE_SOURCE_H
@@ -57,8 +63,10 @@
 #include "engine/context.h"
 #include "engine/reader.h"
 #include "engine/frame.h"
+#include "engine/heartbeat.h"
 #include "engine/source/locality.h"
 #include "engine/source/throttle.h"
+#include "engine/token.h"
 #include "uffd/uffd.h"
 
 #define SOURCE_RAM_SECTION  1u
@@ -76,6 +84,19 @@ typedef struct SourceRequest {
 
 typedef enum { FATE_OPEN, FATE_CANCELLED, FATE_GIVEN } SourceFate;
 
+#define SOURCE_ADDRESSES_MAX 9u
+
+/* Coming again by itself; see retry.c. */
+typedef struct SourceRetry {
+    bool is_held;                        /* by command: until somebody says that it goes on */
+    bool is_over;                        /* the deadline has passed, and that was told */
+    bool is_trying;                      /* the connection under way was nobody's wish */
+    unsigned next;                       /* address */
+    uint64_t began_ns, next_ns, wait_ns; /* pause; next attempt; between two */
+    uint64_t until_ns;                   /* of the attempt under way */
+    uint64_t active_ns;                  /* since when there was no pause */
+} SourceRetry;
+
 typedef StageResult (*SourceStage)(Source *source, GError **error);
 
 struct Source {
@@ -86,6 +107,8 @@ struct Source {
     bool has_return_path, can_postcopy, has_preempt, releases_ram, slows_vcpus;
     uint32_t offers;    /* features in our hello */
     uint32_t agreement; /* options_agreement() */
+    uint64_t heartbeat_ms;
+    bool retries; /* auto-recover */
     Role migration, request;
     uint64_t *sync_words; /* scratch of a sync, as large as the largest block's bitmap */
     UffdTracker *tracker; /* when the guest has no dirty log of its own */
@@ -121,6 +144,10 @@ struct Source {
     GError *failure;      /* why it is failing */
     uint64_t hear_until_ns;
     uint64_t give_bytes; /* accepted bytes from which on the guest is given away */
+    Heartbeat heartbeat;
+    Pulse main_sent;
+    uint64_t seen_ns; /* the clock, as a stage has seen it last */
+    SourceRetry retry;
     uint64_t agree_until_ns;
     bool has_said_sealed, asks_settled; /* SEALED, a numbered SETTLED was sent */
     uint32_t settled_number;            /* of the last one */
@@ -151,6 +178,13 @@ struct Source {
     Locality locality;
     LocalityWindow windows[SOURCE_WINDOWS_MAX]; /* neighbours to be sent; a ring */
     unsigned first_window, count_windows;
+    TokenExchange main_exchange, urgent_exchange;
+    bool has_token, has_answered_urgent;
+    uint64_t urgent_proof_bytes;        /* received up to the end of the proof */
+    uint8_t token[STREAM_SECRET_BYTES]; /* see token.h */
+    Heartbeat listening; /* from the first look on, also for a peer that cannot beat */
+    Pulse main_heard, urgent_heard, urgent_sent;
+    unsigned count_busy; /* steps since the clock was looked at */
 
     /* shared: set with release by the migration role, read with acquire by the request role */
     TransportLink *request_link;        /* the main link; NULL: not yet connected */
@@ -159,14 +193,23 @@ struct Source {
     bool answers_requests;              /* dirty bitmaps are final */
     bool expects_bitmaps;               /* RECV_BITMAP was sent for all blocks */
     bool expects_resume;                /* RESUME was sent */
+    bool needs_proof;                   /* on main, before anything else is believed */
     bool drops_links;                   /* cleared by the request role */
 
     /* shared: set with release by the request role, read with acquire by the migration role */
+    bool is_beating;      /* the destination has sent a beat */
+    bool has_lost_urgent; /* and the return path is still read; set before request_failed */
     bool has_pong, has_settled, has_commit, has_loaded, has_shut, request_failed, request_ended;
     bool has_whole;                /* in postcopy the destination has every page */
     uint32_t settled_heard;        /* number of the last numbered SETTLED that was answered */
     bool has_bitmaps, has_resumed; /* of this recovery */
-    uint32_t features;             /* agreed with a faultline peer */
+    bool has_challenge;            /* on main; set after `answer` */
+    bool is_proved, is_urgent_proved;
+    StreamAnswer answer;
+    /* Where to come again: written before has_pong is set. The first is where it went at first. */
+    char addresses[SOURCE_ADDRESSES_MAX][STREAM_NAME_MAX + 1];
+    unsigned count_addresses;
+    uint32_t features; /* agreed with a faultline peer */
     uint32_t shut_value;
     GError *request_error; /* set before request_failed */
     uint64_t
@@ -180,6 +223,7 @@ struct Source {
     /* shared: set by the control thread */
     bool wants_postcopy, wants_switchover;
     bool wants_break; /* taken by the migration role */
+    bool has_command; /* to go on: ends a pause by command; taken by the migration role */
     char *wanted_uri; /* where to reconnect; taken by the migration role */
 
     /* shared: SourceFate, left OPEN once, by compare and exchange: control cancels or migration
@@ -208,6 +252,11 @@ void source_resume(Source *source, const char *uri);
 
 StepResult source_migration_step(void *self);
 void source_migration_close(void *self);
+GError *source_peer_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
+/* A message of the return path; the error of what is wrong with it, else NULL. Thread: request. */
+GError *source_take_message(Source *source, const StreamReturn *message);
+/* The same for REQ_PAGES, of either channel. Walk 5 of 12. */
+GError *source_take_request(Source *source, const StreamReturn *message);
 StepResult source_request_step(void *self);
 void source_request_close(void *self);
 /* Lets go of the references that migration put there for it; also of those it never saw. */
@@ -229,6 +278,7 @@ StageResult source_stage_connect(Source *source, GError **error);
 StageResult source_stage_open(Source *source, GError **error);
 StageResult source_stage_agree(Source *source, GError **error);
 StageResult source_stage_agreed(Source *source, GError **error);
+StageResult source_stage_log(Source *source, GError **error);
 StageResult source_stage_pass(Source *source, GError **error);
 StageResult source_stage_hello(Source *source, GError **error);
 StageResult source_stage_urgent(Source *source, GError **error);
@@ -252,6 +302,8 @@ StageResult source_stage_confirm(Source *source, GError **error);
 /* Stages of a recovery. */
 StageResult source_stage_paused(Source *source, GError **error);
 StageResult source_stage_reconnect(Source *source, GError **error);
+StageResult source_stage_prove(Source *source, GError **error);
+StageResult source_stage_ask(Source *source, GError **error);
 StageResult source_stage_bitmaps(Source *source, GError **error);
 StageResult source_stage_reconnect_urgent(Source *source, GError **error);
 StageResult source_stage_resume(Source *source, GError **error);
@@ -276,6 +328,8 @@ void source_publish_link(Source *source, TransportLink **slot, TransportLink *li
 /* The flush of the main channel, in the terms of a stage: AGAIN: taken (drained). */
 StageResult source_flush(Source *source, GError **error);
 StageResult source_drain(Source *source, GError **error);
+/* With preempt: the second connection, and its proof. AGAIN: it can be used. */
+StageResult source_connect_urgent(Source *source, GError **error);
 /* At the beginning of postcopy: whole host pages. */
 void source_round_dirty(RamBlock *block);
 /* A page record on the main channel, with a PART around it that source_end_part() closes. */
@@ -299,6 +353,22 @@ bool source_claim(RamBlock *block, uint64_t page);
 
 /* What follows from the requests noted; after their answers have left. */
 void source_learn_requests(Source *source);
+/* Coming again (retry.c). take_address, request role: one that the destination has told. The others
+ * by the migration role. begin: a pause begins, or an attempt has failed. step, in stage paused:
+ * AGAIN: an attempt may begin. check: FAILED when the attempt under way takes too long. */
+void source_take_address(Source *source, const char *uri);
+void source_retry_begin(Source *source);
+StageResult source_retry_step(Source *source);
+StageResult source_retry_check(Source *source, GError **error);
+/* What token.h says of the source (proof.c): takes CHALLENGE or PROOF. Request role. */
+bool source_has_token(const Source *source);
+GError *source_take_proof(Source *source, StreamChannel channel, const StreamReturn *message);
+/* Looks of heartbeat.h (pulse.c). send_beat, by the migration role: STAY, or FAILED when main
+ * broke. listen, by the request role: sets *error when main hangs, *lost when the urgent channel
+ * does. */
+StageResult source_send_beat(Source *source, uint64_t now_ns, GError **error);
+void source_listen(Source *source, GError **lost, GError **error);
+
 /* Claims a few neighbours and puts them into the urgent frame, which is empty. */
 void source_put_neighbours(Source *source);
 /* Puts a claimed host page into the urgent frame; if it has no room for all, goes on in the next.

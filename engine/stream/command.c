@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The payloads of commands: PING, ADVISE, RAM_DISCARD, DISCARD_WORDS, RECV_BITMAP. Those of sealed
- * channels stand in seal.c.
+ * The payloads of commands: PING, ADVISE, RAM_DISCARD, DISCARD_WORDS, ANSWER, RECV_BITMAP. Those of
+ * sealed channels stand in seal.c.
  * stream_decode_element has checked the lengths; here the fields are. Whether a block exists and a
  * range lies inside of it and on its host pages, the caller knows.
  */
@@ -202,6 +202,29 @@ stream_put_discard_words(StreamWriter *writer, const char *name, uint64_t first_
     for (unsigned i = 0; i < count; i++)
         stream_put_be64(&payload, words[i]);
     stream_put_command(writer, STREAM_COMMAND_DISCARD_WORDS, bytes, (uint16_t)payload.length);
+}
+
+StreamAnswer
+stream_parse_answer(const StreamElement *element)
+{
+    StreamAnswer answer = {.channel = element->payload[0]};
+
+    g_assert(element->payload_length == 1 + sizeof answer.nonce + sizeof answer.proof);
+    memcpy(answer.nonce, element->payload + 1, sizeof answer.nonce);
+    memcpy(answer.proof, element->payload + 1 + sizeof answer.nonce, sizeof answer.proof);
+    return answer;
+}
+
+void
+stream_put_answer(StreamWriter *writer, const StreamAnswer *answer)
+{
+    uint8_t bytes[1 + sizeof answer->nonce + sizeof answer->proof];
+    StreamWriter payload = {bytes, 0, sizeof bytes};
+
+    stream_put_u8(&payload, answer->channel);
+    stream_put_bytes(&payload, answer->nonce, sizeof answer->nonce);
+    stream_put_bytes(&payload, answer->proof, sizeof answer->proof);
+    stream_put_command(writer, STREAM_COMMAND_ANSWER, bytes, (uint16_t)payload.length);
 }
 
 bool

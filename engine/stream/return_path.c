@@ -63,9 +63,27 @@ parse_bitmap(WireReader *reader, uint16_t length, StreamReturn *ret, GError **er
 }
 
 static StreamResult
+parse_address(WireReader *reader, uint16_t length, StreamReturn *ret, GError **error)
+{
+    return parse_name(reader, length, "decode return message ADDRESS: URI", ret, error);
+}
+
+static StreamResult
 parse_nothing(G_GNUC_UNUSED WireReader *reader, G_GNUC_UNUSED uint16_t length,
               G_GNUC_UNUSED StreamReturn *ret, G_GNUC_UNUSED GError **error)
 {
+    return STREAM_OK;
+}
+
+static StreamResult
+parse_secret(WireReader *reader, uint16_t length, StreamReturn *ret, G_GNUC_UNUSED GError **error)
+{
+    const uint8_t *secret = wire_take(reader, length);
+
+    g_assert(length == sizeof ret->secret);
+    if (!secret)
+        return STREAM_MORE;
+    memcpy(ret->secret, secret, length);
     return STREAM_OK;
 }
 
@@ -76,6 +94,10 @@ parse_nothing(G_GNUC_UNUSED WireReader *reader, G_GNUC_UNUSED uint16_t length,
 #define PARSE_RECV_BITMAP    parse_bitmap
 #define PARSE_RESUME_ACK     parse_value
 #define PARSE_SWITCHOVER_ACK parse_nothing
+#define PARSE_TOKEN          parse_secret
+#define PARSE_CHALLENGE      parse_secret
+#define PARSE_PROOF          parse_secret
+#define PARSE_ADDRESS        parse_address
 #define PARSE_RESEND         parse_request
 #define PARSE_WHOLE          parse_nothing
 #define PARSE_VERDICT        parse_value
@@ -219,6 +241,20 @@ stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32_t va
 {
     put_head(writer, type, sizeof(be32));
     stream_put_be32(writer, value);
+}
+
+void
+stream_put_return_address(StreamWriter *writer, const char *uri)
+{
+    put_head(writer, STREAM_RETURN_ADDRESS, 1 + strlen(uri));
+    stream_put_name(writer, uri);
+}
+
+void
+stream_put_return_secret(StreamWriter *writer, StreamReturnType type, const uint8_t *secret)
+{
+    put_head(writer, type, STREAM_SECRET_BYTES);
+    stream_put_bytes(writer, secret, STREAM_SECRET_BYTES);
 }
 
 void

@@ -36,6 +36,9 @@
 #define STREAM_RECORD_MAX (8u + 1u + 255u + 4u) /* of a page record without the pages' bytes */
 #define STREAM_RETURN_MAX 512u
 
+#define STREAM_SECRET_BYTES 32u
+typedef enum { STREAM_CHANNEL_MAIN = 1, STREAM_CHANNEL_URGENT = 2 } StreamChannel;
+
 typedef enum { STREAM_OK, STREAM_MORE, STREAM_BAD } StreamResult;
 
 /* ---- Writing --------------------------------------------------------------------------------- */
@@ -84,6 +87,7 @@ typedef enum {
     X(RECV_BITMAP, 10, 2, 256)                                                                     \
     X(SWITCHOVER_START, 11, 0, 0)                                                                  \
     X(DISCARD_WORDS, 64, 20, 522) /* ours, by STREAM_FEATURE_DISCARD_WORDS */                      \
+    X(ANSWER, 65, 65, 65)         /* ours, by STREAM_FEATURE_TOKEN */                              \
     X(SEALED, 70, 8, 8)           /* ours, by STREAM_FEATURE_CHECKSUMS: from here on */            \
     X(DIGEST, 71, 18, 520)        /* the same: what was sent of a block */
 
@@ -167,6 +171,13 @@ uint64_t stream_discard_word(const StreamElement *element, unsigned index);
 void stream_put_discard_words(StreamWriter *writer, const char *name, uint64_t first_page,
                               const uint64_t *words, unsigned count);
 
+/* What a source answers a CHALLENGE with, first of all on the connection. */
+typedef struct StreamAnswer {
+    uint8_t channel; /* StreamChannel */
+    uint8_t nonce[STREAM_SECRET_BYTES], proof[STREAM_SECRET_BYTES];
+} StreamAnswer;
+StreamAnswer stream_parse_answer(const StreamElement *element);
+void stream_put_answer(StreamWriter *writer, const StreamAnswer *answer);
 /* SEALED: all that follows on this channel is sealed. features: what the sender understood that
  * both sides have; said so that a damaged hello is found. */
 bool stream_parse_sealed(const StreamElement *element, uint32_t *ret_features, GError **error);
@@ -278,6 +289,10 @@ void stream_put_globalstate(StreamWriter *writer,
     X(RECV_BITMAP, 5, 2, 256)                                                                      \
     X(RESUME_ACK, 6, 4, 4)                                                                         \
     X(SWITCHOVER_ACK, 7, 0, 0)                                                                     \
+    X(TOKEN, 64, 32, 32) /* ours, as the next two, by STREAM_FEATURE_TOKEN */                      \
+    X(CHALLENGE, 65, 32, 32)                                                                       \
+    X(PROOF, 66, 32, 32)                                                                           \
+    X(ADDRESS, 67, 2, 256) /* ours, by STREAM_FEATURE_TOKEN: where to come again */                \
     X(RESEND, 70, 14, 268) /* ours, by STREAM_FEATURE_CHECKSUMS: came damaged */                   \
     X(WHOLE, 71, 0, 0)     /* the same: in postcopy, every page is here */                         \
     X(VERDICT, 72, 4, 4)   /* the same: extents that differ */
@@ -293,7 +308,8 @@ typedef struct StreamReturn {
     uint32_t value;  /* SHUT, PONG, RESUME_ACK, VERDICT */
     uint64_t start;  /* REQ_PAGES*, RESEND: bytes in the block, a multiple of a target page */
     uint32_t length; /* REQ_PAGES*, RESEND: not 0, a multiple of a target page */
-    char name[STREAM_NAME_MAX + 1]; /* REQ_PAGES_ID, RECV_BITMAP, RESEND */
+    char name[STREAM_NAME_MAX + 1];      /* REQ_PAGES_ID, RECV_BITMAP, RESEND; ADDRESS: a URI */
+    uint8_t secret[STREAM_SECRET_BYTES]; /* TOKEN, CHALLENGE, PROOF; else undefined */
 } StreamReturn;
 /* Not the uncounted bitmap behind RECV_BITMAP. */
 StreamResult stream_decode_return(const uint8_t *bytes, size_t available, StreamReturn *ret,
@@ -312,6 +328,9 @@ void stream_put_bitmap_word(StreamWriter *writer, uint64_t word);
 void stream_put_bitmap_end(StreamWriter *writer);
 
 void stream_put_return_value(StreamWriter *writer, StreamReturnType type, uint32_t value);
+/* uri: stream_name_is_good(). */
+void stream_put_return_address(StreamWriter *writer, const char *uri);
+void stream_put_return_secret(StreamWriter *writer, StreamReturnType type, const uint8_t *secret);
 /* name NULL: REQ_PAGES, the block of the last REQ_PAGES_ID. */
 void stream_put_request(StreamWriter *writer, const char *name, uint64_t start, uint32_t length);
 void stream_put_resend(StreamWriter *writer, const char *name, uint64_t start, uint32_t length);
@@ -349,9 +368,12 @@ void stream_put_whole(StreamWriter *writer);
 #define STREAM_FEATURE_CHECKSUMS                                                                   \
     0x0010u /* all channels are sealed, see above; with it the hello is said, and answered, twice, \
                and the two must agree. Only with capability page-checksums on both sides */
+#define STREAM_FEATURE_HEARTBEAT 0x0020u /* beats on every connection; see heartbeat.h */
+#define STREAM_FEATURE_TOKEN     0x0040u /* who connects again proves itself; see token.h */
 #define STREAM_FEATURES                                                                            \
     (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS | STREAM_FEATURE_DISCARD_WORDS |                  \
-     STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_CHECKSUMS)
+     STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_CHECKSUMS | STREAM_FEATURE_HEARTBEAT |        \
+     STREAM_FEATURE_TOKEN)
 #define STREAM_PING_DISCARDED 2u
 #define STREAM_PING_LOADED    3u
 #define STREAM_PING_RUNNING   4u
@@ -365,6 +387,10 @@ void stream_put_whole(StreamWriter *writer);
     0xfa1c0000u /* four of them, to a faultline, once: the low 16 bits of each, the first one's    \
                    highest, are a number of this migration, for records that outlive it */
 
+#define STREAM_PING_BEAT                                                                           \
+    0xfa1b0000u /* with STREAM_FEATURE_HEARTBEAT, and beside the hello that offers it: the low 16  \
+                   bits are the timeout in ms. Not answered; PONG of this value is the             \
+                   destination's */
 /* ---- Seals and checksums ----------------------------------------------------------------------
  */
 

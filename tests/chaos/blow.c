@@ -85,7 +85,9 @@ is_moment(const Migration *migration, const Blow *blow)
     case MOMENT_POSTCOPY:
         return g_str_equal(status, "postcopy-active") || g_str_equal(status, "completed");
     default:
-        return migration->recoveries > 0;
+        return migration->recoveries > 0 ||
+               (migration->plan->is_auto && g_str_has_prefix(status, "postcopy-") &&
+                !g_str_equal(status, "postcopy-active"));
     }
 }
 

@@ -126,11 +126,26 @@ check_verdict(Side *side, GError **error)
 
 /* ---- Each outcome ---------------------------------------------------------------------------- */
 
+/* With checksums there is a verdict over all memory at the end, unless it broke right before. */
+static bool
+check_integrity(Migration *migration, GError **error)
+{
+    const Side *destination = &migration->destination;
+    bool must_pass = migration->plan->checksums && migration->outcome == OUTCOME_MOVED;
+
+    if (must_pass ? g_str_equal(destination->integrity, "passed")
+                  : !g_str_equal(destination->integrity, "failed"))
+        return true;
+    return migration_refuse(error, "the verdict over all memory is '%s'", destination->integrity);
+}
+
 static bool
 check_moved(Migration *migration, GError **error)
 {
     Side *source = &migration->source, *destination = &migration->destination;
 
+    if (!check_integrity(migration, error))
+        return false;
     if (migration->plan->arrives_stopped && side_is_alive(source) &&
         !memory_compare(source, destination, error))
         return false;

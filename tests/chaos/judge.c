@@ -54,6 +54,12 @@ has_status(Side *side, const char *status)
 }
 
 static bool
+is_waiting(Side *side)
+{
+    return has_status(side, "postcopy-paused") || has_status(side, "postcopy-recover-setup");
+}
+
+static bool
 runs(Side *side)
 {
     return side->pid && g_str_equal(side->run_state, "running");
@@ -78,14 +84,16 @@ find_outcome(Migration *migration)
                        has_status(source, "postcopy-paused")
                    ? OUTCOME_WRONG
                    : OUTCOME_STAYED;
+    bool has_paused = event_us(source, "MIGRATION:postcopy-paused") ||
+                      event_us(destination, "MIGRATION:postcopy-paused");
     if (is_whole_there(migration, destination))
-        return migration->recoveries             ? OUTCOME_RECOVERED
-               : has_status(source, "completed") ? OUTCOME_MOVED
-                                                 : OUTCOME_UNCONFIRMED;
+        return !has_status(source, "completed") ? OUTCOME_UNCONFIRMED
+               : has_paused                     ? OUTCOME_RECOVERED
+                                                : OUTCOME_MOVED;
     if (!source->pid)
-        return has_status(destination, "postcopy-paused") ? OUTCOME_STALLED
-               : !destination->pid                        ? OUTCOME_GONE
-                                                          : OUTCOME_WRONG;
+        return is_waiting(destination) ? OUTCOME_STALLED
+               : !destination->pid     ? OUTCOME_GONE
+                                       : OUTCOME_WRONG;
     qmp_events(destination->qmp);
     if (has_status(source, "completed"))
         return killed_destination ? OUTCOME_GONE : OUTCOME_WRONG;

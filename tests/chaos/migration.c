@@ -14,6 +14,7 @@
     (300 * 1000) /* so long after the strike somebody looks at a link that hangs                   \
                   */
 #define PATIENCE_US    (200 * 1000) /* and so much later its connections are ended for it */
+#define HEARTBEAT_MS   3000
 #define RECOVERIES_MAX 4
 #define MIB            ((uint64_t)1 << 20)
 
@@ -109,6 +110,8 @@ migration_arguments(const Migration *migration, const char *incoming)
     add(arguments, "--capability=page-runs=%s", plan->no_runs ? "off" : "on");
     add(arguments, "--capability=discard-words=%s", plan->no_words ? "off" : "on");
     add(arguments, "--capability=urgent-requests=%s", plan->no_urgent_requests ? "off" : "on");
+    add(arguments, "--capability=auto-recover=%s", plan->is_auto ? "on" : "off");
+    add(arguments, "--parameter=heartbeat-timeout=%u", HEARTBEAT_MS);
     add(arguments, "--capability=page-checksums=%s", plan->checksums ? "on" : "off");
     if (plan->has_records) {
         g_autofree char *directory = records_directory(migration, side);
@@ -165,10 +168,21 @@ is_one_of(const char *word, const char *const *words)
 }
 
 static bool
-is_at_rest(Side *side)
+is_at_rest(const Side *side)
 {
-    static const char *const ends[] = {"completed", "failed", "cancelled", "postcopy-paused", NULL};
+    static const char *const ends[] = {"completed", "failed", "cancelled", NULL};
     return !side->pid || is_one_of(side->status, ends);
+}
+
+/* Who recovers by itself tries on as long as there can be somebody to come to. */
+static bool
+is_paused(const Migration *migration, const Side *side)
+{
+    const Side *other = side == &migration->source ? &migration->destination : &migration->source;
+    static const char *const paused[] = {"postcopy-paused", "postcopy-recover-setup", NULL};
+
+    return migration->plan->is_auto ? is_at_rest(other) && is_one_of(side->status, paused)
+                                    : g_str_equal(side->status, "postcopy-paused");
 }
 
 /* A destination that nobody ever reached waits on. */
@@ -176,10 +190,11 @@ static bool
 are_at_rest(Migration *migration)
 {
     static const char *const waiting[] = {"none", "setup", NULL};
-    bool nobody_came =
-        is_one_of(migration->destination.status, waiting) && is_at_rest(&migration->source);
+    const Side *source = &migration->source, *destination = &migration->destination;
+    bool nobody_came = is_one_of(destination->status, waiting) && is_at_rest(source);
 
-    return is_at_rest(&migration->source) && (is_at_rest(&migration->destination) || nobody_came);
+    return (is_at_rest(source) || is_paused(migration, source)) &&
+           (is_at_rest(destination) || is_paused(migration, destination) || nobody_came);
 }
 
 /* At no moment may both run the guest: the source is asked before and after the destination. */
@@ -247,14 +262,15 @@ operate(Migration *migration)
     migration_note(migration, "migrate_cancel: %s", error ? error->message : "done");
 }
 
-/* A link that hangs is found out by nobody but an operator. */
+/* An operator is faster than the heartbeat, which is left to do it where nobody is called. */
 static void
 operate_if_hung(Migration *migration)
 {
     int64_t struck_us = relay_struck_us(migration->relay);
     int64_t now_us = g_get_real_time();
 
-    if (!migration->blow || migration->blow->fault != FAULT_HANG || !struck_us)
+    if (!migration->blow || migration->blow->fault != FAULT_HANG || !struck_us ||
+        migration->plan->is_auto)
         return;
     if (!migration->operated && now_us > struck_us + OPERATOR_US) {
         migration->operated = true;
@@ -262,6 +278,22 @@ operate_if_hung(Migration *migration)
     }
     if (now_us > struck_us + OPERATOR_US + PATIENCE_US)
         relay_cut(migration->relay);
+}
+
+/* Sides that recover by themselves do not wait for us between two blows. */
+static void
+take_next_blow(Migration *migration)
+{
+    static const char *const broken[] = {"postcopy-paused", "postcopy-recover-setup",
+                                         "postcopy-recover", NULL};
+    const Plan *plan = migration->plan;
+
+    if (!plan->is_auto || migration->blow != plan->blows || plan->count_blows < 2 ||
+        !relay_struck_us(migration->relay) || !is_one_of(migration->source.status, broken))
+        return;
+    migration->struck_us[0] = relay_disarm(migration->relay);
+    migration->blow++;
+    migration->is_armed = false;
 }
 
 static bool
@@ -275,6 +307,7 @@ await_rest(Migration *migration, GError **error)
         if (!look(migration, error))
             return false;
         wish_postcopy(migration);
+        take_next_blow(migration);
         migration_arm_if_moment(migration);
         operate_if_hung(migration);
         if (relay_struck_us(migration->relay))
@@ -309,7 +342,7 @@ end_blow(Migration *migration, GError **error)
 static bool
 are_paused(const Migration *migration)
 {
-    return migration->source.pid && migration->destination.pid &&
+    return !migration->plan->is_auto && migration->source.pid && migration->destination.pid &&
            g_str_equal(migration->source.status, "postcopy-paused") &&
            g_str_equal(migration->destination.status, "postcopy-paused");
 }

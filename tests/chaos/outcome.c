@@ -26,21 +26,21 @@ G_STATIC_ASSERT(G_N_ELEMENTS(outcome_names) == OUTCOME_COUNT);
         [PHASE_SWITCHOVER] =                                                                       \
             MAY(STAYED) | MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED) | MAY(UNDECIDED),         \
         [PHASE_POSTCOPY] = MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED),                         \
-        [PHASE_RECOVERY] = MAY(RECOVERED),                                                         \
+        [PHASE_RECOVERY] = MAY(RECOVERED) | MAY(UNCONFIRMED),                                      \
     }
 
 /* Bytes come late, or in pieces; nothing is lost. */
 #define LINK_SLOW                                                                                  \
     {                                                                                              \
         [PHASE_SETUP] = MAY(MOVED), [PHASE_PRECOPY] = MAY(MOVED), [PHASE_SWITCHOVER] = MAY(MOVED), \
-        [PHASE_POSTCOPY] = MAY(MOVED), [PHASE_RECOVERY] = MAY(RECOVERED),                          \
+        [PHASE_POSTCOPY] = MAY(MOVED), [PHASE_RECOVERY] = MAY(RECOVERED) | MAY(UNCONFIRMED),       \
     }
 
-#define DISK_FULL                                                                                  \
+#define DISK_FULL(in_precopy)                                                                      \
     {                                                                                              \
-        [PHASE_SETUP] = MAY(STAYED), [PHASE_PRECOPY] = MAY(STAYED),                                \
+        [PHASE_SETUP] = MAY(STAYED), [PHASE_PRECOPY] = (in_precopy),                               \
         [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(MOVED), [PHASE_POSTCOPY] = MAY(MOVED),              \
-        [PHASE_RECOVERY] = MAY(RECOVERED),                                                         \
+        [PHASE_RECOVERY] = MAY(RECOVERED) | MAY(UNCONFIRMED),                                      \
     }
 
 static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
@@ -56,7 +56,7 @@ static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
             [PHASE_SWITCHOVER] =
                 MAY(STAYED) | MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED) | MAY(UNDECIDED),
             [PHASE_POSTCOPY] = MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED),
-            [PHASE_RECOVERY] = MAY(RECOVERED),
+            [PHASE_RECOVERY] = MAY(RECOVERED) | MAY(UNCONFIRMED),
         },
     [FAULT_DELAY] = LINK_SLOW,
     [FAULT_SPLIT] = LINK_SLOW,
@@ -64,15 +64,15 @@ static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
     [FAULT_STOP_DESTINATION] = LINK_SLOW,
     /* A side that cannot write its record does not let the guest change hands; afterwards it only
      * warns. */
-    [FAULT_FILL_SOURCE] = DISK_FULL,
-    [FAULT_FILL_DESTINATION] = DISK_FULL,
+    [FAULT_FILL_SOURCE] = DISK_FULL(MAY(STAYED) | MAY(MOVED)), /* it may be written by then */
+    [FAULT_FILL_DESTINATION] = DISK_FULL(MAY(STAYED)),
     [FAULT_KILL_SOURCE] =
         {
             [PHASE_SETUP] = MAY(GONE),
             [PHASE_PRECOPY] = MAY(GONE),
             [PHASE_SWITCHOVER] = MAY(GONE) | MAY(STALLED) | MAY(UNCONFIRMED),
             [PHASE_POSTCOPY] = MAY(STALLED) | MAY(UNCONFIRMED),
-            [PHASE_RECOVERY] = MAY(STALLED) | MAY(RECOVERED),
+            [PHASE_RECOVERY] = MAY(STALLED) | MAY(UNCONFIRMED),
         },
     [FAULT_KILL_DESTINATION] =
         {

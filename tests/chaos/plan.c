@@ -119,6 +119,7 @@ draw_migration(Plan *plan, GRand *random, const PlanLimits *limits)
     plan->arrives_stopped = draw_of(random, 15);
     plan->queue_bytes = draw_of(random, 60) ? 16384 : 0;
     plan->recovers_elsewhere = draw_of(random, 30);
+    plan->is_auto = draw_of(random, 50);
 }
 
 static Moment
@@ -185,6 +186,8 @@ plan_draw(Plan *ret_plan, uint64_t seed, const PlanLimits *limits)
                             is_fill(ret_plan->blows[1].fault);
     ret_plan->checksums = draw_of(random, 30) || ret_plan->blows[0].fault == FAULT_FLIP ||
                           (ret_plan->count_blows > 1 && ret_plan->blows[1].fault == FAULT_FLIP);
+    if (ret_plan->blows[1].fault == FAULT_NONE)
+        ret_plan->count_blows = 1;
     if (ret_plan->blows[0].fault == FAULT_NONE)
         ret_plan->count_blows = 0;
 }
@@ -217,7 +220,8 @@ plan_describe(const Plan *plan)
         plan->no_runs ? ", no runs" : "", plan->no_words ? ", no words" : "",
         plan->no_urgent_requests ? ", no urgent requests" : "",
         plan->arrives_stopped ? ", arrives stopped" : "", plan->push_mib_per_s);
-    g_string_append_printf(text, "%s%s", plan->has_records ? ", records" : "",
+    g_string_append_printf(text, "%s%s%s", plan->is_auto ? ", by itself" : "",
+                           plan->has_records ? ", records" : "",
                            plan->checksums ? ", checksums" : "");
     for (unsigned i = 0; i < plan->count_blows; i++)
         describe_blow(&plan->blows[i], text);

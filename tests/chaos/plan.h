@@ -63,6 +63,7 @@ typedef struct Plan {
     unsigned max_mib_per_s, push_mib_per_s;     /* 0: no limit */
     bool arrives_stopped; /* the guest is started only after all memory was compared */
     unsigned queue_bytes; /* of the relay */
+    bool is_auto;         /* the sides recover by themselves, else an operator does it */
     bool has_records;     /* --state-dir, on file systems that can be filled if can_fill */
     bool can_fill;
     Blow blows[BLOWS_MAX]; /* the second, if any, in the first recovery */

@@ -25,7 +25,7 @@ typedef struct RelayPipe {
 } RelayPipe;
 
 typedef struct RelayConnection {
-    unsigned index; /* since the last cut */
+    unsigned index; /* since the last cut or strike */
     RelayPipe ways[2];
     bool is_closed;
 } RelayConnection;
@@ -40,7 +40,7 @@ struct Relay {
     GMutex lock;
     char *target;
     RelayConnection connections[RELAY_CONNECTIONS];
-    unsigned count, first; /* first: of those since the last cut */
+    unsigned count, first; /* first: of those since the last cut or strike */
     unsigned pace_bytes;
     bool is_ending;
 

@@ -61,14 +61,24 @@ act_on_connection(const RelayStrike *strike, RelayConnection *connection)
     }
 }
 
+/* What comes now is numbered anew: it is another attempt of a migration. */
+static void
+note_struck(Relay *relay)
+{
+    relay->is_armed = false;
+    relay->struck_us = g_get_real_time();
+    relay->first = relay->count;
+}
+
 /* connection: the one that triggered. */
 static void
 act(Relay *relay, RelayConnection *connection)
 {
     const RelayStrike *strike = &relay->strike;
 
-    relay->is_armed = false;
-    relay->struck_us = g_get_real_time();
+    unsigned first = relay->first;
+
+    note_struck(relay);
     if (strike->act == RELAY_CALL) {
         strike->call(strike->opaque);
         return;
@@ -77,7 +87,7 @@ act(Relay *relay, RelayConnection *connection)
         act_on_connection(strike, connection);
         return;
     }
-    for (unsigned i = relay->first; i < relay->count; i++)
+    for (unsigned i = first; i < relay->count; i++)
         act_on_connection(strike, &relay->connections[i]);
 }
 
@@ -105,8 +115,7 @@ relay_strike_at_mark(Relay *relay, RelayConnection *connection, RelayPipe *pipe)
         return;
     if (relay->strike.act == RELAY_FLIP) {
         pipe->bytes[pipe->start] ^= (char)(1u << (relay->strike.bit & 7));
-        relay->is_armed = false;
-        relay->struck_us = g_get_real_time();
+        note_struck(relay);
         return;
     }
     act(relay, connection);

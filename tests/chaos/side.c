@@ -143,6 +143,20 @@ number_of(JsonObject *object, const char *member, const char *name)
 }
 
 static void
+note_integrity(Side *side, JsonObject *object)
+{
+    JsonObject *ours = json_object_has_member(object, "faultline")
+                           ? json_object_get_object_member(object, "faultline")
+                           : NULL;
+
+    if (ours && json_object_has_member(ours, "integrity"))
+        g_strlcpy(side->integrity,
+                  json_object_get_string_member(json_object_get_object_member(ours, "integrity"),
+                                                "verdict"),
+                  sizeof side->integrity);
+}
+
+static void
 note_migration(Side *side, JsonObject *object)
 {
     if (json_object_has_member(object, "status"))
@@ -152,6 +166,7 @@ note_migration(Side *side, JsonObject *object)
         g_free(side->error_text);
         side->error_text = g_strdup(json_object_get_string_member(object, "error-desc"));
     }
+    note_integrity(side, object);
     side->passes = number_of(object, "ram", "dirty-sync-count");
     side->missing_pages = number_of(object, "faultline", "missing-pages");
 }

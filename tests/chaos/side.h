@@ -23,7 +23,7 @@ typedef struct Side {
     Qmp *qmp;
 
     /* The last look. An ended process keeps what it said last. */
-    char status[32], run_state[32];
+    char status[32], run_state[32], integrity[16]; /* the last: verdict over all memory */
     int64_t passes, missing_pages;
     char *error_text; /* query-migrate's error-desc, or NULL */
 } Side;

@@ -29,7 +29,7 @@ sum(const unsigned *counts)
 void
 table_print(const Table *table)
 {
-    printf("%-18s %-12s", "done to it", "in phase");
+    printf("%-24s %-12s", "done to it", "in phase");
     for (unsigned i = 0; i < OUTCOME_COUNT; i++)
         printf(" %11s", outcome_name((Outcome)i));
     printf("\n");
@@ -38,7 +38,7 @@ table_print(const Table *table)
             const unsigned *counts = table->counts[fault][phase];
             if (!sum(counts))
                 continue;
-            printf("%-18s %-12s", fault_name((Fault)fault), phase_name((Phase)phase));
+            printf("%-24s %-12s", fault_name((Fault)fault), phase_name((Phase)phase));
             for (unsigned i = 0; i < OUTCOME_COUNT; i++)
                 if (counts[i])
                     printf(" %11u", counts[i]);

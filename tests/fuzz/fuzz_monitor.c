@@ -5,7 +5,7 @@
  */
 #include "tests/fuzz/side.h"
 
-const size_t fuzz_bound_bytes = 16u << 20;
+const size_t fuzz_bound_bytes = 32u << 20;
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)

@@ -4,7 +4,7 @@
  */
 #include "tests/fuzz/side.h"
 
-const size_t fuzz_bound_bytes = 8u << 20;
+const size_t fuzz_bound_bytes = 2u << 20;
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)

@@ -11,7 +11,7 @@
 #define RAM_SECTION   1u
 #define STATE_SECTION 2u
 
-const size_t fuzz_bound_bytes = 8u << 20;
+const size_t fuzz_bound_bytes = 4u << 20;
 
 static void
 put_mark(StreamWriter *w, char letter)

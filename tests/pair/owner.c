@@ -153,7 +153,8 @@ kill_one(Scene *scene, const MoveCase *c, GRand *random, unsigned number)
     Round round = {.scene = scene, .kills_source = g_rand_boolean(random)};
     g_autofree char *from = round.from = make_directory(scene, "from", number);
     g_autofree char *to = round.to = make_directory(scene, "to", number);
-    g_autofree char *both = round.both = make_directory(scene, "both", number);
+    g_autofree char *both = make_directory(scene, "both", number);
+    round.both = both;
     MoveCase source = *c, destination = *c;
 
     source.state_dir = from;

@@ -11,6 +11,7 @@
 #include "tests/pair/move.h"
 #include "tests/pair/orchestrate.h"
 #include "tests/pair/progress.h"
+#include "tests/pair/heal.h"
 #include "tests/pair/owner.h"
 #include "tests/pair/trouble.h"
 
@@ -104,13 +105,20 @@ run_move(void **state)
 
 static const struct CMUnitTest trouble[] = {
     TROUBLE(migrate_to_nobody_leaves_guest_running),
-    TROUBLE(incoming_garbage_ends_destination),
+    TROUBLE(incoming_garbage_ends_its_connection_alone),
     TROUBLE(cancel_at_random_moments_leaves_guest_running),
     TROUBLE(destination_killed_in_precopy_leaves_guest_running),
     TROUBLE(link_cut_in_precopy_leaves_guest_running),
     TROUBLE(link_cut_in_postcopy_pauses_both),
     TROUBLE(link_cut_in_postcopy_with_preempt_pauses_both),
     TROUBLE(destination_killed_in_postcopy_pauses_source),
+    TROUBLE(link_broken_in_postcopy_heals),
+    TROUBLE(link_broken_in_postcopy_with_preempt_heals),
+    TROUBLE(link_cut_for_good_heals_by_another_address),
+    TROUBLE(link_hanging_in_postcopy_heals),
+    TROUBLE(link_hanging_in_postcopy_with_preempt_heals),
+    TROUBLE(link_broken_again_and_again_heals_among_strangers),
+    TROUBLE(pause_by_command_waits_for_a_command),
     TROUBLE(process_killed_at_random_leaves_records_that_agree_precopy),
     TROUBLE(process_killed_at_random_leaves_records_that_agree_postcopy),
     TROUBLE(process_killed_at_random_leaves_records_that_agree_preempt),

@@ -22,15 +22,23 @@ struct Relay {
     GArray *sockets;    /* under lock; closed in relay_free only, so that no number is used twice */
     GPtrArray *copiers; /* under lock: threads */
     bool cut;           /* under lock */
+    unsigned hung;      /* atomic: sockets of that many first connections hang */
 
     guint every, damaged; /* atomic */
 };
 
 typedef struct Direction {
     Relay *relay;
+    unsigned number; /* of the connection */
     int from, to;
     bool is_forward; /* towards uri */
 } Direction;
+
+static bool
+hangs(const Direction *direction)
+{
+    return direction->number < __atomic_load_n(&direction->relay->hung, __ATOMIC_ACQUIRE);
+}
 
 /* *left: bytes up to the next one that is changed; 0: none was yet. */
 static void
@@ -60,6 +68,8 @@ copy(void *opaque)
     while (good) {
         ssize_t count = recv(direction->from, buffer, 65536, 0);
         good = count > 0;
+        if (hangs(direction))
+            continue;
         if (direction->is_forward)
             damage(direction->relay, buffer, count, &left);
         for (ssize_t at = 0; good && at < count;) {
@@ -68,7 +78,8 @@ copy(void *opaque)
             at += sent;
         }
     }
-    shutdown(direction->to, SHUT_WR);
+    if (!hangs(direction))
+        shutdown(direction->to, SHUT_WR);
     shutdown(direction->from, SHUT_RD);
     g_free(direction);
     return NULL;
@@ -79,7 +90,7 @@ start_copier_locked(Relay *relay, int from, int to, bool is_forward)
 {
     Direction *direction = g_new(Direction, 1);
 
-    *direction = (Direction){relay, from, to, is_forward};
+    *direction = (Direction){relay, relay->sockets->len / 2 - 1, from, to, is_forward};
     g_ptr_array_add(relay->copiers, g_thread_new("relay-copy", copy, direction));
 }
 
@@ -155,6 +166,23 @@ relay_cut(Relay *relay)
 {
     g_mutex_lock(&relay->lock);
     relay->cut = true;
+    for (guint i = 0; i < relay->sockets->len; i++)
+        shutdown(g_array_index(relay->sockets, int, i), SHUT_RDWR);
+    g_mutex_unlock(&relay->lock);
+}
+
+void
+relay_hang(Relay *relay)
+{
+    g_mutex_lock(&relay->lock);
+    __atomic_store_n(&relay->hung, relay->sockets->len / 2, __ATOMIC_RELEASE);
+    g_mutex_unlock(&relay->lock);
+}
+
+void
+relay_break(Relay *relay)
+{
+    g_mutex_lock(&relay->lock);
     for (guint i = 0; i < relay->sockets->len; i++)
         shutdown(g_array_index(relay->sockets, int, i), SHUT_RDWR);
     g_mutex_unlock(&relay->lock);

@@ -22,6 +22,11 @@ guint relay_count_damaged(Relay *relay);
 
 /* Ends all connections, in both directions; later ones are refused. */
 void relay_cut(Relay *relay);
+/* From now on the connections that there are pass nothing on, and their ends are not passed on
+ * either: nobody is told. Later ones work. */
+void relay_hang(Relay *relay);
+/* Ends all connections; later ones work. */
+void relay_break(Relay *relay);
 void relay_free(Relay *relay);
 
 #endif

@@ -7,7 +7,7 @@
 void ping_pong_twenty_times_threads(void **state);
 void ping_pong_twenty_times_kvm(void **state);
 void migrate_to_nobody_leaves_guest_running(void **state);
-void incoming_garbage_ends_destination(void **state);
+void incoming_garbage_ends_its_connection_alone(void **state);
 void cancel_at_random_moments_leaves_guest_running(void **state);
 void destination_killed_in_precopy_leaves_guest_running(void **state);
 void link_cut_in_precopy_leaves_guest_running(void **state);

@@ -22,6 +22,16 @@
  *     frame reused while in flight           1   pieces changed in flight
  *     source_notify() that does nothing      1   stuck
  *     one page not stored                  122   wrong byte read by a vCPU
+ *     guest run before TAKING is durable   384   the guest is at the destination, and the records
+ *     guest stopped before GIVING is       350   say otherwise
+ *     pages not compared with checksums     16   verdict over all memory
+ *     damaged page not sent again           16   verdict over all memory
+ *     no repair at the end of precopy      135   verdict over all memory
+ *     damage told after later messages      16   verdict over all memory
+ *     end without the destination's WHOLE  875   verdict over all memory
+ *     piece of a stream not checked        795   stuck
+ *     damaged part of a host page          637   wrong byte at the destination
+ *     pages hashed while they are written   67   migration does not complete
  *
  * Not seen, as a step is only preempted inside calls: the second look at `received` after marking
  * `requested`, and the look at `requested` after marking `received`.

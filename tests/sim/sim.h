@@ -22,7 +22,7 @@
 #define SIM_PAGES_MAX      64u /* target pages of a block */
 #define SIM_VCPUS_MAX      3u
 #define SIM_FAULTS_DRAWN   3u
-#define SIM_FAULTS_MAX     (SIM_FAULTS_DRAWN + 2u)
+#define SIM_FAULTS_MAX     (SIM_FAULTS_DRAWN + 3u)
 #define SIM_FLIPS_MAX      6u
 #define SIM_RECOVERIES_MAX 12u
 #define SIM_BLOCK_BYTES    (SIM_PAGES_MAX * SIM_PAGE)
@@ -40,6 +40,7 @@ typedef enum { SIM_SOURCE, SIM_DESTINATION, SIM_SIDES } SimSide;
     X(ACCEPT, "accept")                                                                            \
     X(CUT_BYTE, "cut at byte")                                                                     \
     X(CUT_TIME, "cut at time")                                                                     \
+    X(HANG, "hang at time")                                                                        \
     X(CANCEL, "cancel")                                                                            \
     X(PAUSE, "pause")                                                                              \
     X(RESUME, "resume")                                                                            \
@@ -96,6 +97,7 @@ typedef enum {
     X(CANCELLED, "cancelled")                                                                      \
     X(QUITS, "ended in a pause or recovery")                                                       \
     X(PAUSES, "pauses")                                                                            \
+    X(BY_ITSELF, "recoveries without a command")                                                   \
     X(RECOVERIES, "recoveries")                                                                    \
     X(THROTTLES, "steps of auto-converge")                                                         \
     X(WAITS, "accesses that waited for a page")                                                    \
@@ -115,9 +117,9 @@ typedef enum {
 typedef struct SimFault {
     SimPoint point;
     unsigned countdown; /* calls that still succeed */
-    uint64_t at;        /* CUT_TIME, CANCEL: ns after the phase began; CUT_BYTE: byte offset */
-    SimPhase phase;     /* CUT_TIME, CANCEL */
-    unsigned way;       /* CUT_*: pipe of the link; which links */
+    uint64_t at;        /* CUT_TIME, HANG, CANCEL: ns after the phase began; CUT_BYTE: offset */
+    SimPhase phase;     /* CUT_TIME, HANG, CANCEL */
+    unsigned way;       /* CUT_*, HANG: pipe of the link; which links */
     bool fired;
 } SimFault;
 
@@ -146,7 +148,10 @@ typedef struct SimPlan {
     bool waits_before_switch; /* pause-before-switchover */
     bool breaks_by_command;   /* a cut in postcopy is a migrate-pause */
     uint64_t wait_ns;         /* how long it waits for migrate-continue */
-    bool records[SIM_SIDES];  /* keep a record of who owns the guest */
+    uint64_t heartbeat_ms[SIM_SIDES];
+    bool auto_recover[SIM_SIDES];
+    uint64_t deadline_ms, retry_ms; /* of auto-recover */
+    bool records[SIM_SIDES];        /* keep a record of who owns the guest */
     bool auto_converge, throttle_tailslow;
     uint64_t throttle_initial; /* percent */
     uint64_t postcopy_ns;      /* when the switch is wished */
@@ -232,6 +237,9 @@ void sim_network_step(void);
 const char *sim_address(unsigned number);
 /* Breaks one link (0 main, 1 urgent), or all with UINT_MAX. */
 void sim_network_cut(unsigned link);
+/* What goes over the links gets nowhere from now on, and nobody is told: 0 all; 1 main; 2 urgent;
+ * else one direction of main. */
+void sim_network_hang(unsigned way);
 /* The destination has accepted the main link. */
 bool sim_network_met(void);
 /* An end closed with bytes unread, and what it had sent was lost. */

@@ -7,6 +7,7 @@
  * or is paused with every page at one side or the other; both statuses say so; and if nothing was
  * made to fail, the migration has completed.
  */
+#include "engine/destination/destination.h"
 #include "engine/source/source.h"
 #include "tests/sim/sim_record.h"
 #include "tests/sim/sim_schedule.h"
@@ -102,6 +103,10 @@ do_fault(SimFault *fault)
     }
     sim_count(fault->point);
     fault->fired = true;
+    if (fault->point == SIM_POINT_HANG) {
+        sim_network_hang(fault->way);
+        return;
+    }
     if (fault->point == SIM_POINT_CUT_TIME) {
         if (!break_by_command(fault))
             sim_network_cut(fault->way == 0 ? UINT_MAX : fault->way / 2);
@@ -121,8 +126,8 @@ next_timed_fault(void)
     SimFault *next = NULL;
     for (unsigned i = 0; i < sim.plan.count_faults; i++) {
         SimFault *fault = &sim.plan.faults[i];
-        bool timed = fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_CANCEL ||
-                     is_kill(fault);
+        bool timed = fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_HANG ||
+                     fault->point == SIM_POINT_CANCEL || is_kill(fault);
         if (timed && !fault->fired && (!next || fault_ns(fault) < fault_ns(next)))
             next = fault;
     }
@@ -233,7 +238,7 @@ check_nobody_runs(void)
     bool excused = sim.plan.start_paused || sim_fault_fired(SIM_POINT_RESUME) ||
                    sim_fault_fired(SIM_POINT_PAUSE);
     bool was_cut = sim_fault_fired(SIM_POINT_CUT_BYTE) || sim_fault_fired(SIM_POINT_CUT_TIME) ||
-                   sim_fault_fired(SIM_POINT_FLIP_PAGE);
+                   sim_fault_fired(SIM_POINT_HANG) || sim_fault_fired(SIM_POINT_FLIP_PAGE);
     /* A destination that fails says SHUT 1. It cannot when its fault role is gone or it closed the
      * links before, for a page that could not be placed; and a source
      * whose urgent channel breaks first has stopped to listen. */
@@ -273,6 +278,11 @@ count_outcome(void)
         faultline_query_pauses(run.sides[side], &pauses);
         sim.outcomes[SIM_OUTCOME_PAUSES] += pauses.count;
     }
+    FaultlinePauses pauses;
+    faultline_query_pauses(run.sides[SIM_SOURCE], &pauses);
+    bool by_itself = pauses.count && !run.recoveries;
+    sim.outcomes[SIM_OUTCOME_BY_ITSELF] +=
+        by_itself && info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED;
     sim.outcomes[SIM_OUTCOME_REQUESTS] += info[SIM_DESTINATION].postcopy_requests;
     sim.outcomes[SIM_OUTCOME_NEIGHBOURS] += info[SIM_DESTINATION].neighbour_pages;
     const FaultlineIntegrity *integrity = &info[SIM_DESTINATION].integrity;
@@ -280,6 +290,36 @@ count_outcome(void)
     sim.outcomes[SIM_OUTCOME_REPAIRED] +=
         integrity->damaged_pages && info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED;
     sim.outcomes[SIM_OUTCOME_VERDICTS] += integrity->verdict == FAULTLINE_VERDICT_PASSED;
+}
+
+/* Two that recover by themselves, of which neither was hindered but by the network, stand in a
+ * pause only if that is over for the one: a guest that never ran there, or that has arrived whole.
+ */
+static void
+check_healed(void)
+{
+    bool is_auto = sim.plan.auto_recover[SIM_SOURCE] && sim.plan.auto_recover[SIM_DESTINATION] &&
+                   !sim.plan.release && sim.plan.heartbeat_ms[SIM_SOURCE] &&
+                   sim.plan.heartbeat_ms[SIM_DESTINATION] && sim.plan.quit_ns == NEVER;
+    bool was_hindered = sim.plan.breaks_by_command || run.recoveries || sim.plan.count_flips;
+    for (unsigned i = 0; i < sim.plan.count_faults; i++) {
+        const SimFault *fault = &sim.plan.faults[i];
+        bool is_network = fault->point == SIM_POINT_CUT_BYTE ||
+                          fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_HANG;
+        was_hindered |= fault->fired && !is_network;
+    }
+    if (is_auto && !was_hindered && sim.plan.deadline_ms >= 256)
+        sim_check(info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED ||
+                      info[SIM_DESTINATION].status == FAULTLINE_STATUS_COMPLETED,
+                  "it did not recover by itself: %s", describe_end());
+}
+
+/* Before the first beat has come a destination does not know that there will be any. */
+static bool
+waits_for_a_word(void)
+{
+    return sim_fault_fired(SIM_POINT_HANG) &&
+           !run.sides[SIM_DESTINATION]->destination->heartbeat_ms;
 }
 
 void
@@ -295,11 +335,12 @@ sim_check_end(void)
     sim_check(!started || sim.dead[SIM_SOURCE] || status_is_final(info[SIM_SOURCE].status),
               "stuck: %s", describe_end());
     sim_check(!started || !sim_network_met() || sim.dead[SIM_DESTINATION] ||
-                  status_is_final(info[SIM_DESTINATION].status),
+                  status_is_final(info[SIM_DESTINATION].status) || waits_for_a_word(),
               "stuck: %s", describe_end());
     sim_guest_check_end();
     sim_record_check_end();
     check_completed();
+    check_healed();
     check_verdict();
     sim_check(sim_operator_has_given_up() ||
                   info[SIM_SOURCE].status != info[SIM_DESTINATION].status ||
@@ -365,6 +406,10 @@ make_side(SimSide side)
         set_parameter(side, "cpu-throttle-tailslow", plan->throttle_tailslow);
     } else
         set_capability(side, "postcopy-blocktime", plan->blocktime);
+    set_parameter(side, "heartbeat-timeout", plan->heartbeat_ms[side]);
+    set_capability(side, "auto-recover", plan->auto_recover[side]);
+    set_parameter(side, "recover-deadline", plan->deadline_ms);
+    set_parameter(side, "recover-retry", plan->retry_ms);
     set_parameter(side, "downtime-limit", plan->downtime_ms);
     set_parameter(side, "max-bandwidth", plan->bandwidth_bytes_per_s);
     set_parameter(side, "max-postcopy-bandwidth", plan->push_bytes_per_s);

@@ -88,6 +88,18 @@ sim_network_cut(unsigned number)
 }
 
 void
+sim_network_hang(unsigned way)
+{
+    for (unsigned i = 0; i < net.count_connections; i++) {
+        if ((way == 2 && i != 1) || (way != 0 && way != 2 && i != 0))
+            continue;
+        sim_trace("network: link %u hangs", i);
+        for (unsigned j = 0; j < 2; j++)
+            net.connections[i].pipes[j].hangs |= way < 3 || j == way % 2;
+    }
+}
+
+void
 sim_link_close(TransportLink *link)
 {
     Pipe *out = sim_pipe_out(link), *in = sim_pipe_in(link);
@@ -97,9 +109,12 @@ sim_link_close(TransportLink *link)
         net.has_reset = true;
         lose_bytes(out); /* a reset overtakes data */
     }
-    notice_receiver(out, unread ? OUTCOME_ERROR : OUTCOME_END, sim.now_ns);
+    uint64_t told_ns = sim.now_ns + sim_below(sim.plan.delay_ns + 1);
+    if (!out->hangs) {
+        notice_receiver(out, unread ? OUTCOME_ERROR : OUTCOME_END, sim.now_ns);
+        notice_sender(in, told_ns);
+    }
     notice_sender(out, sim.now_ns);
-    notice_sender(in, sim.now_ns + sim_below(sim.plan.delay_ns + 1));
     notice_receiver(in, sim_chance(50) ? OUTCOME_END : OUTCOME_ERROR, sim.now_ns);
     in->accepted = in->arrived;
 }
@@ -218,7 +233,7 @@ consider_pipe(Acts *acts, Connection *connection, Pipe *pipe)
             consider(acts, pipe->sender_outcome_ns, act);
         }
     }
-    if (pipe->accepted > pipe->arrived) {
+    if (pipe->accepted > pipe->arrived && !pipe->hangs) {
         act.kind = ACT_ARRIVE;
         consider(acts, pipe->arrive_ns, act);
     }

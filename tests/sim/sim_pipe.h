@@ -9,7 +9,7 @@
 #include "tests/sim/sim.h"
 
 #define RINGS_MAX      16u
-#define LINKS_MAX      32u
+#define LINKS_MAX      128u
 #define LISTENERS_MAX  4u /* addresses */
 #define PIPE_BYTES     65536u
 #define RECEIVER_BYTES (2u * TRANSPORT_PEEK_MAX)
@@ -33,6 +33,7 @@ typedef struct Pipe {
     uint8_t bytes[PIPE_BYTES];
     uint64_t accepted, arrived, pulled; /* by the sender's kernel, at the receiver's, by it */
     bool dropping;                      /* what the sender's kernel still takes gets nowhere */
+    bool hangs;                         /* nothing arrives any more */
     uint64_t dropped;
     bool sender_outcome_told;
     Outcome sender_outcome, receiver_outcome;

@@ -95,7 +95,8 @@ octaves(unsigned low, unsigned high)
 static SimFault
 plan_fault(void)
 {
-    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_RECORD)};
+    SimFault fault = {.point = (SimPoint)sim_below(SIM_POINT_RECORD - 1)};
+    fault.point += fault.point >= SIM_POINT_HANG; /* which is planned apart */
     static const SimPoint late[] = {SIM_POINT_CUT_BYTE, SIM_POINT_CUT_TIME, SIM_POINT_CANCEL,
                                     SIM_POINT_LOAD,     SIM_POINT_PLACE,    SIM_POINT_REGISTER,
                                     SIM_POINT_DISCARD,  SIM_POINT_ZAP,      SIM_POINT_WATCH};
@@ -161,6 +162,38 @@ plan_commands(SimPlan *plan, uint64_t seed)
     plan->quit_ns = (bits >> 35 & 15) == 0 ? UINT64_C(1) << (bits >> 39) % 26 : UINT64_MAX;
 }
 
+/* As above; an early hang is as good as no connection at all. */
+static void
+plan_heartbeat(SimPlan *plan, uint64_t seed)
+{
+    uint64_t bits = (seed + 3) * 0xd1342543de82ef95u;
+    bits ^= bits >> 31;
+    bool has_word = plan->postcopy || plan->return_path;
+    for (unsigned side = 0; side < SIM_SIDES; side++)
+        plan->heartbeat_ms[side] = 2 + (bits >> (4 * side) & 7);
+    if ((bits >> 32 & 31) == 0) { /* so slow that one beat is late by the time of many pages */
+        plan->byte_ps = UINT64_C(1) << (18 + (bits >> 37 & 1));
+        plan->capacity_bytes = UINT64_C(64) << (bits >> 38 & 3);
+    }
+    bool is_auto = bits >> 40 & 1;
+    for (unsigned side = 0; side < SIM_SIDES; side++)
+        plan->auto_recover[side] = is_auto || (bits >> (41 + side) & 3) == 0;
+    plan->deadline_ms = UINT64_C(16) << (bits >> 44) % 6;
+    plan->retry_ms = UINT64_C(16) << (bits >> 47 & 3);
+    if (is_auto && (bits >> 50 & 3)) /* nobody types a command */
+        plan->recoveries = 0;
+    if (!has_word || (bits >> 8 & 3)) {
+        if ((bits >> 10 & 7) == 0)
+            plan->heartbeat_ms[bits >> 13 & 1] = 0;
+        return;
+    }
+    plan->faults[plan->count_faults++] =
+        (SimFault){.point = SIM_POINT_HANG,
+                   .phase = (SimPhase)((bits >> 14 & 0xff) % SIM_PHASE_OVER),
+                   .at = UINT64_C(1) << (4 + (bits >> 22 & 15)),
+                   .way = (unsigned)(bits >> 27 & 7)};
+}
+
 /* Beside the generator too. */
 static void
 plan_records(SimPlan *plan, uint64_t seed)
@@ -211,7 +244,7 @@ plan_damage(SimPlan *plan, uint64_t seed)
         uint64_t base = UINT64_C(1) << (is_header ? octave : octave + 8);
         plan->flips[i] = (SimFlip){
             .point = is_header ? SIM_POINT_FLIP_HEADER : SIM_POINT_FLIP_PAGE,
-            .way = mix(&state) % 100 < 60 ? 0 : (unsigned)(mix(&state) % 4),
+            .way = mix(&state) % 100 < 60 ? 0 : (unsigned)(mix(&state) % 10),
             .at = base + mix(&state) % base - is_header,
             .bit = (unsigned)(mix(&state) % 8),
             .byte = (unsigned)(mix(&state) % 4096),
@@ -266,6 +299,7 @@ sim_plan_make(uint64_t seed)
         plan->faults[i] = plan_fault();
     plan_records(plan, seed);
     plan_damage(plan, seed);
+    plan_heartbeat(plan, seed);
 }
 
 void

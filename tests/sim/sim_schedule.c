@@ -97,6 +97,15 @@ host_spare_bytes(void)
     return sim_chance(90) ? UINT64_MAX : 0;
 }
 
+bool
+random_fill(void *bytes, size_t length, GError **error G_GNUC_UNUSED)
+{
+    uint8_t *at = bytes;
+    for (size_t i = 0; i < length; i++)
+        at[i] = (uint8_t)sim_random();
+    return true;
+}
+
 int
 wakeup_open(GError **error G_GNUC_UNUSED)
 {
@@ -248,8 +257,15 @@ sim_schedule_once(void)
         sim.now_ns = choice.next_ns;
         consider_all(&choice);
     }
-    if (choice.other_next_ns == NEVER && !run.is_preempted && ++run.quiet_accesses > QUIET_VCPU)
+    bool is_quiet =
+        choice.other_next_ns > sim.now_ns && !run.is_preempted && ++run.quiet_accesses > QUIET_VCPU;
+    if (is_quiet && choice.other_next_ns == NEVER)
         return false;
+    /* Nothing but a time that comes: what the vCPUs touch until then is of no interest. */
+    if (is_quiet) {
+        sim.now_ns = choice.other_next_ns;
+        consider_all(&choice);
+    }
     if (choice.count == 0)
         return false;
     if (sim.plan.spurious_percent && sim_chance(sim.plan.spurious_percent))

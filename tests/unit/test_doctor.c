@@ -200,6 +200,70 @@ doctor_wrong_use_is_refused(void **state)
     }
 }
 
+/* ---- The machine at the other end -------------------------------------------------------------
+ */
+
+/* Starts the program with a QMP socket, and waits until that is there. */
+static GPid
+start_machine(const char *socket, const char *const *more)
+{
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *directory = g_path_get_dirname(self);
+    g_autofree char *program = g_build_filename(directory, "..", "..", "faultline", NULL);
+    g_autofree char *qmp = g_strdup_printf("unix:%s", socket);
+    const char *arguments[16] = {program,    "run", "--guest", "threads",
+                                 "--memory", "16M", "--qmp",   qmp};
+    GPid pid = 0;
+
+    for (unsigned i = 0; more[i]; i++)
+        arguments[8 + i] = more[i];
+    assert_true(g_spawn_async(NULL, (char **)arguments, NULL,
+                              G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL,
+                              &pid, NULL));
+    for (unsigned i = 0; i < 6000 && access(socket, F_OK) != 0; i++)
+        g_usleep(10000);
+    return pid;
+}
+
+static void
+end_machine(GPid pid)
+{
+    kill(pid, SIGTERM);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void
+doctor_asks_the_machine_behind_a_qmp_socket(void **state)
+{
+    static const char *const waits[] = {"--incoming", "tcp:127.0.0.1:0", "--capability",
+                                        "postcopy-ram=on", NULL};
+    static const char *const runs[] = {"--paused", NULL};
+    g_autofree char *folder = g_dir_make_tmp("doctor-XXXXXX", NULL);
+    g_autofree char *socket = g_build_filename(folder, "qmp", NULL);
+    g_autofree char *to = g_strdup_printf("qmp:%s", socket);
+    const char *const asks[] = {"--guest", "threads", "--to", to, NULL};
+    (void)state;
+
+    GPid pid = start_machine(socket, waits);
+    g_autoptr(Rows) good = doctor_behind(nothing, asks);
+    end_machine(pid);
+    expect_row(good, "peer-version", "ok", "faultline", "");
+    expect_row(good, "peer-state", "ok", "inmigrate", "");
+    expect_row(good, "peer-postcopy-ram", "ok", "on", "");
+
+    pid = start_machine(socket, runs);
+    g_autoptr(Rows) busy = doctor_behind(nothing, asks);
+    end_machine(pid);
+    expect_row(busy, "peer-state", "closed", "does not wait for a guest", "--incoming");
+    expect_row(busy, "peer-postcopy-ram", "warning", "off", "migrate_set_capability");
+    expect_end(busy, false);
+
+    g_autoptr(Rows) nobody_there = doctor_behind(nothing, asks);
+    expect_row(nobody_there, "peer-qmp", "closed", socket, "QMP socket");
+    expect_end(nobody_there, false);
+    rmdir(folder);
+}
+
 /* ---- The same words -------------------------------------------------------------------------- */
 
 static void
@@ -377,6 +441,7 @@ main(void)
         cmocka_unit_test(doctor_killed_by_a_filter_says_so),
         cmocka_unit_test(doctor_without_devices_needs_kvm_for_kvm_only),
         cmocka_unit_test(doctor_wrong_use_is_refused),
+        cmocka_unit_test(doctor_asks_the_machine_behind_a_qmp_socket),
         cmocka_unit_test(incoming_without_privilege_is_refused_in_the_words_of_the_check),
         cmocka_unit_test(incoming_without_io_uring_is_refused_in_the_words_of_the_check),
         cmocka_unit_test(migration_behind_a_filter_of_enter_is_refused_before_it_begins),

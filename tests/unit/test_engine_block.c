@@ -341,8 +341,7 @@ good_guest(void)
 static pid_t
 thread_of(void *opaque, unsigned index)
 {
-    (void)opaque;
-    return (pid_t)index + 100;
+    return opaque ? -1 : (pid_t)index + 100;
 }
 
 /* What lies behind an earlier struct is not the VMM's: a sanitizer sees it looked at. */
@@ -350,21 +349,17 @@ static void
 guest_of_version_1_is_read_as_far_as_it_goes(void **state)
 {
     size_t length = offsetof(FaultlineGuest, vcpu_thread) + sizeof(void *);
-    g_autofree uint8_t *memory = g_malloc(length);
-    g_autoptr(GError) error = NULL;
     FaultlineBlock block = good_block();
     FaultlineGuest guest = good_guest();
     (void)state;
 
     guest.version = 1;
     guest.vcpu_thread = thread_of;
-    memcpy(memory, &guest, length);
-    Faultline *faultline =
-        faultline_new((const FaultlineGuest *)(void *)memory, NULL, &block, 1, &error);
+    g_autofree FaultlineGuest *earlier = g_memdup2(&guest, length);
+    Faultline *faultline = faultline_new(earlier, NULL, &block, 1, NULL);
     assert_non_null(faultline);
     assert_int_equal(faultline_vcpu_thread(faultline, 7), 107);
-    assert_false(faultline_set_capability(faultline, "auto-converge", true, &error));
-    assert_true(g_error_matches(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED));
+    assert_false(faultline_set_capability(faultline, "auto-converge", true, NULL));
     faultline_free(faultline);
 }
 

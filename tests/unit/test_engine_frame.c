@@ -6,7 +6,6 @@
 #include "engine/frame.h"
 #include "engine/role.h"
 
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>

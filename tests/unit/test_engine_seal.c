@@ -453,23 +453,6 @@ piece_longer_than_the_limit_or_shorter_than_its_item_is_refused(void **state)
     fixture_close(&fixture);
 }
 
-static void
-page_checksum_knows_block_number_and_bytes(void **state)
-{
-    static uint8_t page[PAGE];
-    uint64_t place = stream_block_place("ram");
-    (void)state;
-
-    page[9] = 1;
-    uint64_t checksum = stream_page_checksum(page, place, 7);
-    assert_int_equal(stream_page_checksum(page, place, 7), checksum);
-    assert_int_not_equal(stream_page_checksum(page, place, 8), checksum);
-    assert_int_not_equal(stream_page_checksum(page, stream_block_place("rom"), 7), checksum);
-    assert_int_not_equal(stream_page_checksum(NULL, place, 7), checksum);
-    page[PAGE - 1] = 0x80;
-    assert_int_not_equal(stream_page_checksum(page, place, 7), checksum);
-}
-
 /* What a guest that runs writes after a page was put changes neither its bytes nor its checksum. */
 static void
 put_copied(Fixture *fixture, FrameQueue *queue)
@@ -511,7 +494,6 @@ main(void)
         cmocka_unit_test(large_piece_is_gathered_and_refused_when_damaged),
         cmocka_unit_test(piece_that_is_lost_or_doubled_is_refused),
         cmocka_unit_test(piece_longer_than_the_limit_or_shorter_than_its_item_is_refused),
-        cmocka_unit_test(page_checksum_knows_block_number_and_bytes),
         cmocka_unit_test(copied_pages_are_sent_as_they_were_when_put),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -181,6 +181,8 @@ parse_wrong_line_names_the_option(void **state)
         {"--memory 1G --backing disk", "--backing disk"},
         {"--memory 1G --dirty no", "--dirty no"},
         {"--memory 1G --qmp /a", "--qmp /a"},
+        {"--memory 1G --qmp tcp:0.0.0.0:4444", "other hosts reach it there"},
+        {"--memory 1G --qmp tcp:[::]:4444", "--insecure"},
         {"--memory 1G --qmp unix:", "--qmp unix:"},
         {"--memory 1G --qmp unix:/a,fast", "no such option"},
         {"--memory 1G --qmp tcp:4444", "--qmp tcp:4444"},

@@ -193,6 +193,32 @@ feed_string_of_2_mib_ends_the_session(void **state)
 }
 
 static void
+feed_array_of_5000_values_ends_the_session(void **state)
+{
+    GString *text = g_string_new("{\"execute\":\"query-name\",\"id\":[");
+    for (unsigned i = 0; i < 5000; i++)
+        g_string_append(text, "0,");
+    g_string_append(text, "0]}");
+    expect_end(*state, text->str, text->len);
+    g_string_free(text, TRUE);
+}
+
+static void
+feed_array_of_4000_values_is_echoed(void **state)
+{
+    GString *text = g_string_new("{\"execute\":\"query-migrate\",\"id\":[");
+    for (unsigned i = 0; i < 4000; i++)
+        g_string_append(text, "0,");
+    g_string_append(text, "0]}");
+    negotiate(*state);
+    assert_true(feed(*state, text->str));
+    g_autoptr(JsonNode) line = next_line(*state);
+    JsonArray *id = json_object_get_array_member(json_node_get_object(line), "id");
+    assert_int_equal(json_array_get_length(id), 4001);
+    g_string_free(text, TRUE);
+}
+
+static void
 feed_depth_of_100000_ends_the_session(void **state)
 {
     g_autofree char *deep = g_strnfill(100000, '[');
@@ -310,6 +336,8 @@ main(void)
         CASE(feed_byte_by_byte_answers_the_same),
         CASE(feed_broken_json_costs_one_error_and_the_session_goes_on),
         CASE(feed_string_of_2_mib_ends_the_session),
+        CASE(feed_array_of_5000_values_ends_the_session),
+        CASE(feed_array_of_4000_values_is_echoed),
         CASE(feed_depth_of_100000_ends_the_session),
         CASE(feed_depth_of_64_is_parsed),
         CASE(feed_binary_ends_the_session),

@@ -155,7 +155,7 @@ RETURN_LIST(PUT)
 
 static BadReturn returns[] = {
 #define ROW(name, shape, peer, moment, statements, then, words, outcome)                           \
-    {"migrate_" #name, SCRIPT_##shape, peer, {MOMENT_##moment, put_##name, SINK_##then}, words,    \
+    {"migrate_" #name, SCRIPT_##shape, peer, {MOMENT_##moment, put_##name, SINK_##then, 0}, words, \
      OUTCOME_##outcome},
     RETURN_LIST(ROW)
 #undef ROW
@@ -260,7 +260,7 @@ static void
 migrate_to_one_that_never_reads_can_be_cancelled(void **state)
 {
     (void)state;
-    const SinkPlan plan = {MOMENT_CONNECTED, NULL, SINK_STOP_READING};
+    const SinkPlan plan = {MOMENT_CONNECTED, NULL, SINK_STOP_READING, 0};
     g_autoptr(PeerSink) sink = peer_sink_new(SCRIPT_PRECOPY, false, &plan);
 
     assert_int_equal(peer_sink_run(sink, 200), FAULTLINE_STATUS_ACTIVE);
@@ -271,7 +271,7 @@ static void
 migrate_to_one_that_never_answers_can_be_cancelled(void **state)
 {
     (void)state;
-    const SinkPlan plan = {MOMENT_EOF, NULL, SINK_SILENT};
+    const SinkPlan plan = {MOMENT_EOF, NULL, SINK_SILENT, 0};
     g_autoptr(PeerSink) sink = peer_sink_new(SCRIPT_PRECOPY, false, &plan);
 
     /* The guest is not stopped for one that has not answered yet. */
@@ -286,7 +286,7 @@ static void
 migrate_to_one_that_stops_reading_in_postcopy_stays(void **state)
 {
     (void)state;
-    const SinkPlan plan = {MOMENT_RUNNING, NULL, SINK_STOP_READING};
+    const SinkPlan plan = {MOMENT_RUNNING, NULL, SINK_STOP_READING, 0};
     g_autoptr(PeerSink) sink = peer_sink_new(SCRIPT_POSTCOPY, false, &plan);
     g_autoptr(GError) error = NULL;
 

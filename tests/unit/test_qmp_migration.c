@@ -177,6 +177,7 @@ scene_begin(Scene *scene, const ToyKind *kind, const char *capabilities, uint64_
     if (capabilities)
         toy_move_set(&scene->move, capabilities);
     Faultline *source = scene->move.from->faultline;
+    assert_true(faultline_set_capability(source, "auto-recover", false, NULL)); /* as a QEMU */
     if (bandwidth) {
         assert_true(faultline_set_parameter(source, "max-bandwidth", bandwidth, NULL));
         assert_true(faultline_set_parameter(source, "max-postcopy-bandwidth", bandwidth, NULL));

@@ -139,7 +139,7 @@ static const BadField bad_fields[] = {
     BAD(discard, 26, "\x08", "range 0 of block ram0 is 0x1000 + 0x800"),
     BAD(discard, 42, "\0", "range 1 of block ram0 is 0x100000000 + 0x0"),
     BAD(discard, 28, "\xff\xff\xff\xff\xff\xff\xf0\0", "range 1 of block ram0 is 0xfffffffffffff000"),
-    BAD(ping, 1, "\0\x41", "number is 65"),
+    BAD(ping, 1, "\0\x42", "number is 66"),
     BAD(discard_words, 3, "\0\x13", "DISCARD_WORDS: length is 19, expected 20"),
     BAD(discard_words, 3, "\0\x24", "DISCARD_WORDS: length is 36, expected 13 for the head"),
     BAD(discard_words, 5, "\xff", "DISCARD_WORDS: length is 37, expected 264"),
@@ -341,6 +341,23 @@ command_name_of_each_number_is_known(void **state)
     assert_string_equal(stream_command_name(UINT32_MAX), "unknown");
 }
 
+static void
+page_checksum_knows_block_number_and_bytes(void **state)
+{
+    static uint8_t page[STREAM_PAGE_BYTES];
+    uint64_t place = stream_block_place("ram");
+    (void)state;
+
+    page[9] = 1;
+    uint64_t checksum = stream_page_checksum(page, place, 7);
+    assert_int_equal(stream_page_checksum(page, place, 7), checksum);
+    assert_int_not_equal(stream_page_checksum(page, place, 8), checksum);
+    assert_int_not_equal(stream_page_checksum(page, stream_block_place("rom"), 7), checksum);
+    assert_int_not_equal(stream_page_checksum(NULL, place, 7), checksum);
+    page[STREAM_PAGE_BYTES - 1] = 0x80;
+    assert_int_not_equal(stream_page_checksum(page, place, 7), checksum);
+}
+
 int
 main(void)
 {
@@ -353,6 +370,7 @@ main(void)
         cmocka_unit_test(decode_run_that_was_not_agreed_is_refused),
         cmocka_unit_test(put_run_of_one_page_is_a_record_of_qemu),
         cmocka_unit_test(command_name_of_each_number_is_known),
+        cmocka_unit_test(page_checksum_knows_block_number_and_bytes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,6 +38,8 @@ new_side(ScriptShape shape)
     /* Recorded as two QEMUs would speak. */
     check(faultline_set_capability(guest->faultline, "urgent-requests", false, &error), error);
     check(faultline_set_capability(guest->faultline, "discard-words", false, &error), error);
+    check(faultline_set_parameter(guest->faultline, "heartbeat-timeout", 0, &error), error);
+    check(faultline_set_capability(guest->faultline, "recovery-token", false, &error), error);
     return guest;
 }
 

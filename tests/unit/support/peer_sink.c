@@ -48,6 +48,9 @@ peer_sink_new_for(PeerGuest *guest, ScriptShape shape, bool is_qemu, const SinkP
     bool is_good = faultline_cont(source, &error);
     if (is_good && shape != SCRIPT_PRECOPY)
         is_good = faultline_set_parameter(source, "downtime-limit", 0, &error);
+    if (is_good && sink->plan.heartbeat_ms)
+        is_good =
+            faultline_set_parameter(source, "heartbeat-timeout", sink->plan.heartbeat_ms, &error);
     is_good = is_good && faultline_migrate(source, uri, &error);
     if (is_good && shape != SCRIPT_PRECOPY)
         is_good = faultline_start_postcopy(source, &error);
@@ -124,6 +127,11 @@ take_ping(PeerSink *sink, uint32_t value)
     bool is_hello = (value & STREAM_HELLO_MASK) == STREAM_HELLO;
     bool is_silent = sink->plan.then == SINK_SILENT;
 
+    if ((value & STREAM_HELLO_MASK) == STREAM_PING_BEAT) {
+        if (!is_silent)
+            answer_value(sink, STREAM_RETURN_PONG, value);
+        return;
+    }
     sink->count_pings++;
     sink->count_commits += value == STREAM_PING_COMMIT;
     bool is_agree = (value & STREAM_HELLO_MASK) == STREAM_PING_AGREE;

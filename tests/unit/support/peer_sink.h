@@ -32,6 +32,7 @@ typedef struct SinkPlan {
     SinkMoment moment;
     void (*put)(StreamWriter *w); /* what is sent then; NULL: nothing */
     SinkThen then;
+    uint64_t heartbeat_ms; /* the source's parameter; 0: as it is */
 } SinkPlan;
 
 typedef struct PeerSink {

@@ -386,6 +386,8 @@ walk_command(Walk *walk, WalkBytes *in, const StreamElement *element, bool is_pa
     bool is_inner = element->command == STREAM_COMMAND_POSTCOPY_LISTEN ||
                     element->command == STREAM_COMMAND_POSTCOPY_RUN;
 
+    if (element->command >= G_N_ELEMENTS(command_rules)) /* of a feature that no recording has */
+        return walk_fail(error, "command %s in a recording", name);
     if (!(command_rules[element->command].phases & 1u << walk->phase) ||
         (element->command != STREAM_COMMAND_PING && is_inner != is_package))
         return walk_fail(error, "command %s in phase %u", name, walk->phase);

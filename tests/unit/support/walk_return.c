@@ -103,6 +103,10 @@ walk_return(Walk *walk, const uint8_t *bytes, size_t length_bytes, GError **erro
         case STREAM_RETURN_RESEND:
         case STREAM_RETURN_WHOLE:
         case STREAM_RETURN_VERDICT:
+        case STREAM_RETURN_TOKEN:
+        case STREAM_RETURN_CHALLENGE:
+        case STREAM_RETURN_PROOF:
+        case STREAM_RETURN_ADDRESS:
             is_good = walk_fail(error, "message %u, which no QEMU sends", message.type);
             break;
         }

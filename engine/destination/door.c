@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Connections that come after the token was agreed on: challenged, let in or sent away. Which of
+ * those that proved themselves is of use now, and what a main connection means that comes while
+ * there is one, is decided here too. Listen role.
+ */
+#include "engine/destination/destination.h"
+
+#include <string.h>
+
+#define KNOCK_NS        2000000000ull /* for an answer, which a source gives at once */
+#define ACCEPT_AGAIN_NS 100000000u
+
+bool
+destination_has_door(const Destination *destination)
+{
+    return destination->features & STREAM_FEATURE_TOKEN;
+}
+
+static void
+send_away(Door *door, Knock *knock)
+{
+    g_clear_pointer(&knock->sender, transport_sender_free);
+    g_clear_pointer(&knock->receiver, transport_receiver_free);
+    if (knock->link)
+        transport_link_shutdown(knock->link);
+    g_clear_pointer(&knock->link, transport_link_unref);
+    knock->state = KNOCK_NONE;
+    door->refused++;
+}
+
+void
+destination_close_door(Destination *destination)
+{
+    for (unsigned i = 0; i < KNOCKS_MAX; i++)
+        if (destination->door.knocks[i].state != KNOCK_NONE)
+            send_away(&destination->door, &destination->door.knocks[i]);
+}
+
+static bool
+say(Knock *knock, StreamReturnType type, const uint8_t *secret)
+{
+    StreamWriter writer = {.bytes = knock->bytes, .capacity = sizeof knock->bytes};
+
+    stream_put_return_secret(&writer, type, secret);
+    knock->iov = (struct iovec){knock->bytes, writer.length};
+    return transport_send(knock->sender, &knock->iov, 1) == TRANSPORT_OK;
+}
+
+static void
+challenge(Destination *destination, Knock *knock, TransportLink *link)
+{
+    TransportRing *ring = destination->listen.ring;
+
+    *knock = (Knock){.state = KNOCK_CHALLENGED, .link = link};
+    knock->sender = transport_sender_new(ring, link);
+    knock->receiver = transport_receiver_new(ring, link);
+    knock->reader = (Reader){.receiver = knock->receiver};
+    knock->until_ns = clock_now_ns() + KNOCK_NS;
+    if (!random_fill(knock->exchange.challenge, STREAM_SECRET_BYTES, NULL) ||
+        !say(knock, STREAM_RETURN_CHALLENGE, knock->exchange.challenge))
+        send_away(&destination->door, knock);
+}
+
+static Knock *
+free_place(Door *door)
+{
+    for (unsigned i = 0; i < KNOCKS_MAX; i++)
+        if (door->knocks[i].state == KNOCK_NONE)
+            return &door->knocks[i];
+    return NULL;
+}
+
+static void
+wake_at(Destination *destination, uint64_t at_ns)
+{
+    uint64_t *wake_ns = &destination->listen.wake_ns;
+    *wake_ns = *wake_ns ? MIN(*wake_ns, at_ns) : at_ns;
+}
+
+/* An error of accepting, for instance that there are too many files, is one of this moment. */
+static void
+accept_knocks(Destination *destination)
+{
+    g_autoptr(GError) failed = NULL;
+    StageResult result = STAGE_AGAIN;
+    TransportLink *link;
+    Knock *place;
+
+    while (!destination->is_held && result == STAGE_AGAIN &&
+           (place = free_place(&destination->door))) {
+        result = destination_accept_link(destination, DESTINATION_FIRST_ANY, &link, &failed);
+        if (result == STAGE_AGAIN)
+            challenge(destination, place, link);
+    }
+    if (result == STAGE_FAILED)
+        wake_at(destination, clock_now_ns() + ACCEPT_AGAIN_NS);
+}
+
+/* ---- What is of use -------------------------------------------------------------------------- */
+
+static bool
+takes_urgent(const Destination *destination)
+{
+    bool has_begun = destination->in_postcopy ? destination->in_recovery : true;
+    return destination->has_preempt && has_begun && destination->receiver &&
+           !destination->urgent_link;
+}
+
+/* A source comes again only if its links are dead, whatever is known of that here: for the pages
+ * that are missing, or to learn that the guest it gave away never came. */
+static bool
+takes_main(const Destination *destination)
+{
+    return !destination->is_held && destination->stage != destination_stage_leave;
+}
+
+static bool
+is_of_use(const Destination *destination, uint8_t channel)
+{
+    if (channel == STREAM_CHANNEL_URGENT)
+        return takes_urgent(destination);
+    return channel == STREAM_CHANNEL_MAIN && takes_main(destination);
+}
+
+static bool
+check_answer(Destination *destination, Knock *knock, const StreamAnswer *answer)
+{
+    uint8_t proof[STREAM_SECRET_BYTES];
+
+    knock->exchange.channel = answer->channel;
+    memcpy(knock->exchange.nonce, answer->nonce, sizeof answer->nonce);
+    if (!token_is_proved(destination->token, &knock->exchange, TOKEN_SOURCE, answer->proof) ||
+        !is_of_use(destination, answer->channel))
+        return false;
+    token_prove(destination->token, &knock->exchange, TOKEN_DESTINATION, proof);
+    knock->state = KNOCK_PROVING;
+    return say(knock, STREAM_RETURN_PROOF, proof);
+}
+
+/* False: he is sent away. */
+static bool
+hear_answer(Destination *destination, Knock *knock)
+{
+    g_autoptr(GError) ignored = NULL;
+    StreamElement element;
+    size_t length;
+
+    TransportResult state = transport_sender_state(knock->sender);
+    if (state != TRANSPORT_OK)
+        return state == TRANSPORT_WAIT;
+    ReadResult result =
+        reader_decode(&knock->reader, destination_decode_element, &element, &length, &ignored);
+    if (result != READ_OK)
+        return result == READ_WAIT;
+    if (element.type != STREAM_COMMAND || element.command != STREAM_COMMAND_ANSWER)
+        return false;
+    StreamAnswer answer = stream_parse_answer(&element);
+    reader_consume(&knock->reader, length);
+    /* Another thread reads on there; nothing is lost, as the source waits for our proof. */
+    if (answer.channel == STREAM_CHANNEL_URGENT)
+        g_clear_pointer(&knock->receiver, transport_receiver_free);
+    return check_answer(destination, knock, &answer);
+}
+
+static bool
+hear_sent(Knock *knock)
+{
+    TransportResult state = transport_sender_state(knock->sender);
+    if (state != TRANSPORT_OK)
+        return state == TRANSPORT_WAIT;
+    g_clear_pointer(&knock->sender, transport_sender_free);
+    knock->state = KNOCK_PROVED;
+    return true;
+}
+
+static void
+let_urgent_in(Destination *destination, Knock *knock)
+{
+    if (!takes_urgent(destination)) {
+        send_away(&destination->door, knock);
+        return;
+    }
+    destination->urgent_link = g_steal_pointer(&knock->link);
+    knock->state = KNOCK_NONE;
+    destination_publish_urgent(destination);
+}
+
+/* True: he was let in, or may be. */
+static bool
+step_knock(Destination *destination, Knock *knock, uint64_t now_ns)
+{
+    bool goes_on = true;
+
+    if (knock->state >= KNOCK_PROVED)
+        return false;
+    if (knock->state == KNOCK_CHALLENGED)
+        goes_on = hear_answer(destination, knock);
+    if (goes_on && knock->state == KNOCK_PROVING)
+        goes_on = hear_sent(knock);
+    if (!goes_on || (now_ns >= knock->until_ns && knock->state != KNOCK_PROVED)) {
+        send_away(&destination->door, knock);
+        return false;
+    }
+    if (knock->state != KNOCK_PROVED) {
+        wake_at(destination, knock->until_ns);
+        return false;
+    }
+    if (knock->exchange.channel == STREAM_CHANNEL_URGENT)
+        let_urgent_in(destination, knock);
+    return true;
+}
+
+static Knock *
+proved_main(Destination *destination)
+{
+    for (unsigned i = 0; i < KNOCKS_MAX; i++) {
+        Knock *knock = &destination->door.knocks[i];
+        if (knock->state == KNOCK_PROVED && knock->exchange.channel == STREAM_CHANNEL_MAIN)
+            return knock;
+    }
+    return NULL;
+}
+
+StageResult
+destination_step_door(Destination *destination, GError **error)
+{
+    StageResult result = STAGE_STAY;
+    uint64_t now_ns = 0;
+
+    if (!destination_has_door(destination))
+        return STAGE_STAY;
+    accept_knocks(destination);
+    for (unsigned i = 0; i < KNOCKS_MAX; i++) {
+        Knock *knock = &destination->door.knocks[i];
+        if (knock->state == KNOCK_NONE)
+            continue;
+        now_ns = now_ns ? now_ns : clock_now_ns();
+        if (step_knock(destination, knock, now_ns))
+            result = STAGE_AGAIN;
+    }
+    Knock *again = proved_main(destination);
+    if (!again || destination->stage == destination_stage_paused ||
+        destination->stage == destination_stage_failing)
+        return result;
+    if (!takes_main(destination)) {
+        send_away(&destination->door, again);
+        return result;
+    }
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                "the source has connected again, so that the connection is dead");
+    return STAGE_FAILED;
+}
+
+/* The source reads what comes behind our proof as sealed, if it has checksums. */
+static bool
+say_shut(const Destination *destination, Knock *knock)
+{
+    bool is_sealed = destination->features & STREAM_FEATURE_CHECKSUMS;
+    size_t head = is_sealed ? STREAM_SEAL_BYTES : 0;
+    StreamWriter writer = {.bytes = knock->bytes + head,
+                           .capacity = sizeof knock->bytes - STREAM_SEAL_BYTES};
+
+    stream_put_return_value(&writer, STREAM_RETURN_SHUT, 1);
+    if (is_sealed)
+        stream_put_seal(knock->bytes, writer.bytes, (uint32_t)writer.length, 0);
+    knock->iov = (struct iovec){knock->bytes, head + writer.length};
+    return transport_send(knock->sender, &knock->iov, 1) == TRANSPORT_OK;
+}
+
+/* A close with bytes unread is a reset, which can overtake what was said: reads to the end. */
+static bool
+has_closed(Knock *knock)
+{
+    const uint8_t *bytes;
+    ReadResult result;
+
+    while ((result = reader_peek(&knock->reader, 1, &bytes)) == READ_OK)
+        reader_consume(&knock->reader, reader_available(&knock->reader));
+    return result != READ_WAIT;
+}
+
+bool
+destination_send_back(Destination *destination)
+{
+    Knock *knock = proved_main(destination);
+    bool is_told = true;
+
+    if (knock) {
+        knock->sender = transport_sender_new(destination->listen.ring, knock->link);
+        knock->state = KNOCK_TOLD;
+        if (!say_shut(destination, knock))
+            send_away(&destination->door, knock);
+    }
+    unsigned count_told = 0;
+    for (unsigned i = 0; i < KNOCKS_MAX; i++) {
+        knock = &destination->door.knocks[i];
+        if (knock->state != KNOCK_TOLD)
+            continue;
+        count_told++;
+        is_told &= has_closed(knock);
+    }
+    /* One that has stopped its guest may have given it away, and be about to come. */
+    bool may_come = destination_has_door(destination) && destination->is_expecting && !count_told;
+    return is_told && !may_come;
+}
+
+bool
+destination_has_main(const Destination *destination)
+{
+    return proved_main((Destination *)destination) != NULL;
+}
+
+bool
+destination_take_main(Destination *destination)
+{
+    Knock *knock = proved_main(destination);
+
+    if (!knock)
+        return false;
+    destination->link = g_steal_pointer(&knock->link);
+    destination->receiver = g_steal_pointer(&knock->receiver);
+    knock->state = KNOCK_NONE;
+    return true;
+}

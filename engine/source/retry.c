@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Auto-recover: after a break in postcopy the migration role connects again by itself, at once and
+ * then with growing pauses, going round the addresses that the destination has told. Whether what
+ * answers there is the destination, token.h makes sure. A pause by command lasts until a command
+ * ends it: somebody had a reason, and the other side cannot know it. Past the deadline the pause
+ * stays, and commands still work.
+ */
+#include "engine/source/source.h"
+
+#include <string.h>
+
+#define FIRST_WAIT_NS    10000000u
+#define ATTEMPT_LEAST_NS 1000000000ull /* for a connection and its proof */
+#define LASTING_NS       1000000000ull /* what goes on for so long is no part of the last pause */
+
+/* ---- Addresses ------------------------------------------------------------------------------- */
+
+static void
+add_address(Source *source, const char *uri)
+{
+    for (unsigned i = 0; i < source->count_addresses; i++)
+        if (strcmp(source->addresses[i], uri) == 0)
+            return;
+    if (source->count_addresses < SOURCE_ADDRESSES_MAX && stream_name_is_good(uri))
+        g_strlcpy(source->addresses[source->count_addresses++], uri, STREAM_NAME_MAX + 1);
+}
+
+/* All hosts of the destination: by the one that we know. NULL: none is known. */
+static char *
+replace_any_host(const Source *source, const char *uri)
+{
+    const char *port = strrchr(uri, ':'), *own_port = strrchr(source->uri, ':');
+
+    if (!g_str_has_prefix(uri, "tcp:0.0.0.0:") && !g_str_has_prefix(uri, "tcp:[::]:"))
+        return g_strdup(uri);
+    if (!g_str_has_prefix(source->uri, "tcp:") || own_port == source->uri + 3)
+        return NULL;
+    return g_strdup_printf("%.*s%s", (int)(own_port - source->uri), source->uri, port);
+}
+
+void
+source_take_address(Source *source, const char *uri)
+{
+    g_autofree char *reachable = replace_any_host(source, uri);
+    bool is_local = g_str_has_prefix(uri, "unix:");
+
+    if (!source->count_addresses && !g_str_has_prefix(source->uri, "fd:"))
+        add_address(source, source->uri);
+    if (reachable && is_local == g_str_has_prefix(source->uri, "unix:"))
+        add_address(source, reachable);
+}
+
+/* ---- Attempts -------------------------------------------------------------------------------- */
+
+static bool
+can_retry(const Source *source)
+{
+    return source->retries && source_has_token(source) && source->count_addresses &&
+           !source->retry.is_held && !source->retry.is_over;
+}
+
+static uint64_t
+parameter_ns(const Source *source, Parameter parameter)
+{
+    return options_get(&source->faultline->options, parameter) * 1000000u;
+}
+
+/* A quarter more or less, so that many that broke together do not come together. */
+static uint64_t
+spread(uint64_t wait_ns)
+{
+    uint8_t chance = 128;
+    random_fill(&chance, sizeof chance, NULL);
+    return wait_ns - wait_ns / 4 + wait_ns / 2 * chance / 256;
+}
+
+void
+source_retry_begin(Source *source)
+{
+    SourceRetry *retry = &source->retry;
+    uint64_t now_ns = clock_now_ns();
+    bool is_new = !retry->began_ns || (retry->active_ns && now_ns - retry->active_ns >= LASTING_NS);
+
+    if (is_new) {
+        *retry = (SourceRetry){.is_held = retry->is_held, .began_ns = now_ns, .next_ns = now_ns};
+        progress_set(&source->faultline->progress.recover_attempts, 0);
+    } else {
+        uint64_t longest_ns = parameter_ns(source, PARAMETER_RECOVER_RETRY);
+        retry->wait_ns =
+            retry->wait_ns ? MIN(2 * retry->wait_ns, longest_ns) : MIN(FIRST_WAIT_NS, longest_ns);
+        retry->next_ns = now_ns + spread(retry->wait_ns);
+        retry->next = source->count_addresses ? (retry->next + 1) % source->count_addresses : 0;
+    }
+    progress_set(&source->faultline->progress.recover_address, retry->next);
+    retry->is_trying = false;
+    retry->active_ns = 0;
+    progress_set(&source->faultline->progress.recover_next_ns,
+                 can_retry(source) ? retry->next_ns : 0);
+}
+
+/* True: told for the first time, or before. */
+static bool
+is_past_deadline(Source *source, uint64_t now_ns)
+{
+    SourceRetry *retry = &source->retry;
+    uint64_t deadline_ns = parameter_ns(source, PARAMETER_RECOVER_DEADLINE);
+
+    if (!deadline_ns || now_ns - retry->began_ns < deadline_ns)
+        return false;
+    retry->is_over = true;
+    progress_set(&source->faultline->progress.recover_next_ns, 0);
+    context_amend_error(source->faultline,
+                        "auto-recover has given up after recover-deadline; go on with 'migrate' "
+                        "with 'resume'");
+    return true;
+}
+
+StageResult
+source_retry_step(Source *source)
+{
+    SourceRetry *retry = &source->retry;
+    uint64_t deadline_ns = parameter_ns(source, PARAMETER_RECOVER_DEADLINE);
+
+    if (!can_retry(source))
+        return STAGE_STAY;
+    uint64_t now_ns = clock_now_ns();
+    if (is_past_deadline(source, now_ns))
+        return STAGE_STAY;
+    if (now_ns < retry->next_ns) {
+        uint64_t end_ns = deadline_ns ? retry->began_ns + deadline_ns : retry->next_ns;
+        source->migration.wake_ns = MIN(retry->next_ns, end_ns);
+        return STAGE_STAY;
+    }
+    if (!context_move_from(source->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED,
+                           FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP))
+        return STAGE_AGAIN; /* a command was quicker */
+    retry->is_trying = true;
+    retry->until_ns = now_ns + MAX(ATTEMPT_LEAST_NS, 2 * retry->wait_ns);
+    progress_add(&source->faultline->progress.recover_attempts, 1);
+    progress_set(&source->faultline->progress.recover_next_ns, 0);
+    source_resume(source, source->addresses[retry->next]);
+    return STAGE_AGAIN;
+}
+
+StageResult
+source_retry_check(Source *source, GError **error)
+{
+    if (!source->retry.is_trying)
+        return STAGE_STAY;
+    if (clock_now_ns() < source->retry.until_ns) {
+        source->migration.wake_ns = source->retry.until_ns;
+        return STAGE_STAY;
+    }
+    g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
+                "connect: the destination has not answered; another attempt follows");
+    return STAGE_FAILED;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Strangers at the door of a real destination: peers that connect and say nothing, one byte, or the
+ * wrong thing, and hundreds at once, while a real migration arrives; and addresses at which only
+ * who asks for it listens. The strangers are sockets of this thread.
+ */
+#include "tests/unit/support/toy_move.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#define STRANGERS_MAX 200u
+
+static const ToyKind memfd = {.name = "memfd", .pages = 512, .count_vcpus = 2};
+
+typedef struct Strangers {
+    int fds[STRANGERS_MAX];
+    unsigned count;
+} Strangers;
+
+/* A connection to where the destination listens; -1: it takes none. */
+static int
+connect_to(const char *uri)
+{
+    struct sockaddr_un path = {.sun_family = AF_UNIX};
+    struct sockaddr_in port = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    bool is_unix = g_str_has_prefix(uri, "unix:");
+    const void *address = is_unix ? (const void *)&path : (const void *)&port;
+
+    if (is_unix)
+        g_strlcpy(path.sun_path, uri + strlen("unix:"), sizeof path.sun_path);
+    else
+        port.sin_port = htons((uint16_t)g_ascii_strtoull(strrchr(uri, ':') + 1, NULL, 10));
+    int fd = socket(is_unix ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    if (connect(fd, address, is_unix ? sizeof path : sizeof port) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* count of them, of which each says that (and closes its half, if it is to). */
+static void
+send_strangers(Strangers *strangers, const char *uri, unsigned count, const char *says, bool closes)
+{
+    for (unsigned i = 0; i < count && strangers->count < STRANGERS_MAX; i++) {
+        int fd = connect_to(uri);
+        if (fd < 0)
+            return; /* the real source was quicker: nobody listens any more */
+        send(fd, says, strlen(says), MSG_NOSIGNAL);
+        if (closes)
+            shutdown(fd, SHUT_WR);
+        strangers->fds[strangers->count++] = fd;
+    }
+}
+
+static void
+end_strangers(Strangers *strangers)
+{
+    while (strangers->count > 0)
+        close(strangers->fds[--strangers->count]);
+}
+
+static const struct {
+    const char *name, *says;
+    unsigned count;
+    bool closes;
+} kinds[] = {
+    {"one that is silent", "", 1, false},
+    {"many that are silent", "", 100, false},
+    {"one byte", "Q", 3, false},
+    {"three right bytes", "QEV", 3, false},
+    {"a browser", "GET / HTTP/1.0\r\n\r\n", 3, false},
+    {"a port scanner", "", 3, true},
+    {"a byte and gone", "Q", 3, true},
+    {"more than are kept", "", STRANGERS_MAX, false},
+};
+
+static void
+move_among(const char *capabilities, ToyLinkKind link, unsigned kind)
+{
+    Strangers strangers = {.count = 0};
+    ToyMove move;
+
+    print_message("%s, %s, %s\n", kinds[kind].name, capabilities,
+                  link == TOY_UNIX ? "unix" : "tcp");
+    toy_move_begin(&move, &memfd, link);
+    toy_move_set(&move, capabilities);
+    assert_true(faultline_cont(move.from->faultline, NULL));
+    assert_true(faultline_incoming(move.to->faultline, move.link.incoming, NULL));
+    g_autofree char *uri = faultline_incoming_address(move.to->faultline);
+    send_strangers(&strangers, uri, kinds[kind].count, kinds[kind].says, kinds[kind].closes);
+    assert_true(strangers.count == kinds[kind].count);
+    assert_true(faultline_migrate(move.from->faultline, uri, NULL));
+    send_strangers(&strangers, uri, 10, kinds[kind].says, kinds[kind].closes);
+    if (strstr(capabilities, "postcopy-ram"))
+        assert_true(faultline_start_postcopy(move.from->faultline, NULL));
+    toy_move_expect_moved(&move);
+    end_strangers(&strangers);
+    toy_move_end(&move);
+}
+
+static void
+source_among_strangers_is_the_one(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        move_among("return-path", TOY_TCP, i);
+        move_among("postcopy-ram", TOY_TCP, i);
+        move_among("postcopy-ram", TOY_UNIX, i);
+    }
+}
+
+/* Closed by the destination, not by a migration that is over. */
+static void
+stranger_that_says_the_wrong_thing_loses_its_connection_alone(void **state)
+{
+    Strangers strangers = {.count = 0};
+    char byte;
+    Toy *toy = toy_new(&memfd);
+    (void)state;
+
+    assert_true(faultline_incoming(toy->faultline, "tcp:127.0.0.1:0", NULL));
+    g_autofree char *uri = faultline_incoming_address(toy->faultline);
+    send_strangers(&strangers, uri, 1, "GET / HTTP/1.0\r\n\r\n", false);
+    struct pollfd wait = {.fd = strangers.fds[0], .events = POLLIN};
+    assert_int_equal(poll(&wait, 1, TOY_TIMEOUT_MS), 1);
+    assert_true(recv(strangers.fds[0], &byte, 1, 0) <= 0);
+    FaultlineStatus status = faultline_wait(toy->faultline, 0);
+    assert_string_equal(faultline_status_name(status), "setup");
+    end_strangers(&strangers);
+    toy_free(toy);
+}
+
+/* ---- Addresses --------------------------------------------------------------------------------
+ */
+
+static void
+incoming_where_others_reach_it_needs_a_word(void **state)
+{
+    static const char *const exposed[] = {"tcp:0.0.0.0:0", "tcp::0", "tcp:[::]:0"};
+    static const char *const local[] = {"tcp:127.0.0.1:0", "tcp:127.1.2.3:0"};
+    Toy *toy = toy_new(&memfd);
+    (void)state;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(exposed); i++) {
+        g_autoptr(GError) error = NULL;
+        if (faultline_incoming(toy->faultline, exposed[i], &error))
+            fail_msg("%s was taken", exposed[i]);
+        if (strstr(error->message, "IPv6") || strstr(error->message, "Address family"))
+            continue; /* a kernel without it */
+        assert_true(g_error_matches(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT));
+        assert_non_null(strstr(error->message, "other hosts reach it"));
+        assert_non_null(strstr(error->message, "--insecure"));
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(local); i++) {
+        assert_true(faultline_incoming(toy->faultline, local[i], NULL));
+        toy_renew(toy);
+    }
+    faultline_set_insecure(toy->faultline, true);
+    assert_true(faultline_incoming(toy->faultline, exposed[0], NULL));
+    toy_free(toy);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(source_among_strangers_is_the_one),
+        cmocka_unit_test(stranger_that_says_the_wrong_thing_loses_its_connection_alone),
+        cmocka_unit_test(incoming_where_others_reach_it_needs_a_word),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
