@@ -428,29 +428,67 @@ check_second_half(const Recorded *recorded, const PeerLink *link, const PeerLink
     assert_true(walk_is_whole(walk));
 }
 
-static void
-source_sends_what_a_recorded_destination_lacks(void **state)
+/* A source that was cut off behind the first pages that it pushed. */
+static PeerSink *
+begin_pause(const Recovery *recovery, const Recorded *recorded)
 {
     static const char *const capabilities[] = {"postcopy-ram", "postcopy-preempt", NULL};
     const SinkPlan plan = {.moment = MOMENT_PUSHED, .then = SINK_CLOSE};
-    const Recovery *recovery = *state;
     ScriptShape shape = recovery->with_urgent ? SCRIPT_PREEMPT : SCRIPT_POSTCOPY;
     const char *wanted[] = {capabilities[0], recovery->with_urgent ? capabilities[1] : NULL, NULL};
-    g_autoptr(Recorded) recorded = recorded_load(recovery);
     PeerGuest *guest =
         peer_guest_new_sized(recovery->machine, recorded->names, recorded->counts, wanted);
-    g_autoptr(PeerSink) sink = peer_sink_new_for(guest, shape, true, &plan);
-    g_autofree char *uri = g_strdup_printf("unix:%s/socket", sink->folder);
-    g_autoptr(PeerLink) urgent = NULL;
-    GError *error = NULL;
+    PeerSink *sink = peer_sink_new_for(guest, shape, true, &plan);
 
     FaultlineStatus status = peer_sink_run(sink, PEER_WAIT_MS);
     assert_int_equal(status, FAULTLINE_STATUS_POSTCOPY_PAUSED);
     assert_int_equal(sink->reached, MOMENT_PUSHED);
-    require(faultline_migrate_resume(guest->faultline, uri, &error), error);
-    g_autoptr(PeerLink) link = accept_link(sink->listener);
+    return sink;
+}
+
+static PeerLink *
+resume(PeerSink *sink)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/socket", sink->folder);
+    GError *error = NULL;
+
+    require(faultline_migrate_resume(sink->guest->faultline, uri, &error), error);
+    return accept_link(sink->listener);
+}
+
+static void
+source_sends_what_a_recorded_destination_lacks(void **state)
+{
+    const Recovery *recovery = *state;
+    g_autoptr(Recorded) recorded = recorded_load(recovery);
+    g_autoptr(PeerSink) sink = begin_pause(recovery, recorded);
+    g_autoptr(PeerLink) urgent = NULL;
+    g_autoptr(PeerLink) link = resume(sink);
+
     hear_recovery(sink, recorded, link, &urgent);
-    await_status(guest, link, FAULTLINE_STATUS_COMPLETED);
+    await_status(sink->guest, link, FAULTLINE_STATUS_COMPLETED);
+    check_second_half(recorded, link, urgent);
+}
+
+/* The last block has one page; the word of its bitmap stands before the end mark. */
+static void
+source_refuses_bits_past_the_end_of_a_bitmap_and_recovers(void **state)
+{
+    const Recovery *recovery = *state;
+    g_autoptr(Recorded) recorded = recorded_load(recovery);
+    g_autoptr(PeerSink) sink = begin_pause(recovery, recorded);
+    g_autoptr(PeerLink) urgent = NULL;
+    g_autoptr(PeerLink) liar = resume(sink);
+    FaultlineInfo info;
+
+    say(liar, recorded->back, 0, recorded->bitmaps);
+    liar->to_send->data[recorded->bitmaps - 16] ^= 2;
+    await_status(sink->guest, liar, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+    faultline_query(sink->guest->faultline, &info);
+    assert_non_null(strstr(info.error, "has bits past its 1 pages"));
+    g_autoptr(PeerLink) link = resume(sink);
+    hear_recovery(sink, recorded, link, &urgent);
+    await_status(sink->guest, link, FAULTLINE_STATUS_COMPLETED);
     check_second_half(recorded, link, urgent);
 }
 
@@ -476,6 +514,7 @@ main(void)
         RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_11_1", 1),
         RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_7_2_urgent", 2),
         RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_11_1_urgent", 3),
+        RECOVERY_TEST(source_refuses_bits_past_the_end_of_a_bitmap_and_recovers, "", 1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
