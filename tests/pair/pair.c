@@ -118,6 +118,7 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(link_cut_in_postcopy_resumes_at_a_unix_socket_threads_hugetlb),
     TROUBLE(link_cut_in_postcopy_resumes_at_a_unix_socket_kvm),
     TROUBLE(link_cut_in_postcopy_resumes_at_a_unix_socket_kvm_preempt),
+    TROUBLE(link_cut_in_postcopy_resumes_at_a_unix_socket_threads_one_gib),
     TROUBLE(link_broken_in_postcopy_heals),
     TROUBLE(link_broken_in_postcopy_with_preempt_heals),
     TROUBLE(link_cut_for_good_heals_by_another_address),

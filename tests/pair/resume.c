@@ -113,3 +113,11 @@ link_cut_in_postcopy_resumes_at_a_unix_socket_kvm_preempt(void **state)
     static const MoveCase c = {SLOWLY, .guest = "kvm", .preempt = true};
     at_a_unix_socket(*state, &c);
 }
+
+/* Its bitmap takes several frames. */
+void
+link_cut_in_postcopy_resumes_at_a_unix_socket_threads_one_gib(void **state)
+{
+    static const MoveCase c = {SLOWLY, .memory_mib = 1024, .working_mib = 16, .preempt = true};
+    at_a_unix_socket(*state, &c);
+}

@@ -9,5 +9,6 @@ void link_cut_in_postcopy_resumes_at_another_port_threads_preempt(void **state);
 void link_cut_in_postcopy_resumes_at_a_unix_socket_threads_hugetlb(void **state);
 void link_cut_in_postcopy_resumes_at_a_unix_socket_kvm(void **state);
 void link_cut_in_postcopy_resumes_at_a_unix_socket_kvm_preempt(void **state);
+void link_cut_in_postcopy_resumes_at_a_unix_socket_threads_one_gib(void **state);
 
 #endif

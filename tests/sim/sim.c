@@ -33,7 +33,7 @@
  *     damaged part of a host page          637   wrong byte at the destination
  *     pages hashed while they are written   67   migration does not complete
  *
- * and of a recovery (seeds up to 30,000):
+ * and of a recovery by command (seeds up to 30,000, before a source recovered by itself):
  *
  *     a word of a bitmap not inverted       70   wrong byte, or stuck
  *     a bitmap that only cleans             70
@@ -53,7 +53,9 @@
  * at the source, a claimed run that goes on, has_bitmaps and has_resumed kept, bitmaps of all but
  * one block taken for all, asking again from the middle of a block, a bit invented in the second
  * word of a bitmap, a page not shown again to who asked while it was placed, and bitmaps that are
- * not rounded to host pages (the destination has whole ones only).
+ * not rounded to host pages (the destination has whole ones only). Most of these make one side
+ * refuse what the other says, and a recovery that ends in one more pause is an outcome here, not a
+ * bug.
  *
  * Not seen, as a step is only preempted inside calls: the second look at `received` after marking
  * `requested`, and the look at `requested` after marking `received`.
