@@ -35,16 +35,16 @@
  *
  * and of a recovery by command (seeds up to 30,000, before a source recovered by itself):
  *
- *     a word of a bitmap not inverted       70   wrong byte, or stuck
+ *     a word of a bitmap not inverted       70   stuck
  *     a bitmap that only cleans             70
  *     the last word of a bitmap left out    70
  *     a block without RECV_BITMAP           70
- *     open faults not asked again         1333
+ *     open faults not asked again         1333   stuck
  *     a page that is here not shown again 1333
  *     asked again from block 1 on         9492
  *     bitmaps_sent not forgotten           201
  *     half an item kept over the pause     322
- *     a host page half received kept     13003   (urgent channel)
+ *     a host page half received kept     13003   wrong byte read by load_state
  *     gathered pages marked, not placed   1802
  *     missing pages counted wrongly         14
  *     received before it is placed           4
