@@ -215,7 +215,7 @@ plain_destination_says_that_the_source_has_tls(void **state)
     assert_true(faultline_cont(move.from->faultline, NULL));
     toy_move_start(&move);
     toy_expect_end(move.from, FAULTLINE_STATUS_FAILED);
-    if (!strstr(toy_error(move.from), "is 'tls-creds' set at the destination"))
+    if (!strstr(toy_error(move.from), "'tls-creds' is set there"))
         fail_msg("%s", toy_error(move.from));
     assert_true(toy_is_running(move.from));
     expect_refusal(move.to, "the peer speaks TLS, and this port is plain: set tls-creds here");
