@@ -185,7 +185,7 @@ destination_refuses_a_source_that_lies_and_recovers(void **state)
         {put_early_resume, "after 1 of 2 RECV_BITMAPs"},
         {put_resume, "after 0 of 2 RECV_BITMAPs"},
         {put_package, "PACKAGED came before POSTCOPY_RESUME"},
-        /* Not even a command to begin with: they are turned away, and nobody notices. */
+        /* Not even a command to begin with: they are turned away. */
         {put_part, NULL},
         {put_header, NULL},
         {put_eof, NULL},
@@ -203,6 +203,59 @@ destination_refuses_a_source_that_lies_and_recovers(void **state)
         expect_words(scene.move.to, lies[i].words ? lies[i].words : "PACKAGED");
     }
     end_whole(&scene, true);
+}
+
+/* ---- Strangers ---------------------------------------------------------------------------------
+ */
+
+static void
+expect_refusal(Toy *toy, const char *words, uint64_t *refused)
+{
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+    faultline_query(toy->faultline, info);
+    for (unsigned i = 0; i < TOY_TIMEOUT_MS && info->refused_connections == *refused; i++) {
+        g_usleep(1000);
+        faultline_query(toy->faultline, info);
+    }
+    if (info->refused_connections == *refused || !strstr(info->refusal, words))
+        fail_msg("'%s' lacks '%s'", info->refusal, words);
+    *refused = info->refused_connections;
+    assert_int_equal(info->status, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+}
+
+/* Silent ones stand there all the time; each of the others loses its own connection alone. */
+static void
+destination_turns_strangers_away_and_takes_the_source(void **state)
+{
+    static const struct {
+        const char *bytes, *words;
+        size_t length;
+    } strangers[] = {
+        {"GET / HTTP/1.0\r\n\r\n", "0x47 0x45 0x54 0x20 ('GET ')", 18},
+        {"QEVM\0\0\0\3", "0x51 0x45 0x56 0x4d", 8},
+        {"\1\0\0\0\1", "0x01 0x00 0x00 0x00", 5},
+        {"\0\0\0\0", "0x00 0x00 0x00 0x00", 4},
+        {"\26\3\1\2\0\1", "the peer speaks TLS, and this port is plain", 6},
+    };
+    Scene scene;
+    int silent[100];
+    uint64_t refused = 0;
+    (void)state;
+    begin_pause(&scene);
+    assert_true(faultline_recover(scene.move.to->faultline, scene.uri, NULL));
+    for (unsigned i = 0; i < G_N_ELEMENTS(silent); i++)
+        silent[i] = peer_connect(scene.path);
+    for (unsigned i = 0; i < G_N_ELEMENTS(strangers); i++) {
+        uint8_t bytes[32];
+        StreamWriter writer = {.bytes = bytes, .capacity = sizeof bytes};
+        memcpy(bytes, strangers[i].bytes, strangers[i].length);
+        writer.length = strangers[i].length;
+        say(peer_connect(scene.path), &writer);
+        expect_refusal(scene.move.to, strangers[i].words, &refused);
+    }
+    end_whole(&scene, true);
+    for (unsigned i = 0; i < G_N_ELEMENTS(silent); i++)
+        close(silent[i]);
 }
 
 /* ---- A destination that lies -------------------------------------------------------------------
@@ -316,6 +369,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(destination_refuses_a_source_that_lies_and_recovers),
+        cmocka_unit_test(destination_turns_strangers_away_and_takes_the_source),
         cmocka_unit_test(source_refuses_a_destination_that_lies_and_recovers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
