@@ -74,9 +74,38 @@ soon_ns(void)
     return sim.now_ns + 1 + sim_below(sim.plan.operator_ns);
 }
 
+/* Something else was made to fail than connections. */
+static bool
+is_excused(void)
+{
+    for (unsigned i = 0; i < sim.plan.count_faults; i++) {
+        SimPoint point = sim.plan.faults[i].point;
+        bool is_break = point == SIM_POINT_CUT_BYTE || point == SIM_POINT_CUT_TIME ||
+                        point == SIM_POINT_HANG;
+        if (sim.plan.faults[i].fired && !is_break)
+            return true;
+    }
+    return sim.plan.count_flips != 0;
+}
+
+/* A side that finds fault with what the other one says would get over it by another recovery, and
+ * nobody would notice. */
+static void
+check_reason(SimSide side)
+{
+    const GError *error = run.sides[side] ? run.sides[side]->error : NULL;
+
+    if (status_of(side) == FAULTLINE_STATUS_POSTCOPY_PAUSED &&
+        g_error_matches(error, FAULTLINE_ERROR, FAULTLINE_ERROR_PEER))
+        sim_check(is_excused(), "nothing but connections failed, and it paused for: %s",
+                  error->message);
+}
+
 uint64_t
 sim_operator_next_ns(void)
 {
+    check_reason(SIM_SOURCE);
+    check_reason(SIM_DESTINATION);
     if (sim_is_paused())
         sim_enter(SIM_PHASE_PAUSED);
     uint64_t quit_ns = sim.phase_ns[SIM_PHASE_PAUSED] == NEVER || sim.plan.quit_ns == NEVER
