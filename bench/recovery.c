@@ -41,12 +41,12 @@ fail(GError **error, const char *text)
 
 /* ---- Both sides ------------------------------------------------------------------------------ */
 
-/* Spread over the memory; none of them is near the beginning, where the push is. */
+/* Spread over the memory, from its end down: the push goes up. */
 static uint64_t
 page_of_break(const FaultlineBlock *block, unsigned number)
 {
     uint64_t total = block->length_bytes / FAULTLINE_PAGE_BYTES;
-    return (number + 1) * (total / (RECOVERY_BREAKS_MAX + 2)) + 1;
+    return (RECOVERY_BREAKS_MAX + 1 - number) * (total / (RECOVERY_BREAKS_MAX + 2)) + 1;
 }
 
 static uint64_t *
@@ -181,7 +181,7 @@ touch(void *opaque)
     if (!placement_pin(one->cpus, &failed))
         g_printerr("bench: %s\n", failed->message);
     one->value = *one->word;
-    one->ended_us = g_get_real_time();
+    __atomic_store_n(&one->ended_us, g_get_real_time(), __ATOMIC_RELEASE);
     return NULL;
 }
 
@@ -230,6 +230,7 @@ touch_through_break(RecoverySide *side, const FaultlineBlock *block, unsigned nu
         return false;
     GThread *thread = g_thread_new("touch", touch, &one);
     g_usleep(ABSENT_US);
+    bool waited = !__atomic_load_n(&one.ended_us, __ATOMIC_ACQUIRE);
     if (!bring_path_back(side, away, path, &back_us, error))
         return false;
     g_thread_join(thread);
@@ -237,6 +238,8 @@ touch_through_break(RecoverySide *side, const FaultlineBlock *block, unsigned nu
         return false;
     if (send(side->link_fd, "Q", 1, MSG_NOSIGNAL) != 1 || recv(side->link_fd, &byte, 1, 0) != 1)
         return fail(error, "the source has ended too early");
+    if (!waited)
+        return fail(error, "a page came before it was touched; take more memory");
     if (one.value != number + 1)
         return fail(error, "a page that was waited for has other content than at the source");
     if (!side->plan->is_automatic)
