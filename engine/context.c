@@ -168,12 +168,12 @@ context_forget_error(Faultline *faultline)
 }
 
 void
-context_note_refusal(Faultline *faultline, char *text)
+context_note_refusal(Faultline *faultline, char *text, unsigned count)
 {
     pthread_mutex_lock(&faultline->lock);
     g_free(faultline->refusal);
     faultline->refusal = text;
-    faultline->refused_connections++;
+    faultline->refused_connections += count;
     context_event_locked(faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_REFUSED});
     pthread_mutex_unlock(&faultline->lock);
 }

@@ -146,7 +146,7 @@ void context_forget_error(Faultline *faultline);
 /* Appends a sentence to the error kept. Thread: any. */
 void context_amend_error(Faultline *faultline, const char *sentence);
 /* A connection was turned away; the migration is not over. Takes the text. Thread: any. */
-void context_note_refusal(Faultline *faultline, char *text);
+void context_note_refusal(Faultline *faultline, char *text, unsigned count);
 
 /* Source, at the switch-over: stops the guest if it runs, and keeps stop and cont away from it. On
  * an error the guest goes on as it was. */

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #define NAME_BYTES_MAX 200
@@ -19,10 +20,10 @@ struct StateDir {
     char *path, *name, *stem; /* stem: the name as part of a file's */
     char *host, *boot, *whole_path;
     int fd;
-    int locks[2];      /* by side; -1: not held */
-    GMutex lock;       /* over what follows: the engine may still write while its process ends */
-    bool has_ended;    /* nothing is written any more */
-    StateRecord *last; /* what was written last, for the end */
+    int locks[2];         /* by side; -1: not held */
+    pthread_mutex_t lock; /* over what follows: the engine may still write while its process ends */
+    bool has_ended;       /* nothing is written any more */
+    StateRecord *last;    /* what was written last, for the end */
 };
 
 static bool
@@ -91,11 +92,28 @@ keep(StateDir *dir, StateRecord *record)
     dir->last = record;
 }
 
+/* Under lock. Takes *record if it is the last one now. */
+static bool
+write_and_keep(StateDir *dir, const FaultlineOwnership *ownership, StateRecord **record,
+               GError **error)
+{
+    g_autoptr(GError) reason = NULL;
+    bool written =
+        take_lock(dir, (*record)->incoming, &reason) && write_record(dir, *record, &reason);
+    if (!written && !ownership->may_refuse)
+        log_say(LOG_WARNING, "the record of guest '%s' is old now, and it goes on: %s", dir->name,
+                reason->message);
+    if (written || !ownership->may_refuse)
+        keep(dir, g_steal_pointer(record));
+    if (!written)
+        g_propagate_error(error, g_steal_pointer(&reason));
+    return written;
+}
+
 bool
 state_dir_write(void *opaque, const FaultlineOwnership *ownership, GError **error)
 {
     StateDir *dir = opaque;
-    g_autoptr(GError) reason = NULL;
     g_autoptr(StateRecord) record = make_record(dir, ownership->incoming, ownership->owner);
 
     g_free(record->status);
@@ -104,18 +122,10 @@ state_dir_write(void *opaque, const FaultlineOwnership *ownership, GError **erro
     record->missing_pages = ownership->missing_pages;
     g_free(record->address);
     record->address = g_strdup(ownership->address ? ownership->address : "");
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&dir->lock);
-    if (dir->has_ended)
-        return true;
-    bool written = take_lock(dir, record->incoming, &reason) && write_record(dir, record, &reason);
-    if (!written && !ownership->may_refuse)
-        log_say(LOG_WARNING, "the record of guest '%s' is old now, and it goes on: %s", dir->name,
-                reason->message);
-    if (written || !ownership->may_refuse)
-        keep(dir, g_steal_pointer(&record));
-    if (!written)
-        g_propagate_error(error, g_steal_pointer(&reason));
-    return written;
+    pthread_mutex_lock(&dir->lock);
+    bool is_good = dir->has_ended || write_and_keep(dir, ownership, &record, error);
+    pthread_mutex_unlock(&dir->lock);
+    return is_good;
 }
 
 bool
@@ -156,7 +166,7 @@ state_dir_open(const char *path, const char *name, bool incoming, GError **error
         return NULL;
     }
     StateDir *dir = g_new0(StateDir, 1);
-    g_mutex_init(&dir->lock);
+    pthread_mutex_init(&dir->lock, NULL);
     dir->path = g_strdup(path);
     dir->whole_path = g_canonicalize_filename(path, NULL);
     dir->name = g_strdup(name);
@@ -184,14 +194,15 @@ void
 state_dir_end(StateDir *dir, const char *how)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&dir->lock);
 
+    pthread_mutex_lock(&dir->lock);
     dir->has_ended = true;
     g_free(dir->last->end);
     dir->last->end = g_strdup(how);
     if (!write_record(dir, dir->last, &error))
         log_say(LOG_WARNING, "the record of guest '%s' lacks its end: %s", dir->name,
                 error->message);
+    pthread_mutex_unlock(&dir->lock);
 }
 
 void
@@ -205,7 +216,7 @@ state_dir_free(StateDir *dir)
     if (dir->fd >= 0)
         close(dir->fd);
     g_clear_pointer(&dir->last, state_record_free);
-    g_mutex_clear(&dir->lock);
+    pthread_mutex_destroy(&dir->lock);
     g_free(dir->path);
     g_free(dir->whole_path);
     g_free(dir->name);

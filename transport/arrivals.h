@@ -25,7 +25,7 @@ TransportResult transport_arrivals_step(TransportArrivals *arrivals, TransportLi
 
 bool transport_arrivals_is_empty(const TransportArrivals *arrivals);
 
-/* As transport_listener_take_refusal(). */
+/* As transport_listener_take_refusal(); of one. */
 char *transport_arrivals_take_refusal(TransportArrivals *arrivals);
 
 #endif

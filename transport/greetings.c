@@ -6,7 +6,8 @@
  * The listener's thread. Nothing is taken off a socket here: its first bytes are looked at. Who
  * says the wrong thing, closes, or says too little for too long loses its connection. There is a
  * limit on their number; who comes when it is reached displaces the oldest, because one that means
- * it has said its first word within milliseconds. What is right is the caller's question.
+ * it has said its first word within milliseconds. What is right is the caller's question. Of each
+ * that is turned away it is kept why, and told at most once a second: a flood floods no log.
  */
 #include "transport/greetings.h"
 
@@ -19,7 +20,11 @@
 #define COUNT_MAX  128u
 #define STAY_MAX   4u /* behind one that was right: they may be its other channels */
 #define PATIENCE_S 5
-#define TICK_NS    100000000
+#define TLS_HANDSHAKE                                                                              \
+    0x16u /* RFC 8446, 5.1: the type of a record, and what its version begins with */
+#define TLS_MAJOR 0x03u
+#define TICK_NS   100000000
+#define TELL_US   G_USEC_PER_SEC /* between two refusals that are told */
 
 typedef struct {
     TransportOp poll;
@@ -33,6 +38,10 @@ struct TransportGreetings {
     TransportRing *ring;
     GPtrArray *list; /* Greeting, in the order in which they came */
     struct __kernel_timespec tick;
+    char *refusal;          /* of the last one turned away and not told; NULL: none */
+    unsigned count_refused; /* and not told */
+    int64_t told_us;
+    bool tells_now; /* one was right: who waits for more may not ask again */
 };
 
 static void
@@ -91,8 +100,23 @@ transport_greetings_free(TransportGreetings *greetings)
     if (!is_over)
         return false;
     g_ptr_array_unref(greetings->list);
+    g_free(greetings->refusal);
     g_free(greetings);
     return true;
+}
+
+/* ---- Turning away ---------------------------------------------------------------------------- */
+
+static void
+refuse_at(TransportGreetings *greetings, unsigned index, const char *reason)
+{
+    const Greeting *greeting = greetings->list->pdata[index];
+
+    g_free(greetings->refusal);
+    greetings->refusal =
+        g_strdup_printf("connection from %s turned away: %s", greeting->name, reason);
+    greetings->count_refused++;
+    remove_at(greetings, index, NULL);
 }
 
 bool
@@ -100,8 +124,28 @@ transport_greetings_displace(TransportGreetings *greetings)
 {
     if (greetings->list->len == 0)
         return false;
-    remove_at(greetings, 0, NULL);
+    refuse_at(greetings, 0,
+              "another has connected since, and there is no descriptor left for it: keep strangers "
+              "away from the port, or raise ulimit -n");
     return true;
+}
+
+char *
+transport_greetings_take_refusal(TransportGreetings *greetings, unsigned *ret_count)
+{
+    int64_t now_us = g_get_monotonic_time();
+    g_autofree char *refusal = NULL;
+
+    if (greetings->refusal == NULL ||
+        (!greetings->tells_now && greetings->told_us != 0 && now_us < greetings->told_us + TELL_US))
+        return NULL;
+    refusal = g_steal_pointer(&greetings->refusal);
+    greetings->told_us = now_us;
+    *ret_count = greetings->count_refused;
+    greetings->count_refused = 0;
+    if (*ret_count == 1)
+        return g_steal_pointer(&refusal);
+    return g_strdup_printf("%s (the last of %u since it was last told)", refusal, *ret_count);
 }
 
 void
@@ -111,7 +155,9 @@ transport_greetings_add(TransportGreetings *greetings, int fd, const char *name)
     int least = TRANSPORT_FIRST_BYTES;
 
     if (greetings->list->len == COUNT_MAX)
-        transport_greetings_displace(greetings);
+        refuse_at(greetings, 0,
+                  "it has not said its first word, and too many others have connected since: keep "
+                  "strangers away from the port");
     /* Where the socket knows it (tcp), less than a whole greeting wakes nobody; undone below. */
     setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least);
     greeting->poll.done = op_done;
@@ -126,16 +172,26 @@ transport_greetings_add(TransportGreetings *greetings, int fd, const char *name)
 typedef enum { LOOK_RIGHT, LOOK_WRONG, LOOK_SILENT, LOOK_PART } Look;
 
 static Look
-look_at(const Greeting *greeting, TransportIsRight is_right)
+look_at(const Greeting *greeting, TransportIsRight is_right, uint8_t *bytes, size_t *ret_length)
 {
-    uint8_t bytes[TRANSPORT_FIRST_BYTES];
-    ssize_t got = recv(greeting->fd, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
+    ssize_t got = recv(greeting->fd, bytes, TRANSPORT_FIRST_BYTES, MSG_PEEK | MSG_DONTWAIT);
 
-    if (got == (ssize_t)sizeof bytes)
+    *ret_length = got > 0 ? (size_t)got : 0;
+    if (got == TRANSPORT_FIRST_BYTES)
         return is_right(bytes) ? LOOK_RIGHT : LOOK_WRONG;
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return LOOK_SILENT;
     return got > 0 ? LOOK_PART : LOOK_WRONG;
+}
+
+static void
+start_timer(TransportGreetings *greetings)
+{
+    if (greetings->timer.is_in_flight)
+        return;
+    struct io_uring_sqe *sqe = transport_ring_sqe(greetings->ring);
+    io_uring_prep_timeout(sqe, &greetings->tick, 0, 0);
+    transport_ring_start(greetings->ring, &greetings->timer, sqe);
 }
 
 /* One that said a part would wake us again at once: the timer looks after it. */
@@ -147,11 +203,39 @@ wait_for(TransportGreetings *greetings, Greeting *greeting, Look look)
         io_uring_prep_poll_add(sqe, greeting->fd, POLLIN | POLLRDHUP);
         transport_ring_start(greetings->ring, &greeting->poll, sqe);
     }
-    if (!greetings->timer.is_in_flight) {
-        struct io_uring_sqe *sqe = transport_ring_sqe(greetings->ring);
-        io_uring_prep_timeout(sqe, &greetings->tick, 0, 0);
-        transport_ring_start(greetings->ring, &greetings->timer, sqe);
-    }
+    start_timer(greetings);
+}
+
+/* Each byte that is to be seen as text, else a dot: whatever a stranger says, a log stays one. */
+static char *
+quote(const uint8_t *bytes, size_t length)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    for (size_t i = 0; i < length; i++)
+        g_string_append_printf(text, "0x%02x ", bytes[i]);
+    g_string_append(text, "('");
+    for (size_t i = 0; i < length; i++)
+        g_string_append_c(text, g_ascii_isprint(bytes[i]) ? (char)bytes[i] : '.');
+    g_string_append(text, "')");
+    return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
+static char *
+reason_of(Look look, const uint8_t *bytes, size_t length)
+{
+    if (look == LOOK_SILENT)
+        return g_strdup_printf("it has said nothing for %u s", PATIENCE_S);
+    g_autofree char *quoted = quote(bytes, length);
+    if (look == LOOK_PART)
+        return g_strdup_printf("it has said no more than %s for %u s", quoted, PATIENCE_S);
+    if (length == 0)
+        return g_strdup("it has closed without a word");
+    if (bytes[0] == TLS_HANDSHAKE && bytes[1] == TLS_MAJOR)
+        return g_strdup("the peer speaks TLS, and this port is plain: set tls-creds here or take "
+                        "them away there");
+    return g_strdup_printf("it begins with %s, and not as the migration that is waited for",
+                           quoted);
 }
 
 static void
@@ -162,9 +246,11 @@ choose(TransportGreetings *greetings, unsigned index, TransportLink **ret_link)
     remove_at(greetings, index, ret_link);
     setsockopt((*ret_link)->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least);
     while (index-- > 0)
-        remove_at(greetings, 0, NULL);
+        refuse_at(greetings, 0, "another has begun to migrate, and this one had said nothing");
     while (greetings->list->len > STAY_MAX)
-        remove_at(greetings, greetings->list->len - 1, NULL);
+        refuse_at(greetings, greetings->list->len - 1,
+                  "another has begun to migrate, and this one was one too many behind it");
+    greetings->tells_now = true;
 }
 
 TransportResult
@@ -173,21 +259,27 @@ transport_greetings_step(TransportGreetings *greetings, TransportIsRight is_righ
 {
     int64_t now_us = g_get_monotonic_time();
 
+    greetings->tells_now = false;
     for (unsigned i = 0; i < greetings->list->len;) {
         Greeting *greeting = greetings->list->pdata[i];
-        Look look = look_at(greeting, is_right);
+        uint8_t bytes[TRANSPORT_FIRST_BYTES];
+        size_t length;
+        Look look = look_at(greeting, is_right, bytes, &length);
 
         if (look == LOOK_RIGHT) {
             choose(greetings, i, ret_link);
             return TRANSPORT_OK;
         }
         if (look == LOOK_WRONG || now_us >= greeting->until_us) {
-            remove_at(greetings, i, NULL);
+            g_autofree char *reason = reason_of(look, bytes, length);
+            refuse_at(greetings, i, reason);
             continue;
         }
         wait_for(greetings, greeting, look);
         i++;
     }
+    if (greetings->refusal != NULL)
+        start_timer(greetings); /* so that it is told when its time has come */
     return TRANSPORT_WAIT;
 }
 

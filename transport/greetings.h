@@ -31,4 +31,8 @@ TransportLink *transport_greetings_take(TransportGreetings *greetings);
 /* Makes room for a descriptor; false: there is none to be had here. */
 bool transport_greetings_displace(TransportGreetings *greetings);
 
+/* Why one was turned away, the caller's to free, and how many were since it was last told: at most
+ * once a second. NULL: none was, or the second is not over; the ring wakes after it. */
+char *transport_greetings_take_refusal(TransportGreetings *greetings, unsigned *ret_count);
+
 #endif

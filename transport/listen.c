@@ -368,9 +368,14 @@ transport_accept(TransportListener *listener, TransportRing *ring, TransportLink
 }
 
 char *
-transport_listener_take_refusal(TransportListener *listener)
+transport_listener_take_refusal(TransportListener *listener, unsigned *ret_count)
 {
-    return listener->arrivals != NULL ? transport_arrivals_take_refusal(listener->arrivals) : NULL;
+    *ret_count = 1;
+    if (listener->arrivals != NULL)
+        return transport_arrivals_take_refusal(listener->arrivals);
+    return listener->greetings != NULL
+               ? transport_greetings_take_refusal(listener->greetings, ret_count)
+               : NULL;
 }
 
 TransportResult

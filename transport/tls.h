@@ -102,8 +102,10 @@ bool transport_listener_secure(struct TransportListener *listener,
                                TransportCredentials *credentials, TransportAuthz *authz,
                                GError **error);
 
-/* The last connection that transport_accept() turned away since the last call: who it was, why, and
- * what to do; NULL: none. Free with g_free. Thread: that of transport_accept(). */
-char *transport_listener_take_refusal(struct TransportListener *listener);
+/* The last connection that transport_accept() or transport_accept_right() turned away since the
+ * last call: who it was, why, and what to do; NULL: none. Free with g_free. *ret_count: how many
+ * were. Without TLS at most one text a second; the ring wakes for what is kept back, and asking for
+ * a peer again brings it. Thread: that of transport_accept(). */
+char *transport_listener_take_refusal(struct TransportListener *listener, unsigned *ret_count);
 
 #endif

@@ -155,9 +155,10 @@ TransportResult transport_accept(TransportListener *listener, TransportRing *rin
 /*
  * The same for peers that begin to speak: hands out one whose first TRANSPORT_FIRST_BYTES are here,
  * and right; they are still to be received. Whoever says something else, or nothing for some
- * seconds, loses its connection, and nobody waits for it; so do those that are too many. Once one
- * was handed out, those that came before it are sent away. Peers that have proved themselves by TLS
- * and the one of an already connected socket are taken as they are.
+ * seconds, loses its connection, and nobody waits for it; so do those that are too many; why, tells
+ * transport_listener_take_refusal() (tls.h). Once one was handed out, those before it are sent
+ * away. Peers that have proved themselves by TLS and the one of an already connected socket are
+ * taken as they are.
  */
 #define TRANSPORT_FIRST_BYTES 4
 typedef bool (*TransportIsRight)(const uint8_t *first_bytes);

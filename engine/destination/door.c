@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define KNOCK_NS        2000000000ull /* for an answer, which a source gives at once */
+#define KNOCK_LEAST_NS  200000000ull  /* of it, whoever else comes: a long way there and back */
 #define ACCEPT_AGAIN_NS 100000000u
 
 bool
@@ -78,6 +79,35 @@ wake_at(Destination *destination, uint64_t at_ns)
     *wake_ns = *wake_ns ? MIN(*wake_ns, at_ns) : at_ns;
 }
 
+/* The oldest who has not answered yet gives way. NULL: he has had no time to, or all have. */
+static Knock *
+make_place(Destination *destination)
+{
+    Knock *oldest = NULL;
+
+    for (unsigned i = 0; i < KNOCKS_MAX; i++) {
+        Knock *knock = &destination->door.knocks[i];
+        if (knock->state == KNOCK_CHALLENGED && (!oldest || knock->until_ns < oldest->until_ns))
+            oldest = knock;
+    }
+    if (!oldest)
+        return NULL;
+    uint64_t gives_way_ns = oldest->until_ns - (KNOCK_NS - KNOCK_LEAST_NS);
+    if (clock_now_ns() < gives_way_ns) {
+        wake_at(destination, gives_way_ns);
+        return NULL;
+    }
+    send_away(&destination->door, oldest);
+    return oldest;
+}
+
+static Knock *
+find_place(Destination *destination)
+{
+    Knock *place = free_place(&destination->door);
+    return place ? place : make_place(destination);
+}
+
 /* An error of accepting, for instance that there are too many files, is one of this moment. */
 static void
 accept_knocks(Destination *destination)
@@ -87,8 +117,7 @@ accept_knocks(Destination *destination)
     TransportLink *link;
     Knock *place;
 
-    while (!destination->is_held && result == STAGE_AGAIN &&
-           (place = free_place(&destination->door))) {
+    while (!destination->is_held && result == STAGE_AGAIN && (place = find_place(destination))) {
         result = destination_accept_link(destination, DESTINATION_FIRST_ANY, &link, &failed);
         if (result == STAGE_AGAIN)
             challenge(destination, place, link);
@@ -222,23 +251,33 @@ proved_main(Destination *destination)
     return NULL;
 }
 
-StageResult
-destination_step_door(Destination *destination, GError **error)
+/* Whether somebody was let in, or may be. */
+static bool
+step_knocks(Destination *destination)
 {
-    StageResult result = STAGE_STAY;
     uint64_t now_ns = 0;
+    bool is_in = false;
 
-    if (!destination_has_door(destination))
-        return STAGE_STAY;
-    accept_knocks(destination);
     for (unsigned i = 0; i < KNOCKS_MAX; i++) {
         Knock *knock = &destination->door.knocks[i];
         if (knock->state == KNOCK_NONE)
             continue;
         now_ns = now_ns ? now_ns : clock_now_ns();
-        if (step_knock(destination, knock, now_ns))
-            result = STAGE_AGAIN;
+        is_in |= step_knock(destination, knock, now_ns);
     }
+    return is_in;
+}
+
+StageResult
+destination_step_door(Destination *destination, GError **error)
+{
+    if (!destination_has_door(destination))
+        return STAGE_STAY;
+    /* Heard before others come: one who has answered gives way to nobody. */
+    bool is_in = step_knocks(destination);
+    accept_knocks(destination);
+    is_in |= step_knocks(destination);
+    StageResult result = is_in ? STAGE_AGAIN : STAGE_STAY;
     Knock *again = proved_main(destination);
     if (!again || destination->stage == destination_stage_paused ||
         destination->stage == destination_stage_failing)

@@ -118,9 +118,10 @@ destination_accept_link(Destination *destination, DestinationFirst first, Transp
         TransportListener *listener = destination->listeners[i];
         g_autoptr(GError) cause = NULL;
         TransportResult result = accept_at(destination, i, first, ret_link, &cause);
-        char *refusal = transport_listener_take_refusal(listener);
+        unsigned count_refused;
+        char *refusal = transport_listener_take_refusal(listener, &count_refused);
         if (refusal)
-            context_note_refusal(destination->faultline, refusal);
+            context_note_refusal(destination->faultline, refusal, count_refused);
         switch (result) {
         case TRANSPORT_OK:
             return STAGE_AGAIN;

@@ -13,6 +13,7 @@
 #include "tests/pair/progress.h"
 #include "tests/pair/heal.h"
 #include "tests/pair/owner.h"
+#include "tests/pair/resume.h"
 #include "tests/pair/trouble.h"
 
 #include <setjmp.h>
@@ -112,6 +113,12 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(link_cut_in_postcopy_pauses_both),
     TROUBLE(link_cut_in_postcopy_with_preempt_pauses_both),
     TROUBLE(destination_killed_in_postcopy_pauses_source),
+    TROUBLE(link_cut_in_postcopy_resumes_at_another_port_threads),
+    TROUBLE(link_cut_in_postcopy_resumes_at_another_port_threads_preempt),
+    TROUBLE(link_cut_in_postcopy_resumes_at_a_unix_socket_threads_hugetlb),
+    TROUBLE(link_cut_in_postcopy_resumes_at_a_unix_socket_kvm),
+    TROUBLE(link_cut_in_postcopy_resumes_at_a_unix_socket_kvm_preempt),
+    TROUBLE(link_cut_in_postcopy_resumes_at_a_unix_socket_threads_one_gib),
     TROUBLE(link_broken_in_postcopy_heals),
     TROUBLE(link_broken_in_postcopy_with_preempt_heals),
     TROUBLE(link_cut_for_good_heals_by_another_address),

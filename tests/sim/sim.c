@@ -33,6 +33,30 @@
  *     damaged part of a host page          637   wrong byte at the destination
  *     pages hashed while they are written   67   migration does not complete
  *
+ * and of a recovery by command (seeds up to 30,000, before a source recovered by itself):
+ *
+ *     a word of a bitmap not inverted       70   stuck
+ *     a bitmap that only cleans             70
+ *     the last word of a bitmap left out    70
+ *     a block without RECV_BITMAP           70
+ *     open faults not asked again         1333   stuck
+ *     a page that is here not shown again 1333
+ *     asked again from block 1 on         9492
+ *     bitmaps_sent not forgotten           201
+ *     half an item kept over the pause     322
+ *     a host page half received kept     13003   wrong byte read by load_state
+ *     gathered pages marked, not placed   1802
+ *     missing pages counted wrongly         14
+ *     received before it is placed           4
+ *
+ * Not seen in 30,000: `asked` kept over a pause by either side, requests and frames of before kept
+ * at the source, a claimed run that goes on, has_bitmaps and has_resumed kept, bitmaps of all but
+ * one block taken for all, asking again from the middle of a block, a bit invented in the second
+ * word of a bitmap, a page not shown again to who asked while it was placed, and bitmaps that are
+ * not rounded to host pages (the destination has whole ones only). Most of these make one side
+ * refuse what the other says, and a recovery that ends in one more pause is an outcome here, not a
+ * bug.
+ *
  * Not seen, as a step is only preempted inside calls: the second look at `received` after marking
  * `requested`, and the look at `requested` after marking `received`.
  */

@@ -94,7 +94,8 @@ transport_listener_secure(TransportListener *listener G_GNUC_UNUSED,
 }
 
 char *
-transport_listener_take_refusal(TransportListener *listener G_GNUC_UNUSED)
+transport_listener_take_refusal(TransportListener *listener G_GNUC_UNUSED,
+                                unsigned *ret_count G_GNUC_UNUSED)
 {
     return NULL;
 }

@@ -143,7 +143,7 @@ resume_before_the_destination_listens_pauses_again(void **state)
 {
     ToyMove move;
     (void)state;
-    begin_postcopy(&move, &memfd, "postcopy-ram postcopy-preempt");
+    begin_postcopy(&move, &memfd, "postcopy-ram postcopy-preempt -recovery-token -auto-recover");
     assert_true(faultline_pause(move.from->faultline, NULL));
     await_pause(&move);
     assert_true(faultline_migrate_resume(move.from->faultline, move.link.incoming, NULL));

@@ -53,7 +53,8 @@ begin_pause(Scene *scene)
 {
     ToyMove *move = &scene->move;
     toy_move_begin(move, &slow, TOY_UNIX);
-    toy_move_set(move, "postcopy-ram postcopy-preempt");
+    /* A QEMU has no token, and who knows one may lie as well. */
+    toy_move_set(move, "postcopy-ram postcopy-preempt -recovery-token -auto-recover");
     assert_true(
         faultline_set_parameter(move->from->faultline, "max-postcopy-bandwidth", 1 << 20, NULL));
     assert_true(faultline_cont(move->from->faultline, NULL));
@@ -68,9 +69,9 @@ begin_pause(Scene *scene)
 }
 
 static void
-end_whole(Scene *scene)
+end_whole(Scene *scene, bool is_listening)
 {
-    assert_true(faultline_recover(scene->move.to->faultline, scene->uri, NULL));
+    assert_true(is_listening || faultline_recover(scene->move.to->faultline, scene->uri, NULL));
     assert_true(faultline_migrate_resume(scene->move.from->faultline, scene->uri, NULL));
     await_both(scene, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
     assert_true(
@@ -183,10 +184,11 @@ destination_refuses_a_source_that_lies_and_recovers(void **state)
         {put_block_twice, "which was asked for before"},
         {put_early_resume, "after 1 of 2 RECV_BITMAPs"},
         {put_resume, "after 0 of 2 RECV_BITMAPs"},
-        {put_part, "before POSTCOPY_RESUME"},
-        {put_header, "element"},
         {put_package, "PACKAGED came before POSTCOPY_RESUME"},
-        {put_eof, "before POSTCOPY_RESUME"},
+        /* Not even a command to begin with: they are turned away. */
+        {put_part, NULL},
+        {put_header, NULL},
+        {put_eof, NULL},
     };
     Scene scene;
     (void)state;
@@ -194,12 +196,66 @@ destination_refuses_a_source_that_lies_and_recovers(void **state)
     for (unsigned i = 0; i < G_N_ELEMENTS(lies); i++) {
         uint8_t bytes[2048];
         StreamWriter writer = {.bytes = bytes, .capacity = sizeof bytes};
-        assert_true(faultline_recover(scene.move.to->faultline, scene.uri, NULL));
+        if (lies[i].words || lies[i - 1].words)
+            assert_true(faultline_recover(scene.move.to->faultline, scene.uri, NULL));
         lies[i].put(&writer, scene.move.to);
         say(peer_connect(scene.path), &writer);
-        expect_words(scene.move.to, lies[i].words);
+        expect_words(scene.move.to, lies[i].words ? lies[i].words : "PACKAGED");
     }
-    end_whole(&scene);
+    end_whole(&scene, true);
+}
+
+/* ---- Strangers ---------------------------------------------------------------------------------
+ */
+
+static void
+expect_refusal(Toy *toy, const char *words, uint64_t *refused)
+{
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+    faultline_query(toy->faultline, info);
+    for (unsigned i = 0; i < TOY_TIMEOUT_MS && info->refused_connections == *refused; i++) {
+        g_usleep(1000);
+        faultline_query(toy->faultline, info);
+    }
+    if (info->refused_connections == *refused || !strstr(info->refusal, words))
+        fail_msg("'%s' lacks '%s'", info->refusal, words);
+    *refused = info->refused_connections;
+    assert_int_equal(info->status, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+}
+
+/* Silent ones stand there all the time; each of the others loses its own connection alone. */
+static void
+destination_turns_strangers_away_and_takes_the_source(void **state)
+{
+    static const struct {
+        const char *bytes, *words;
+        size_t length;
+    } strangers[] = {
+        {"GET / HTTP/1.0\r\n\r\n", "0x47 0x45 0x54 0x20 ('GET ')", 18},
+        {"QEVM\0\0\0\3", "0x51 0x45 0x56 0x4d", 8},
+        {"\1\0\0\0\1", "0x01 0x00 0x00 0x00", 5},
+        {"\0\0\0\0", "0x00 0x00 0x00 0x00", 4},
+        {"\26\3\1\2\0\1", "the peer speaks TLS, and this port is plain", 6},
+    };
+    Scene scene;
+    int silent[100];
+    uint64_t refused = 0;
+    (void)state;
+    begin_pause(&scene);
+    assert_true(faultline_recover(scene.move.to->faultline, scene.uri, NULL));
+    for (unsigned i = 0; i < G_N_ELEMENTS(silent); i++)
+        silent[i] = peer_connect(scene.path);
+    for (unsigned i = 0; i < G_N_ELEMENTS(strangers); i++) {
+        uint8_t bytes[32];
+        StreamWriter writer = {.bytes = bytes, .capacity = sizeof bytes};
+        memcpy(bytes, strangers[i].bytes, strangers[i].length);
+        writer.length = strangers[i].length;
+        say(peer_connect(scene.path), &writer);
+        expect_refusal(scene.move.to, strangers[i].words, &refused);
+    }
+    end_whole(&scene, true);
+    for (unsigned i = 0; i < G_N_ELEMENTS(silent); i++)
+        close(silent[i]);
 }
 
 /* ---- A destination that lies -------------------------------------------------------------------
@@ -289,21 +345,23 @@ source_refuses_a_destination_that_lies_and_recovers(void **state)
         int fd = accept(listener, NULL, NULL);
         assert_true(fd >= 0);
         lies[i].put(&writer, scene.move.from);
+        /* Not before it has asked. */
+        assert_int_equal(recv(fd, bytes + (1u << 16) - 1, 1, MSG_PEEK), 1);
         if (lies[i].put == put_half_a_bitmap)
             assert_int_equal(shutdown(fd, SHUT_RD), 0);
         assert_int_equal(send(fd, bytes, writer.length, MSG_NOSIGNAL), (ssize_t)writer.length);
         if (lies[i].put == put_half_a_bitmap)
             shutdown(fd, SHUT_WR);
-        close(listener);
         writer.length = 0;
         if (lies[i].put == put_half_a_bitmap)
             close(fd);
         else
             say(fd, &writer);
         expect_words(scene.move.from, lies[i].words);
+        close(listener); /* not before: an urgent channel may be on its way */
         unlink(scene.path);
     }
-    end_whole(&scene);
+    end_whole(&scene, false);
 }
 
 int
@@ -311,6 +369,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(destination_refuses_a_source_that_lies_and_recovers),
+        cmocka_unit_test(destination_turns_strangers_away_and_takes_the_source),
         cmocka_unit_test(source_refuses_a_destination_that_lies_and_recovers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

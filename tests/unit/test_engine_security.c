@@ -218,6 +218,11 @@ source_with_tls_is_told_that_the_destination_has_none(void **state)
     if (!strstr(toy_error(move.from), "'tls-creds'"))
         fail_msg("%s", toy_error(move.from));
     assert_true(toy_is_running(move.from));
+    expect_refusal(move.to, "the peer speaks TLS, and this port is plain: set tls-creds here");
+    /* It still waits: with TLS taken away at the source, the guest moves. */
+    set(move.from, "tls-creds", "");
+    assert_true(faultline_migrate(move.from->faultline, move.link.incoming, NULL));
+    toy_move_expect_moved(&move);
     toy_move_end(&move);
     certificates_remove(dir);
 }

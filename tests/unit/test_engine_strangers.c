@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Strangers at the door of a real destination: peers that connect and say nothing, one byte, or the
- * wrong thing, and hundreds at once, while a real migration arrives; and addresses at which only
- * who asks for it listens. The strangers are sockets of this thread.
+ * wrong thing, and hundreds at once, while a real migration arrives, and while it recovers; and
+ * addresses at which only who asks for it listens. The strangers are sockets of this thread, a
+ * flood those of a thread of its own.
  */
 #include "tests/unit/support/toy_move.h"
 
@@ -142,6 +143,114 @@ stranger_that_says_the_wrong_thing_loses_its_connection_alone(void **state)
     toy_free(toy);
 }
 
+/* ---- A flood ----------------------------------------------------------------------------------
+ */
+
+typedef struct Flood {
+    Strangers strangers;
+    GThread *thread;
+    char *uri;
+    unsigned poured; /* all that ever connected */
+    bool is_over;    /* set with release, read with acquire */
+} Flood;
+
+/* As fast as it goes at first, then one now and then, all silent; the oldest makes room. */
+static void *
+pour(void *context)
+{
+    Flood *flood = context;
+    Strangers *strangers = &flood->strangers;
+
+    while (!__atomic_load_n(&flood->is_over, __ATOMIC_ACQUIRE)) {
+        unsigned place = flood->poured % STRANGERS_MAX;
+        int fd = connect_to(flood->uri);
+        if (fd < 0)
+            break; /* it does not listen any more */
+        if (flood->poured >= STRANGERS_MAX)
+            close(strangers->fds[place]);
+        else
+            strangers->count++;
+        strangers->fds[place] = fd;
+        __atomic_store_n(&flood->poured, flood->poured + 1, __ATOMIC_RELEASE);
+        if (flood->poured > STRANGERS_MAX)
+            g_usleep(10000);
+    }
+    return NULL;
+}
+
+static void
+begin_flood(Flood *flood, char *uri)
+{
+    *flood = (Flood){.uri = uri};
+    flood->thread = g_thread_new("flood", pour, flood);
+}
+
+static void
+end_flood(Flood *flood)
+{
+    __atomic_store_n(&flood->is_over, true, __ATOMIC_RELEASE);
+    g_thread_join(flood->thread);
+    end_strangers(&flood->strangers);
+    g_free(flood->uri);
+}
+
+static void
+await(Toy *toy, FaultlineStatus status)
+{
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+
+    for (unsigned i = 0; i < TOY_TIMEOUT_MS; i++) {
+        faultline_query(toy->faultline, info);
+        if (info->status == status)
+            return;
+        g_usleep(1000);
+    }
+    fail_msg("status %s, not %s: %s", faultline_status_name(info->status),
+             faultline_status_name(status), info->error);
+}
+
+static void
+await_both(ToyMove *move, FaultlineStatus status)
+{
+    await(move->from, status);
+    await(move->to, status);
+}
+
+static void
+flood_keeps_neither_urgent_channel_nor_recovery_out(void **state)
+{
+    static const ToyKind slow = {.name = "slow", .pages = 8192, .count_vcpus = 2, .rest_us = 20000};
+    ToyMove move;
+    Flood flood;
+    (void)state;
+
+    toy_move_begin(&move, &slow, TOY_TCP);
+    toy_move_set(&move, "postcopy-ram postcopy-preempt");
+    Faultline *source = move.from->faultline, *destination = move.to->faultline;
+    assert_true(faultline_set_parameter(source, "max-postcopy-bandwidth", 1 << 20, NULL));
+    assert_true(faultline_cont(source, NULL));
+    assert_true(faultline_incoming(destination, move.link.incoming, NULL));
+    g_autofree char *uri = faultline_incoming_address(destination);
+    begin_flood(&flood, g_strdup(uri));
+    while (__atomic_load_n(&flood.poured, __ATOMIC_ACQUIRE) < STRANGERS_MAX / 2)
+        g_usleep(1000);
+    assert_true(faultline_migrate(source, uri, NULL));
+    assert_true(faultline_start_postcopy(source, NULL));
+    await_both(&move, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    end_flood(&flood);
+    assert_true(faultline_pause(source, NULL));
+    await_both(&move, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+    begin_flood(&flood, g_strdup(uri));
+    while (__atomic_load_n(&flood.poured, __ATOMIC_ACQUIRE) < STRANGERS_MAX)
+        g_usleep(1000);
+    assert_true(faultline_migrate_resume(source, uri, NULL));
+    await_both(&move, FAULTLINE_STATUS_POSTCOPY_ACTIVE);
+    assert_true(faultline_set_parameter(source, "max-postcopy-bandwidth", 0, NULL));
+    toy_move_expect_moved(&move);
+    end_flood(&flood);
+    toy_move_end(&move);
+}
+
 /* ---- Addresses --------------------------------------------------------------------------------
  */
 
@@ -178,6 +287,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(source_among_strangers_is_the_one),
         cmocka_unit_test(stranger_that_says_the_wrong_thing_loses_its_connection_alone),
+        cmocka_unit_test(flood_keeps_neither_urgent_channel_nor_recovery_out),
         cmocka_unit_test(incoming_where_others_reach_it_needs_a_word),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,197 +16,15 @@
 #include <unistd.h>
 
 #include "tests/unit/support/peer_sink.h"
-#include "tests/unit/support/walk.h"
+#include "tests/unit/support/recorded.h"
 
-#define ACK_BYTES    8u  /* RESUME_ACK, and SHUT */
-#define RESUME_BYTES 5u  /* POSTCOPY_RESUME */
-#define END_BYTES    19u /* END of ram, EOS, footer, EOF */
-
-typedef struct Recovery {
-    const char *machine, *before, *before_back, *after, *after_back;
-    bool with_urgent; /* the source's part only */
-} Recovery;
-
-/* What was recorded, and where in it the steps of a recovery end. */
-typedef struct Recorded {
-    Walk *walk;
-    GByteArray *before, *after, *back;
-    size_t asked, bitmaps, request; /* in after; in back; in back, the first one */
-    uint64_t request_page;
-    const char *names[PEER_BLOCKS_MAX + 1];
-    uint64_t counts[PEER_BLOCKS_MAX];
-} Recorded;
+#define END_BYTES 19u /* END of ram, EOS, footer, EOF */
 
 static void
 require(bool is_good, const GError *error)
 {
     if (!is_good)
         fail_msg("%s", error ? error->message : "no error set");
-}
-
-static GByteArray *
-load(const char *name)
-{
-    GBytes *bytes = walk_load(name);
-    return g_bytes_unref_to_array(bytes);
-}
-
-/* ---- What was recorded ------------------------------------------------------------------------
- */
-
-static uint64_t
-count_held(const Walk *walk)
-{
-    uint64_t count = 0;
-    for (unsigned i = 0; i < walk->count_blocks; i++)
-        for (uint64_t page = 0; page < walk->blocks[i].count_pages; page++)
-            count += walk->blocks[i].held[page];
-    return count;
-}
-
-static Walk *
-walk_before(const GByteArray *bytes, size_t length)
-{
-    Walk *walk = walk_new();
-    GError *error = NULL;
-
-    walk->is_cut = walk->keeps_image = true;
-    require(walk_main(walk, bytes->data, length, &error), error);
-    walk->is_cut = false;
-    return walk;
-}
-
-/* Pages that were recorded on their way and never arrived are not played. */
-static void
-cut_lost(Recorded *recorded, uint64_t count_arrived)
-{
-    while (count_held(recorded->walk) > count_arrived) {
-        g_clear_pointer(&recorded->walk, walk_free);
-        g_byte_array_set_size(recorded->before, recorded->before->len - STREAM_PAGE_BYTES);
-        recorded->walk = walk_before(recorded->before, recorded->before->len);
-    }
-    assert_int_equal(count_held(recorded->walk), count_arrived);
-}
-
-static uint64_t
-measure_back(Recorded *recorded)
-{
-    uint64_t count_arrived = 0;
-    StreamReturn message;
-    size_t at = 0, length;
-
-    for (unsigned i = 0; i < recorded->walk->count_blocks; i++) {
-        const GByteArray *back = recorded->back;
-        const uint8_t *bits;
-        assert_int_equal(
-            stream_decode_return(back->data + at, back->len - at, &message, &length, NULL),
-            STREAM_OK);
-        at += length;
-        uint64_t count_pages = recorded->walk->blocks[i].count_pages;
-        assert_int_equal(stream_decode_bitmap(back->data + at, back->len - at, count_pages, &bits,
-                                              &length, NULL),
-                         STREAM_OK);
-        at += length;
-        for (uint64_t page = 0; page < count_pages; page++)
-            count_arrived += bits[page / 8] >> page % 8 & 1;
-    }
-    recorded->bitmaps = at;
-    at += ACK_BYTES;
-    assert_int_equal(stream_decode_return(recorded->back->data + at, recorded->back->len - at,
-                                          &message, &length, NULL),
-                     STREAM_OK);
-    assert_int_equal(message.type, STREAM_RETURN_REQ_PAGES_ID);
-    assert_string_equal(message.name, recorded->names[0]);
-    recorded->request = at + length;
-    recorded->request_page = message.start / STREAM_PAGE_BYTES;
-    return count_arrived;
-}
-
-static Recorded *
-recorded_load(const Recovery *recovery)
-{
-    Recorded *recorded = g_new0(Recorded, 1);
-
-    recorded->before = load(recovery->before);
-    recorded->after = load(recovery->after);
-    recorded->back = load(recovery->after_back);
-    recorded->walk = walk_before(recorded->before, recorded->before->len);
-    for (unsigned i = 0; i < recorded->walk->count_blocks; i++) {
-        recorded->names[i] = g_intern_string(recorded->walk->blocks[i].name);
-        recorded->counts[i] = recorded->walk->blocks[i].count_pages;
-        recorded->asked += RESUME_BYTES + 1 + strlen(recorded->names[i]);
-    }
-    cut_lost(recorded, measure_back(recorded));
-    return recorded;
-}
-
-static void
-recorded_free(Recorded *recorded)
-{
-    walk_free(recorded->walk);
-    g_byte_array_unref(recorded->before);
-    g_byte_array_unref(recorded->after);
-    g_byte_array_unref(recorded->back);
-    g_free(recorded);
-}
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(Recorded, recorded_free)
-
-static uint32_t
-device_length(const Walk *walk, uint32_t id)
-{
-    for (unsigned i = 0; i < walk->sections->len; i++)
-        if (g_array_index(walk->sections, WalkSection, i).id == id)
-            return (uint32_t)g_array_index(walk->sections, WalkSection, i).length;
-    fail_msg("section %u was not walked", id);
-    return 0;
-}
-
-/* The commands of a package, without the devices between them. */
-static GByteArray *
-thin_package(const Walk *walk, const uint8_t *bytes, size_t length_bytes)
-{
-    GByteArray *thin = g_byte_array_new();
-
-    for (size_t at = 0, length = 0; at < length_bytes; at += length) {
-        StreamElement element;
-        assert_int_equal(
-            stream_decode_element(bytes + at, length_bytes - at, &element, &length, NULL),
-            STREAM_OK);
-        if (element.type == STREAM_COMMAND)
-            g_byte_array_append(thin, bytes + at, (guint)length);
-        else
-            length += device_length(walk, element.section_id) + 5;
-    }
-    return thin;
-}
-
-/* What is said before the break. */
-static GByteArray *
-before_without_devices(const Recorded *recorded)
-{
-    static const uint8_t head[] = {STREAM_COMMAND, 0, STREAM_COMMAND_PACKAGED, 0, 4};
-    GByteArray *bytes = g_byte_array_new();
-    const uint8_t *start = recorded->before->data;
-    const uint8_t *found = memmem(start, recorded->before->len, head, sizeof head);
-    StreamElement element;
-    size_t length;
-
-    assert_non_null(found);
-    size_t at = (size_t)(found - start);
-    assert_int_equal(
-        stream_decode_element(found, recorded->before->len - at, &element, &length, NULL),
-        STREAM_OK);
-    uint32_t package = stream_parse_be32(&element);
-    g_autoptr(GByteArray) thin = thin_package(recorded->walk, found + length, package);
-    uint8_t size[4];
-    StreamWriter writer = {size, 0, sizeof size};
-    stream_put_be32(&writer, thin->len);
-    g_byte_array_append(bytes, start, (guint)(at + sizeof head));
-    g_byte_array_append(bytes, size, sizeof size);
-    g_byte_array_append(bytes, thin->data, thin->len);
-    at += length + package;
-    g_byte_array_append(bytes, start + at, (guint)(recorded->before->len - at));
-    return bytes;
 }
 
 /* ---- Our destination, QEMU's source -----------------------------------------------------------
@@ -274,7 +92,7 @@ walk_answers(Walk *walk, const GByteArray *bytes)
 static void
 play_until_the_break(PeerGuest *guest, const Recorded *recorded, const char *path)
 {
-    g_autoptr(GByteArray) before = before_without_devices(recorded);
+    g_autoptr(GByteArray) before = recorded_before_without_devices(recorded);
     g_autofree char *uri = g_strdup_printf("unix:%s", path);
     int64_t end_us = deadline_us();
 
@@ -419,6 +237,7 @@ check_second_half(const Recorded *recorded, const PeerLink *link, const PeerLink
         else
             section->id = UINT32_MAX - i;
     }
+    walk->reached_cut = false;
     if (urgent) {
         require(walk_urgent(walk, urgent->received->data, urgent->received->len, &error), error);
         assert_true(walk->count_urgent > 0);
@@ -427,29 +246,69 @@ check_second_half(const Recorded *recorded, const PeerLink *link, const PeerLink
     assert_true(walk_is_whole(walk));
 }
 
-static void
-source_sends_what_a_recorded_destination_lacks(void **state)
+/* A source that was cut off behind the first pages that it pushed. */
+static PeerSink *
+begin_pause(const Recovery *recovery, const Recorded *recorded)
 {
     static const char *const capabilities[] = {"postcopy-ram", "postcopy-preempt", NULL};
     const SinkPlan plan = {.moment = MOMENT_PUSHED, .then = SINK_CLOSE};
-    const Recovery *recovery = *state;
     ScriptShape shape = recovery->with_urgent ? SCRIPT_PREEMPT : SCRIPT_POSTCOPY;
     const char *wanted[] = {capabilities[0], recovery->with_urgent ? capabilities[1] : NULL, NULL};
-    g_autoptr(Recorded) recorded = recorded_load(recovery);
     PeerGuest *guest =
         peer_guest_new_sized(recovery->machine, recorded->names, recorded->counts, wanted);
-    g_autoptr(PeerSink) sink = peer_sink_new_for(guest, shape, true, &plan);
-    g_autofree char *uri = g_strdup_printf("unix:%s/socket", sink->folder);
-    g_autoptr(PeerLink) urgent = NULL;
-    GError *error = NULL;
+    PeerSink *sink = peer_sink_new_for(guest, shape, true, &plan);
 
     FaultlineStatus status = peer_sink_run(sink, PEER_WAIT_MS);
     assert_int_equal(status, FAULTLINE_STATUS_POSTCOPY_PAUSED);
     assert_int_equal(sink->reached, MOMENT_PUSHED);
-    require(faultline_migrate_resume(guest->faultline, uri, &error), error);
-    g_autoptr(PeerLink) link = accept_link(sink->listener);
+    return sink;
+}
+
+static PeerLink *
+resume(PeerSink *sink)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/socket", sink->folder);
+    GError *error = NULL;
+
+    require(faultline_migrate_resume(sink->guest->faultline, uri, &error), error);
+    return accept_link(sink->listener);
+}
+
+static void
+source_sends_what_a_recorded_destination_lacks(void **state)
+{
+    const Recovery *recovery = *state;
+    g_autoptr(Recorded) recorded = recorded_load(recovery);
+    g_autoptr(PeerSink) sink = begin_pause(recovery, recorded);
+    g_autoptr(PeerLink) urgent = NULL;
+    g_autoptr(PeerLink) link = resume(sink);
+
     hear_recovery(sink, recorded, link, &urgent);
-    await_status(guest, link, FAULTLINE_STATUS_COMPLETED);
+    await_status(sink->guest, link, FAULTLINE_STATUS_COMPLETED);
+    check_second_half(recorded, link, urgent);
+}
+
+/* The last block has one page; the word of its bitmap stands before the end mark. */
+static void
+source_refuses_bits_past_the_end_of_a_bitmap_and_recovers(void **state)
+{
+    const Recovery *recovery = *state;
+    g_autoptr(Recorded) recorded = recorded_load(recovery);
+    g_autoptr(PeerSink) sink = begin_pause(recovery, recorded);
+    g_autoptr(PeerLink) urgent = NULL;
+    g_autoptr(PeerLink) liar = resume(sink);
+    FaultlineInfo info;
+
+    await_received(liar, 1); /* an answer before the question is refused for another reason */
+    say(liar, recorded->back, 0, recorded->bitmaps);
+    liar->to_send->data[recorded->bitmaps - 16] ^= 2;
+    await_status(sink->guest, liar, FAULTLINE_STATUS_POSTCOPY_PAUSED);
+    faultline_query(sink->guest->faultline, &info);
+    if (!strstr(info.error, "has bits past its 1 pages"))
+        fail_msg("the error is: %s", info.error);
+    g_autoptr(PeerLink) link = resume(sink);
+    hear_recovery(sink, recorded, link, &urgent);
+    await_status(sink->guest, link, FAULTLINE_STATUS_COMPLETED);
     check_second_half(recorded, link, urgent);
 }
 
@@ -475,6 +334,7 @@ main(void)
         RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_11_1", 1),
         RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_7_2_urgent", 2),
         RECOVERY_TEST(source_sends_what_a_recorded_destination_lacks, "_11_1_urgent", 3),
+        RECOVERY_TEST(source_refuses_bits_past_the_end_of_a_bitmap_and_recovers, "", 1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,8 +47,10 @@ toy_move_set(ToyMove *move, const char *capabilities)
 
     for (unsigned i = 0; names[i]; i++) {
         g_autoptr(GError) error = NULL;
-        require(faultline_set_capability(move->from->faultline, names[i], true, &error), error);
-        require(faultline_set_capability(move->to->faultline, names[i], true, &error), error);
+        bool on = names[i][0] != '-';
+        const char *name = names[i] + !on;
+        require(faultline_set_capability(move->from->faultline, name, on, &error), error);
+        require(faultline_set_capability(move->to->faultline, name, on, &error), error);
     }
 }
 

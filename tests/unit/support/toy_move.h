@@ -13,7 +13,7 @@ typedef struct ToyMove {
 
 /* Both toys, the source's memory filled. */
 void toy_move_begin(ToyMove *move, const ToyKind *kind, ToyLinkKind link);
-/* Capabilities, separated by spaces, on both sides. */
+/* Capabilities, separated by spaces, on both sides; "-name" switches one off. */
 void toy_move_set(ToyMove *move, const char *capabilities);
 /* Starts both sides. */
 void toy_move_start(ToyMove *move);
