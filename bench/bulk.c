@@ -7,6 +7,7 @@
 #include "bench/clock.h"
 #include "bench/host.h"
 #include "bench/latency_options.h"
+#include "bench/recovery.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +19,7 @@ typedef struct Texts {
     char *memory, *sizes, *dirty, *preempt, *backing, *transport, *only, *tls;
     char *source_cpus, *destination_cpus;
     gint64 dirty_by_size;
-    gint repeats, limit;
+    gint repeats, limit, breaks, retry;
 } Texts;
 
 #define FAIL(error, ...) g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT, __VA_ARGS__)
@@ -55,7 +56,8 @@ parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, 
          "switch over memory that has content everywhere", NULL},
         {"checksums", 0, 0, G_OPTION_ARG_NONE, &checksums,
          "transfers with page-checksums as well, and their ratio", NULL},
-        {"only", 0, 0, G_OPTION_ARG_STRING, &texts->only, "transfers, switches, syncs, all", "P"},
+        {"only", 0, 0, G_OPTION_ARG_STRING, &texts->only,
+         "transfers, switches, recoveries, syncs, all", "P"},
         {"preempt", 0, 0, G_OPTION_ARG_STRING, &texts->preempt, "urgent channel", "on|off"},
         {"backing", 0, 0, G_OPTION_ARG_STRING, &texts->backing, "4k, thp, hugetlb, private", "B"},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &texts->transport, "tcp, unix", "T"},
@@ -64,6 +66,8 @@ parse_command_line(BulkOptions *options, Texts *texts, int *argc, char ***argv, 
         {"source-cpus", 0, 0, G_OPTION_ARG_STRING, &texts->source_cpus, "first one", "LIST"},
         {"destination-cpus", 0, 0, G_OPTION_ARG_STRING, &texts->destination_cpus, "second one",
          "LIST"},
+        {"breaks", 0, 0, G_OPTION_ARG_INT, &texts->breaks, "recoveries at each size", "N"},
+        {"recover-retry", 0, 0, G_OPTION_ARG_INT, &texts->retry, "the parameter", "MS"},
         {"repeats", 0, 0, G_OPTION_ARG_INT, &texts->repeats, "interleaved", "N"},
         {"limit", 0, 0, G_OPTION_ARG_INT, &texts->limit, "most for one migration", "S"},
         {"json", 0, 0, G_OPTION_ARG_FILENAME, &options->json_path,
@@ -144,6 +148,12 @@ take_texts(BulkOptions *options, const Texts *texts, GError **error)
     }
     options->count_repeats = (unsigned)texts->repeats;
     options->limit_s = (unsigned)texts->limit;
+    if (texts->breaks < 1 || texts->breaks > (gint)RECOVERY_BREAKS_MAX || texts->retry < 1) {
+        FAIL(error, "--breaks takes 1 to %u, --recover-retry at least 1", RECOVERY_BREAKS_MAX);
+        return false;
+    }
+    options->count_breaks = (unsigned)texts->breaks;
+    options->retry_ms = (unsigned)texts->retry;
     options->dirty_by_size = (uint64_t)texts->dirty_by_size;
     options->sizes = parse_amounts("--sizes", texts->sizes, unit, error);
     options->dirty = options->sizes ? parse_amounts("--dirty", texts->dirty, 1, error) : NULL;
@@ -154,7 +164,7 @@ take_texts(BulkOptions *options, const Texts *texts, GError **error)
 static bool
 parse(BulkOptions *options, int *argc, char ***argv, GError **error)
 {
-    Texts texts = {.dirty_by_size = 100000, .repeats = 5, .limit = 300};
+    Texts texts = {.dirty_by_size = 100000, .repeats = 5, .limit = 300, .breaks = 10, .retry = 5};
     char **all[] = {&texts.memory,  &texts.sizes,     &texts.dirty,       &texts.preempt,
                     &texts.backing, &texts.transport, &texts.source_cpus, &texts.destination_cpus,
                     &texts.only,    &texts.tls};

@@ -109,6 +109,9 @@ bulk_init(Bulk *bulk, const BulkOptions *options)
     for (unsigned scattered = 0; scattered < 2; scattered++)
         for (guint i = 0; i < options->dirty->len; i++)
             bulk_switch_add(bulk, largest, g_array_index(options->dirty, uint64_t, i), scattered);
+    for (unsigned by_command = 0; by_command < 2; by_command++)
+        for (guint i = 0; i < options->sizes->len; i++)
+            bulk_recovery_add(bulk, g_array_index(options->sizes, uint64_t, i), !by_command);
     bulk_syncs_init(bulk);
 }
 
@@ -124,6 +127,7 @@ bulk_clear(Bulk *bulk)
         samples_clear(&one->destination_overhead);
     }
     bulk_switches_clear(bulk);
+    bulk_recoveries_clear(bulk);
     bulk_syncs_clear(bulk);
 }
 
@@ -248,6 +252,11 @@ bulk_run_repeat(Bulk *bulk, GError **error)
     for (unsigned i = 0; i < bulk->count_switches && bulk_has(bulk, BULK_PART_SWITCHES); i++) {
         report_progress("switch-over %u of %u", i + 1, bulk->count_switches);
         if (!bulk_switch_run(bulk, &bulk->switches[i], error))
+            return false;
+    }
+    for (unsigned i = 0; i < bulk->count_recoveries && bulk_has(bulk, BULK_PART_RECOVERIES); i++) {
+        report_progress("recovery %u of %u", i + 1, bulk->count_recoveries);
+        if (!bulk_recovery_run(bulk, &bulk->recoveries[i], error))
             return false;
     }
     if (bulk_has(bulk, BULK_PART_SYNCS))

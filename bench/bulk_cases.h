@@ -13,7 +13,8 @@
 
 /* X(name, text): parts of the bench. */
 #define BULK_PART_LIST(X)                                                                          \
-    X(TRANSFERS, "transfers") X(SWITCHES, "switches") X(SYNCS, "syncs") X(ALL, "all")
+    X(TRANSFERS, "transfers")                                                                      \
+    X(SWITCHES, "switches") X(SYNCS, "syncs") X(RECOVERIES, "recoveries") X(ALL, "all")
 
 typedef enum {
 #define BULK_PART_ENUM(name, text) BULK_PART_##name,
@@ -36,6 +37,7 @@ typedef struct BulkOptions {
     bool is_filled;      /* what is switched over has content everywhere; else it is all zeros */
     Backing backing;
     unsigned count_repeats, limit_s;
+    unsigned count_breaks, retry_ms; /* recoveries: a repeat; recover-retry */
     Placement placement;
     char *json_path;
 } BulkOptions;
@@ -79,6 +81,14 @@ typedef struct Switch {
     Samples parts_ms[SWITCH_PARTS];
 } Switch;
 
+typedef struct Recovery {
+    uint64_t memory_bytes;
+    bool is_automatic;
+    Samples page_ms;    /* path back to the first page */
+    Samples attempt_ms; /* of it, from the attempt that succeeds on */
+    Samples floor_ms;   /* a page over a new plain connection */
+} Recovery;
+
 /* What was written since the sync before; the last one finds the guest at rest. */
 typedef enum {
     SYNC_TRACKER_CLEAN,
@@ -104,6 +114,8 @@ typedef struct Bulk {
     Transfer transfers[TRANSFER_COUNT];
     Switch *switches;
     unsigned count_switches;
+    Recovery *recoveries;
+    unsigned count_recoveries;
     Sync syncs[SYNC_COUNT];
     char *sync_problems[2]; /* why there are none: tracker, KVM */
 } Bulk;
@@ -129,6 +141,12 @@ void bulk_switches_clear(Bulk *bulk);
 bool bulk_switch_run(Bulk *bulk, Switch *one, GError **error);
 void bulk_switches_print(Bulk *bulk);
 void bulk_switches_write(JsonBuilder *json, Bulk *bulk);
+
+void bulk_recovery_add(Bulk *bulk, uint64_t memory_bytes, bool is_automatic);
+void bulk_recoveries_clear(Bulk *bulk);
+bool bulk_recovery_run(Bulk *bulk, Recovery *one, GError **error);
+void bulk_recoveries_print(Bulk *bulk);
+void bulk_recoveries_write(JsonBuilder *json, Bulk *bulk);
 
 void bulk_syncs_init(Bulk *bulk);
 void bulk_syncs_clear(Bulk *bulk);

@@ -108,6 +108,8 @@ bulk_report_print(Bulk *bulk)
         print_checksums(bulk);
     if (bulk_has(bulk, BULK_PART_SWITCHES))
         bulk_switches_print(bulk);
+    if (bulk_has(bulk, BULK_PART_RECOVERIES))
+        bulk_recoveries_print(bulk);
     if (bulk_has(bulk, BULK_PART_SYNCS))
         bulk_syncs_print(bulk);
 }
@@ -203,6 +205,8 @@ bulk_report_write(Bulk *bulk, GError **error)
         write_transfers(json, bulk);
     if (bulk_has(bulk, BULK_PART_SWITCHES))
         bulk_switches_write(json, bulk);
+    if (bulk_has(bulk, BULK_PART_RECOVERIES))
+        bulk_recoveries_write(json, bulk);
     if (bulk_has(bulk, BULK_PART_SYNCS))
         bulk_syncs_write(json, bulk);
     if (!report_write(json, bulk->options->json_path, error))

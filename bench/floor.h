@@ -47,4 +47,9 @@ bool floor_ask_ring(const FloorPlan *plan, int link_fd, double *us, GError **err
 int bench_socket_accept(bool is_unix, const Netns *netns, int link_fd, GError **error);
 int bench_socket_connect(bool is_unix, const Netns *netns, int link_fd, GError **error);
 
+/* The two ends of a floor for recovery: plan->count times a connection of its own, 20 bytes there
+ * and a page back. us: plan->count, from before the connection to the page. */
+bool bench_socket_answer_pages(const FloorPlan *plan, int link_fd, GError **error);
+bool bench_socket_ask_pages(const FloorPlan *plan, int link_fd, double *us, GError **error);
+
 #endif

@@ -8,6 +8,7 @@
 #include "bench/clock.h"
 #include "bench/latency_options.h"
 #include "bench/report.h"
+#include "tests/bench/recovery.h"
 #include "tests/bench/system_calls.h"
 #include "uffd/uffd.h"
 
@@ -471,6 +472,7 @@ main(int argc, char **argv)
         cmocka_unit_test(lone_faults_take_few_system_calls),
         cmocka_unit_test(batches_of_faults_take_few_system_calls),
         cmocka_unit_test(plain_transfer_takes_all_bytes),
+        cmocka_unit_test(recovery_by_itself_and_by_command_times_every_break),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
