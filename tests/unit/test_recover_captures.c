@@ -299,6 +299,7 @@ source_refuses_bits_past_the_end_of_a_bitmap_and_recovers(void **state)
     g_autoptr(PeerLink) liar = resume(sink);
     FaultlineInfo info;
 
+    await_received(liar, 1); /* an answer before the question is refused for another reason */
     say(liar, recorded->back, 0, recorded->bitmaps);
     liar->to_send->data[recorded->bitmaps - 16] ^= 2;
     await_status(sink->guest, liar, FAULTLINE_STATUS_POSTCOPY_PAUSED);
