@@ -19,7 +19,7 @@
 
 #define COUNT_MAX  128u
 #define STAY_MAX   4u /* behind one that was right: they may be its other channels */
-#define PATIENCE_S 5
+#define PATIENCE_S 5u
 #define TLS_HANDSHAKE                                                                              \
     0x16u /* RFC 8446, 5.1: the type of a record, and what its version begins with */
 #define TLS_MAJOR 0x03u

@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -139,6 +140,43 @@ stranger_that_says_the_wrong_thing_loses_its_connection_alone(void **state)
     assert_true(recv(strangers.fds[0], &byte, 1, 0) <= 0);
     FaultlineStatus status = faultline_wait(toy->faultline, 0);
     assert_string_equal(faultline_status_name(status), "setup");
+    end_strangers(&strangers);
+    toy_free(toy);
+}
+
+static void
+await_refused(Toy *toy, uint64_t count, const char *words)
+{
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+
+    for (unsigned i = 0; i < TOY_TIMEOUT_MS && info->refused_connections < count; i++) {
+        g_usleep(1000);
+        faultline_query(toy->faultline, info);
+    }
+    if (info->refused_connections < count || !strstr(info->refusal, words))
+        fail_msg("%" PRIu64 " of %" PRIu64 ", '%s'", info->refused_connections, count,
+                 info->refusal);
+}
+
+/* The last are told of in one text, after everybody else has gone. */
+static void
+strangers_turned_away_are_all_counted_and_the_reason_is_told(void **state)
+{
+    Strangers strangers = {.count = 0};
+    Toy *toy = toy_new(&memfd);
+    (void)state;
+
+    assert_true(faultline_incoming(toy->faultline, "tcp:127.0.0.1:0", NULL));
+    g_autofree char *uri = faultline_incoming_address(toy->faultline);
+    send_strangers(&strangers, uri, STRANGERS_MAX, "", false);
+    await_refused(toy, 1, "too many others have connected since");
+    await_refused(toy, STRANGERS_MAX, "it has said nothing for 5 s (the last of ");
+    end_strangers(&strangers);
+    send_strangers(&strangers, uri, 1, "QE", false);
+    await_refused(toy, STRANGERS_MAX + 1, "no more than 0x51 0x45 ('QE') for 5 s");
+    end_strangers(&strangers);
+    send_strangers(&strangers, uri, 1, "", true);
+    await_refused(toy, STRANGERS_MAX + 2, "it has closed without a word");
     end_strangers(&strangers);
     toy_free(toy);
 }
@@ -287,6 +325,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(source_among_strangers_is_the_one),
         cmocka_unit_test(stranger_that_says_the_wrong_thing_loses_its_connection_alone),
+        cmocka_unit_test(strangers_turned_away_are_all_counted_and_the_reason_is_told),
         cmocka_unit_test(flood_keeps_neither_urgent_channel_nor_recovery_out),
         cmocka_unit_test(incoming_where_others_reach_it_needs_a_word),
     };

@@ -94,13 +94,15 @@ meeting_begin(TlsMeeting *meeting, TransportRing *ring, const char *uri)
 static inline void
 meeting_step(TlsMeeting *meeting, TransportRing *ring)
 {
+    unsigned count_refused;
+
     if (meeting->client_result == TRANSPORT_WAIT)
         meeting->client_result =
             transport_connect_finish(meeting->connector, &meeting->client, &meeting->client_error);
     if (!meeting->server)
         transport_accept(meeting->listener, ring, &meeting->server, NULL);
     if (!meeting->refusal)
-        meeting->refusal = transport_listener_take_refusal(meeting->listener);
+        meeting->refusal = transport_listener_take_refusal(meeting->listener, &count_refused);
 }
 
 /* Until both are through, or one is not to be. */
