@@ -61,6 +61,25 @@ source_resume(Source *source, const char *uri)
     source_notify(source);
 }
 
+bool
+source_is_resumed(const Source *source)
+{
+    return __atomic_load_n(&source->wanted_uri, __ATOMIC_ACQUIRE) ||
+           context_status(source->faultline) != FAULTLINE_STATUS_POSTCOPY_PAUSED;
+}
+
+void
+source_begin_recovery(Source *source)
+{
+    context_forget_error(source->faultline);
+    /* What was asked for is asked for again. */
+    __atomic_store_n(&source->requests_tail,
+                     __atomic_load_n(&source->requests_head, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+    __atomic_store_n(&source->cursor_hint, 0, __ATOMIC_RELAXED);
+    record_set_address(source->faultline, source->uri);
+    source->stage = source_stage_reconnect;
+}
+
 StageResult
 source_stage_paused(Source *source, GError **error)
 {
@@ -76,15 +95,9 @@ source_stage_paused(Source *source, GError **error)
     }
     if (__atomic_exchange_n(&source->has_command, false, __ATOMIC_ACQUIRE))
         source->retry = (SourceRetry){.began_ns = clock_now_ns()};
-    context_forget_error(source->faultline);
-    /* What was asked for is asked for again. */
-    __atomic_store_n(&source->requests_tail,
-                     __atomic_load_n(&source->requests_head, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
-    __atomic_store_n(&source->cursor_hint, 0, __ATOMIC_RELAXED);
     g_free(source->uri);
     source->uri = uri;
-    record_set_address(source->faultline, uri);
-    source->stage = source_stage_reconnect;
+    source_begin_recovery(source);
     return STAGE_AGAIN;
 }
 
@@ -93,9 +106,9 @@ source_stage_paused(Source *source, GError **error)
 StageResult
 source_stage_reconnect(Source *source, GError **error)
 {
-    StageResult result = source_connect_link(source, &source->link, error);
-    if (result == STAGE_STAY)
-        return source_retry_check(source, error);
+    /* Where it came again by itself the link is there. */
+    StageResult result =
+        source->link ? STAGE_AGAIN : source_connect_link(source, &source->link, error);
     if (result != STAGE_AGAIN)
         return result;
     source->main.sender = transport_sender_new(source->migration.ring, source->link);

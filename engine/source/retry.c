@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Auto-recover: after a break in postcopy the migration role connects again by itself, at once and
- * then with growing pauses, going round the addresses that the destination has told. Whether what
- * answers there is the destination, token.h makes sure. A pause by command lasts until a command
- * ends it: somebody had a reason, and the other side cannot know it. Past the deadline the pause
- * stays, and commands still work.
+ * then with growing pauses, going round the addresses that the destination has told. While nobody
+ * answers the status stays postcopy-paused: attempts may follow each other every few ms, and are
+ * news to nobody. Whether what answers there is the destination, token.h makes sure. A pause by
+ * command lasts until a command ends it: somebody had a reason, and the other side cannot know it.
+ * Past the deadline the pause stays, and commands still work.
  */
 #include "engine/source/source.h"
 
@@ -12,7 +13,9 @@
 
 #define FIRST_WAIT_NS    10000000u
 #define ATTEMPT_LEAST_NS 1000000000ull /* for a connection and its proof */
-#define LASTING_NS       1000000000ull /* what goes on for so long is no part of the last pause */
+#define ANSWERED_WAIT_NS                                                                           \
+    1000000000ull                /* longest wait where somebody answered, and it failed then */
+#define LASTING_NS 1000000000ull /* what goes on for so long is no part of the last pause */
 
 /* ---- Addresses ------------------------------------------------------------------------------- */
 
@@ -87,13 +90,15 @@ source_retry_begin(Source *source)
         progress_set(&source->faultline->progress.recover_attempts, 0);
     } else {
         uint64_t longest_ns = parameter_ns(source, PARAMETER_RECOVER_RETRY);
+        if (retry->has_answer)
+            longest_ns = MAX(longest_ns, ANSWERED_WAIT_NS);
         retry->wait_ns =
             retry->wait_ns ? MIN(2 * retry->wait_ns, longest_ns) : MIN(FIRST_WAIT_NS, longest_ns);
         retry->next_ns = now_ns + spread(retry->wait_ns);
         retry->next = source->count_addresses ? (retry->next + 1) % source->count_addresses : 0;
     }
     progress_set(&source->faultline->progress.recover_address, retry->next);
-    retry->is_trying = false;
+    retry->is_trying = retry->has_answer = false;
     retry->active_ns = 0;
     progress_set(&source->faultline->progress.recover_next_ns,
                  can_retry(source) ? retry->next_ns : 0);
@@ -132,14 +137,43 @@ source_retry_step(Source *source)
         source->migration.wake_ns = MIN(retry->next_ns, end_ns);
         return STAGE_STAY;
     }
-    if (!context_move_from(source->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED,
-                           FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP))
-        return STAGE_AGAIN; /* a command was quicker */
     retry->is_trying = true;
     retry->until_ns = now_ns + MAX(ATTEMPT_LEAST_NS, 2 * retry->wait_ns);
     progress_add(&source->faultline->progress.recover_attempts, 1);
     progress_set(&source->faultline->progress.recover_next_ns, 0);
-    source_resume(source, source->addresses[retry->next]);
+    g_free(source->uri);
+    source->uri = g_strdup(source->addresses[retry->next]);
+    source->stage = source_stage_knock;
+    return STAGE_AGAIN;
+}
+
+/* Connects, while the status is still postcopy-paused: a command may come in between. */
+StageResult
+source_stage_knock(Source *source, GError **error)
+{
+    bool is_overruled = source_is_resumed(source);
+    StageResult result = STAGE_FAILED;
+    g_autoptr(GError) cause = NULL;
+    (void)error;
+
+    if (!is_overruled)
+        result = source_connect_link(source, &source->link, &cause);
+    if (result == STAGE_STAY)
+        result = source_retry_check(source, &cause);
+    if (result == STAGE_STAY)
+        return STAGE_STAY;
+    g_clear_pointer(&source->connector, transport_connector_free);
+    source->stage = source_stage_paused;
+    if (result == STAGE_AGAIN &&
+        context_move_from(source->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED,
+                          FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP)) {
+        source->retry.has_answer = true;
+        source_begin_recovery(source);
+        return STAGE_AGAIN;
+    }
+    g_clear_pointer(&source->link, transport_link_unref);
+    if (!is_overruled && result == STAGE_FAILED)
+        source_retry_begin(source);
     return STAGE_AGAIN;
 }
 

@@ -91,6 +91,7 @@ typedef struct SourceRetry {
     bool is_held;                        /* by command: until somebody says that it goes on */
     bool is_over;                        /* the deadline has passed, and that was told */
     bool is_trying;                      /* the connection under way was nobody's wish */
+    bool has_answer;                     /* somebody has taken it */
     unsigned next;                       /* address */
     uint64_t began_ns, next_ns, wait_ns; /* pause; next attempt; between two */
     uint64_t until_ns;                   /* of the attempt under way */
@@ -301,6 +302,7 @@ StageResult source_stage_confirm(Source *source, GError **error);
 
 /* Stages of a recovery. */
 StageResult source_stage_paused(Source *source, GError **error);
+StageResult source_stage_knock(Source *source, GError **error);
 StageResult source_stage_reconnect(Source *source, GError **error);
 StageResult source_stage_prove(Source *source, GError **error);
 StageResult source_stage_ask(Source *source, GError **error);
@@ -308,6 +310,10 @@ StageResult source_stage_bitmaps(Source *source, GError **error);
 StageResult source_stage_reconnect_urgent(Source *source, GError **error);
 StageResult source_stage_resume(Source *source, GError **error);
 
+/* A command wants, or has, the phase. Migration role. */
+bool source_is_resumed(const Source *source);
+/* In postcopy-recover-setup, to source->uri; with source->link, if it is there. Migration role. */
+void source_begin_recovery(Source *source);
 /* Nothing is in flight: lets go of the links and pauses. Migration role. */
 void source_pause(Source *source);
 /* Lets go of the links, as `drops_links` asks; forgets what came on them. Request role. */

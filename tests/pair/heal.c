@@ -162,8 +162,9 @@ link_hanging_in_postcopy_with_preempt_heals(void **state)
     hang_once(*state, &preempt);
 }
 
-/* Some say nothing, some the wrong thing, and none is let in. */
-static void
+/* Some say nothing, some the wrong thing, and none is let in. How many came: a guest that has all
+ * of its memory waits for nobody any more. */
+static unsigned
 send_strangers(const Heal *heal, int *fds)
 {
     static const char garbage[512] = "GET / HTTP/1.0\r\n\r\n";
@@ -173,10 +174,15 @@ send_strangers(const Heal *heal, int *fds)
 
     for (unsigned i = 0; i < STRANGERS; i++) {
         fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        assert_int_equal(connect(fds[i], (struct sockaddr *)&address, sizeof address), 0);
+        if (connect(fds[i], (struct sockaddr *)&address, sizeof address) < 0) {
+            close(fds[i]);
+            wait_status(heal, heal->destination, "completed");
+            return i;
+        }
         if (i % 2)
             assert_int_equal(send(fds[i], garbage, sizeof garbage, MSG_NOSIGNAL), sizeof garbage);
     }
+    return STRANGERS;
 }
 
 void
@@ -187,12 +193,12 @@ link_broken_again_and_again_heals_among_strangers(void **state)
 
     begin(&heal, *state, &preempt, 5000);
     for (int64_t i = 1; i <= BREAKS; i++) {
-        send_strangers(&heal, fds);
+        unsigned count = send_strangers(&heal, fds);
         relay_break(heal.relay);
         wait_pauses(&heal, i);
         wait_status(&heal, heal.destination, "postcopy-active");
         wait_status(&heal, heal.source, "postcopy-active");
-        for (unsigned j = 0; j < STRANGERS; j++)
+        for (unsigned j = 0; j < count; j++)
             close(fds[j]);
     }
     finish(&heal, BREAKS);
