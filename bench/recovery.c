@@ -16,21 +16,23 @@
 #define ABSENT_US 60000u /* how long the path is gone; the source has tried in vain meanwhile */
 #define FDS_MAX   1024
 
-typedef struct RecoverySide {
-    const RecoveryPlan *plan;
-    RecoveryFigures *figures;
-    int link_fd;
-    Faultline *faultline;
-    FaultlineStatus status;
-    int64_t setup_us; /* source: the last attempt began */
-} RecoverySide;
-
 typedef struct WaitingTouch {
     const cpu_set_t *cpus;
     volatile uint64_t *word;
     uint64_t value;
     int64_t ended_us;
 } WaitingTouch;
+
+typedef struct RecoverySide {
+    const RecoveryPlan *plan;
+    RecoveryFigures *figures;
+    int link_fd;
+    Faultline *faultline;
+    FaultlineStatus status;
+    int64_t setup_us;  /* source: the last attempt began */
+    WaitingTouch one;  /* destination: the touch that waits through this break */
+    GThread *touching; /* that of one */
+} RecoverySide;
 
 static bool
 fail(GError **error, const char *text)
@@ -218,34 +220,35 @@ touch_through_break(RecoverySide *side, const FaultlineBlock *block, unsigned nu
     RecoveryFigures *figures = side->figures;
     const char *path = figures->address + strlen("unix:");
     g_autofree char *away = g_strconcat(path, ".away", NULL);
-    WaitingTouch one = {.cpus = &side->plan->placement->touch,
-                        .word = word_of_page(block, page_of_break(block, number))};
+    WaitingTouch *one = &side->one;
     int64_t back_us = 0;
     char byte;
 
+    *one = (WaitingTouch){.cpus = &side->plan->placement->touch,
+                          .word = word_of_page(block, page_of_break(block, number))};
     if (side->plan->is_automatic && rename(path, away) < 0)
         return fail(error, "the socket could not be moved away");
     break_connections(side->link_fd);
     if (!wait_status(side, FAULTLINE_STATUS_POSTCOPY_PAUSED, error))
         return false;
-    GThread *thread = g_thread_new("touch", touch, &one);
+    side->touching = g_thread_new("touch", touch, one);
     g_usleep(ABSENT_US);
-    bool waited = !__atomic_load_n(&one.ended_us, __ATOMIC_ACQUIRE);
+    bool waited = !__atomic_load_n(&one->ended_us, __ATOMIC_ACQUIRE);
     if (!bring_path_back(side, away, path, &back_us, error))
-        return false;
-    g_thread_join(thread);
+        return false; /* it waits for ever; the process ends */
+    g_thread_join(g_steal_pointer(&side->touching));
     if (!wait_status(side, FAULTLINE_STATUS_POSTCOPY_ACTIVE, error))
         return false;
     if (send(side->link_fd, "Q", 1, MSG_NOSIGNAL) != 1 || recv(side->link_fd, &byte, 1, 0) != 1)
         return fail(error, "the source has ended too early");
     if (!waited)
         return fail(error, "a page came before it was touched; take more memory");
-    if (one.value != number + 1)
+    if (one->value != number + 1)
         return fail(error, "a page that was waited for has other content than at the source");
     if (!side->plan->is_automatic)
         back_us = figures->resume_us;
-    figures->page_ms[number] = (double)(one.ended_us - back_us) * 1e-3;
-    figures->attempt_ms[number] = (double)(one.ended_us - MAX(figures->setup_us, back_us)) * 1e-3;
+    figures->page_ms[number] = (double)(one->ended_us - back_us) * 1e-3;
+    figures->attempt_ms[number] = (double)(one->ended_us - MAX(figures->setup_us, back_us)) * 1e-3;
     return true;
 }
 

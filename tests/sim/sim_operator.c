@@ -80,8 +80,8 @@ is_excused(void)
 {
     for (unsigned i = 0; i < sim.plan.count_faults; i++) {
         SimPoint point = sim.plan.faults[i].point;
-        bool is_break = point == SIM_POINT_CUT_BYTE || point == SIM_POINT_CUT_TIME ||
-                        point == SIM_POINT_HANG;
+        bool is_break =
+            point == SIM_POINT_CUT_BYTE || point == SIM_POINT_CUT_TIME || point == SIM_POINT_HANG;
         if (sim.plan.faults[i].fired && !is_break)
             return true;
     }

@@ -89,6 +89,20 @@ walk_answers(Walk *walk, const GByteArray *bytes)
     require(walk_return(walk, bytes->data, bytes->len, &error), error);
 }
 
+static unsigned
+count_pongs(const GByteArray *bytes)
+{
+    unsigned count = 0;
+    size_t length = 0;
+    StreamReturn message;
+
+    for (size_t at = 0; stream_decode_return(bytes->data + at, bytes->len - at, &message, &length,
+                                             NULL) == STREAM_OK;
+         at += length)
+        count += message.type == STREAM_RETURN_PONG;
+    return count;
+}
+
 static void
 play_until_the_break(PeerGuest *guest, const Recorded *recorded, const char *path)
 {
@@ -100,6 +114,9 @@ play_until_the_break(PeerGuest *guest, const Recorded *recorded, const char *pat
     g_autoptr(PeerLink) link = peer_link_new(peer_connect(path));
     say(link, before, 0, before->len);
     while (!peer_link_is_sent(link) && g_get_monotonic_time() < end_us)
+        peer_link_pump(link, 2);
+    while (count_pongs(link->received) < recorded->walk->count_pings &&
+           g_get_monotonic_time() < end_us)
         peer_link_pump(link, 2);
     peer_link_half_close(link);
     await_status(guest, link, FAULTLINE_STATUS_POSTCOPY_PAUSED);

@@ -57,8 +57,10 @@ static bool
 is_over(PeerSource *source)
 {
     FaultlineStatus status = faultline_wait(source->guest->faultline, 0);
+    /* Whoever does not even begin as a source is turned away, and the real one is waited for. */
+    bool is_turned_away = status == FAULTLINE_STATUS_SETUP && source->main->is_closed;
     return status == FAULTLINE_STATUS_COMPLETED || status == FAULTLINE_STATUS_FAILED ||
-           status == FAULTLINE_STATUS_POSTCOPY_PAUSED;
+           status == FAULTLINE_STATUS_POSTCOPY_PAUSED || is_turned_away;
 }
 
 static void
