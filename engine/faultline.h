@@ -48,19 +48,21 @@
  *   each       clone3's child and exit; rseq, set_robust_list, rt_sigprocmask, futex, mmap, munmap,
  *              mprotect, brk, madvise (C library); prctl (PR_SET_NAME); eventfd2, poll,
  *              io_uring_setup, io_uring_register, io_uring_enter; write (eventfd), close
- *              in postcopy sched_getattr, sched_setattr, sched_getaffinity
+ *              in postcopy sched_getattr, sched_setattr, sched_getaffinity; getrandom (tokens);
+ *              with TLS recvfrom, sendto, getrandom, openat and read (GnuTLS)
  *   migration  socket, fcntl, getsockopt, setsockopt, getpeername, shutdown; openat and read
  *              (/proc/sys/net/core/rmem_max), newfstatat; openat and write
  *              (/dev/cpu_dma_latency); for a host's name what the C library's resolver needs;
  *              without a dirty log of the VMM ioctl (userfaultfd, /proc/self/pagemap);
  *              release-ram: fallocate
- *   request    release-ram: fallocate
+ *   request    recvfrom; release-ram: fallocate
  *   listen     accept4, fcntl, getsockopt, setsockopt, shutdown; newfstatat and unlink (unix:);
  *              openat, newfstatat and read (/proc/sys/net/core/rmem_max);
  *              openat and write (/dev/cpu_dma_latency); ioctl (userfaultfd); sched_yield;
  *              fallocate (DISCARD in private memory of a file)
  *   package    sysinfo; ioctl (userfaultfd), sched_yield
- *   fault      read and ioctl (userfaultfd), sched_yield
+ *   fault      recvfrom; read and ioctl (userfaultfd), sched_yield
+ *   record     what the VMM's callback needs
  *   dirty-rate without a dirty log of the VMM ioctl (userfaultfd, /proc/self/pagemap)
  *
  * All functions here may be called from any one thread at a time per Faultline (the VMM's control
