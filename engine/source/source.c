@@ -316,16 +316,23 @@ early_end(const Source *source)
                        source->shut_value);
 }
 
-/* A destination that failed says so and closes; whichever of the two is met first, its word is the
- * better reason. */
+/* A destination that failed, or does not want this source, says so and closes; whichever of the two
+ * is met first, its word is the better reason. */
 static void
-prefer_shut(Source *source)
+prefer_word(Source *source)
 {
-    if (!source_flag(&source->has_shut) || !source->shut_value ||
-        !g_error_matches(source->failure, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK))
+    bool has_word = source_flag(&source->request_failed) && source->request_error &&
+                    !g_error_matches(source->request_error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK);
+
+    if (!g_error_matches(source->failure, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK))
         return;
-    g_clear_error(&source->failure);
-    source->failure = early_end(source);
+    if (source_flag(&source->has_shut) && source->shut_value) {
+        g_clear_error(&source->failure);
+        source->failure = early_end(source);
+    } else if (has_word) {
+        g_clear_error(&source->failure);
+        source->failure = g_steal_pointer(&source->request_error);
+    }
 }
 
 /* The links are shut; how many bytes the peer can have is known once nothing is in flight. */
@@ -339,7 +346,7 @@ stage_failing(Source *source, GError **error)
     bool can_hear = source->has_return_path && source->link;
     if (can_hear && !source_flag(&source->has_shut) && !source_flag(&source->request_ended))
         return STAGE_STAY;
-    prefer_shut(source);
+    prefer_word(source);
     GError *failure = g_steal_pointer(&source->failure);
     return (is_given_away(source) ? fail_given_away : fail_kept)(source, failure);
 }
