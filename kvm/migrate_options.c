@@ -4,6 +4,7 @@
  * what would be right. Main thread only.
  */
 #include "kvm/migrate_options.h"
+#include "kvm/run_options.h"
 
 #define DOWNTIME  "300ms"
 #define DELAY     "5s"
@@ -17,25 +18,12 @@ typedef struct RawOptions {
     int steps;
 } RawOptions;
 
-static bool refuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
-
-static bool
-refuse(GError **error, const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    g_autofree char *text = g_strdup_vprintf(format, arguments);
-    va_end(arguments);
-    g_set_error_literal(error, FAULTLINE_ERROR, FAULTLINE_ERROR_ARGUMENT, text);
-    return false;
-}
-
 static bool
 take_time(const char *option, const char *text, uint64_t *ret_ms, GError **error)
 {
     return migrate_time_parse(text, ret_ms) ||
-           refuse(error, "%s: \"%s\" is no time; give e.g. 300ms, 5s or 2m", option, text);
+           run_options_refuse(error, "%s: \"%s\" is no time; give e.g. 300ms, 5s or 2m", option,
+                              text);
 }
 
 static bool
@@ -66,14 +54,17 @@ static bool
 take_sides(const MigrateOptions *options, const RawOptions *raw, GError **error)
 {
     if (raw->rest)
-        return refuse(error, "\"%s\" is one word too many; it takes options only", raw->rest[0]);
+        return run_options_refuse(error, "\"%s\" is one word too many; it takes options only",
+                                  raw->rest[0]);
     if (!options->from)
-        return refuse(error, "--from is missing: give the QMP socket of the machine that moves");
+        return run_options_refuse(
+            error, "--from is missing: give the QMP socket of the machine that moves");
     if (!options->to && !options->dry_run)
-        return refuse(error, "--to is missing: give the QMP socket of a machine that was started "
-                             "with --incoming");
+        return run_options_refuse(
+            error, "--to is missing: give the QMP socket of a machine that was started "
+                   "with --incoming");
     if (options->to && g_str_equal(options->to, options->from))
-        return refuse(error, "--from and --to are the same machine");
+        return run_options_refuse(error, "--from and --to are the same machine");
     return true;
 }
 
@@ -82,11 +73,12 @@ check(MigrateOptions *options, const RawOptions *raw, GError **error)
 {
     options->policy.kind = MIGRATE_POSTCOPY_NEVER;
     if (raw->policy && !migrate_policy_parse(raw->policy, &options->policy))
-        return refuse(error,
-                      "--postcopy %s: give never, after-pass=N, timeout=TIME (e.g. 30s) or stall",
-                      raw->policy);
+        return run_options_refuse(
+            error, "--postcopy %s: give never, after-pass=N, timeout=TIME (e.g. 30s) or stall",
+            raw->policy);
     if (raw->steps < 0 || raw->steps > STEPS_MAX)
-        return refuse(error, "--downtime-steps %d: give 0 to %d", raw->steps, STEPS_MAX);
+        return run_options_refuse(error, "--downtime-steps %d: give 0 to %d", raw->steps,
+                                  STEPS_MAX);
     options->downtime.steps = (unsigned)raw->steps;
     return take_sides(options, raw, error) &&
            take_time("--downtime", raw->downtime ? raw->downtime : DOWNTIME,

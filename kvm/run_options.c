@@ -20,10 +20,8 @@ typedef struct RawOptions {
     char **rest;
 } RawOptions;
 
-static bool refuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
-
-static bool
-refuse(GError **error, const char *format, ...)
+bool
+run_options_refuse(GError **error, const char *format, ...)
 {
     va_list arguments;
 
@@ -44,16 +42,17 @@ run_options_parse_size(const char *text, uint64_t *ret_bytes, GError **error)
     for (; g_ascii_isdigit(*at); at++) {
         uint64_t digit = (uint64_t)(*at - '0');
         if (value > (UINT64_MAX - digit) / 10)
-            return refuse(error, "\"%s\" is too large; give a size below 16E", text);
+            return run_options_refuse(error, "\"%s\" is too large; give a size below 16E", text);
         value = value * 10 + digit;
     }
     const char *suffix = *at ? strchr(suffixes, *at) : NULL;
     if (at == text || (*at && (!suffix || at[1])))
-        return refuse(error, "\"%s\" is no size; give digits and at most one of K, M, G, T", text);
+        return run_options_refuse(
+            error, "\"%s\" is no size; give digits and at most one of K, M, G, T", text);
 
     unsigned shift = suffix ? 10 * (unsigned)(suffix - suffixes + 1) : 0;
     if (value > UINT64_MAX >> shift)
-        return refuse(error, "\"%s\" is too large; give a size below 16E", text);
+        return run_options_refuse(error, "\"%s\" is too large; give a size below 16E", text);
     *ret_bytes = value << shift;
     return true;
 }
@@ -77,8 +76,8 @@ run_options_parse_capability(const char *text, RunSetting *ret_setting, GError *
     const char *value = split_setting(text, &name);
 
     if (!value || (!g_str_equal(value, "on") && !g_str_equal(value, "off")))
-        return refuse(error, "--capability %s: give NAME=on or NAME=off, e.g. postcopy-ram=on",
-                      text);
+        return run_options_refuse(
+            error, "--capability %s: give NAME=on or NAME=off, e.g. postcopy-ram=on", text);
     *ret_setting = (RunSetting){.value = g_str_equal(value, "on")};
     ret_setting->name = g_steal_pointer(&name);
     return true;
@@ -101,7 +100,8 @@ run_options_parse_parameter(const char *text, RunSetting *ret_setting, GError **
     const char *value = split_setting(text, &name);
 
     if (!value)
-        return refuse(error, "--parameter %s: give NAME=VALUE, e.g. max-bandwidth=100M", text);
+        return run_options_refuse(error, "--parameter %s: give NAME=VALUE, e.g. max-bandwidth=100M",
+                                  text);
     *ret_setting = (RunSetting){0};
     if (is_text_parameter(name)) {
         ret_setting->text = g_strdup(value);
@@ -154,7 +154,8 @@ take_kind(const char *text, RunOptions *options, GError **error)
             return true;
         }
     }
-    return refuse(error, "--guest %s: there is no such guest; give kvm or threads", text);
+    return run_options_refuse(error, "--guest %s: there is no such guest; give kvm or threads",
+                              text);
 }
 
 static bool
@@ -172,8 +173,8 @@ take_backing(const char *text, RunOptions *options, GError **error)
             return true;
         }
     }
-    return refuse(error, "--backing %s: there is no such backing; give memfd, private or hugetlb",
-                  text);
+    return run_options_refuse(
+        error, "--backing %s: there is no such backing; give memfd, private or hugetlb", text);
 }
 
 static bool
@@ -182,8 +183,8 @@ take_dirty(const char *text, RunOptions *options, GError **error)
     options->machine.dirty_ring = g_strcmp0(text, "ring") == 0;
     if (!text || options->machine.dirty_ring || g_str_equal(text, "log"))
         return true;
-    return refuse(error, "--dirty %s: there is no such way to track writes; give log or ring",
-                  text);
+    return run_options_refuse(
+        error, "--dirty %s: there is no such way to track writes; give log or ring", text);
 }
 
 static bool
@@ -192,14 +193,16 @@ take_memory(const RawOptions *raw, RunOptions *options, GError **error)
     uint64_t unit = options->machine.memory == MACHINE_MEMORY_HUGETLB ? 2u << 20 : 4096;
 
     if (!raw->memory)
-        return refuse(error, "--memory is missing; give the guest's memory, e.g. --memory 1G");
+        return run_options_refuse(error,
+                                  "--memory is missing; give the guest's memory, e.g. --memory 1G");
     if (!take_size("--memory", raw->memory, &options->machine.memory_bytes, error))
         return false;
     if (options->machine.memory_bytes == 0 || options->machine.memory_bytes % unit)
-        return refuse(error, "--memory %s: give a multiple of %s that is not 0", raw->memory,
-                      unit == 4096 ? "4K" : "2M, the page size of --backing hugetlb");
+        return run_options_refuse(error, "--memory %s: give a multiple of %s that is not 0",
+                                  raw->memory,
+                                  unit == 4096 ? "4K" : "2M, the page size of --backing hugetlb");
     if (raw->cpus < 1 || raw->cpus > FAULTLINE_VCPUS_MAX)
-        return refuse(error, "--cpus %d: give 1 to %d", raw->cpus, FAULTLINE_VCPUS_MAX);
+        return run_options_refuse(error, "--cpus %d: give 1 to %d", raw->cpus, FAULTLINE_VCPUS_MAX);
     options->machine.cpus = (unsigned)raw->cpus;
     return take_size("--working-set", raw->working_set, &options->machine.write_bytes, error) &&
            take_size("--write-rate", raw->write_rate, &options->machine.write_rate, error);
@@ -215,7 +218,7 @@ take_qmp(char **texts, RunOptions *options, GError **error)
         bool is_exposed = is_good && !server.connects && !monitor_socket_is_local(&server);
         monitor_socket_clear(&server);
         if (is_exposed && !options->insecure)
-            return refuse(
+            return run_options_refuse(
                 error,
                 "--qmp %s: other hosts reach it there, and whoever does owns the machine: "
                 "nothing asks who they are; give unix:PATH or tcp:127.0.0.1:PORT, or "
@@ -243,9 +246,9 @@ take_log_level(const char *text, RunOptions *options, GError **error)
 {
     options->log_level = LOG_WARNING;
     return !text || log_level_parse(text, &options->log_level) ||
-           refuse(error,
-                  "--log-level %s: there is no such level; give error, warning, info or debug",
-                  text);
+           run_options_refuse(
+               error, "--log-level %s: there is no such level; give error, warning, info or debug",
+               text);
 }
 
 static bool
@@ -254,9 +257,10 @@ take_peer_lost(const RawOptions *raw, RunOptions *options, GError **error)
     const char *policy = raw->on_source_lost ? raw->on_source_lost : "stall";
 
     if (!peer_lost_parse(policy, &options->on_source_lost))
-        return refuse(error, "--on-source-lost %s: give stall, pause or end", policy);
+        return run_options_refuse(error, "--on-source-lost %s: give stall, pause or end", policy);
     if (raw->peer_lost_after < 0)
-        return refuse(error, "--peer-lost-after %d: give seconds, or 0", raw->peer_lost_after);
+        return run_options_refuse(error, "--peer-lost-after %d: give seconds, or 0",
+                                  raw->peer_lost_after);
     options->peer_lost_after_s = (uint64_t)raw->peer_lost_after;
     return true;
 }
@@ -276,15 +280,15 @@ take_serial(RunOptions *options, GError **error)
     if (!options->serial)
         options->serial = g_strdup("none");
     if (!serial_is_known(options->serial))
-        return refuse(error, "--serial %s: give file:PATH, stdio, unix:PATH or none",
-                      options->serial);
+        return run_options_refuse(error, "--serial %s: give file:PATH, stdio, unix:PATH or none",
+                                  options->serial);
     options->machine.serial = options->serial;
     options->machine.boot = options->boot;
     options->incoming = options->addresses ? options->addresses[0] : NULL;
     options->machine.incoming = options->incoming != NULL;
     if (options->incoming && options->addresses[1] &&
         g_strv_contains((const char *const *)options->addresses, "defer"))
-        return refuse(error, "--incoming defer: give it alone, or only addresses");
+        return run_options_refuse(error, "--incoming defer: give it alone, or only addresses");
     return true;
 }
 
@@ -297,7 +301,8 @@ take_raw(const RawOptions *raw, RunOptions *options, GError **error)
     if (!options->name)
         options->name = g_strdup("faultline");
     if (raw->rest)
-        return refuse(error, "\"%s\" belongs to no option; --help lists the options", raw->rest[0]);
+        return run_options_refuse(error, "\"%s\" belongs to no option; --help lists the options",
+                                  raw->rest[0]);
     return take_kind(raw->guest, options, error) && take_backing(raw->backing, options, error) &&
            take_dirty(raw->dirty, options, error) && take_memory(raw, options, error) &&
            take_qmp(raw->qmp, options, error) && take_metrics(options, error) &&
@@ -454,7 +459,7 @@ run_options_parse(int argc, char **argv, GError **error)
 
     g_set_prgname("faultline run");
     if (!g_option_context_parse(context, &argc, &argv, &reason))
-        good = refuse(error, "%s", reason->message);
+        good = run_options_refuse(error, "%s", reason->message);
     if (!good || !take_raw(&raw, options, error))
         g_clear_pointer(&options, run_options_free);
     raw_clear(&raw);

@@ -42,6 +42,9 @@ typedef struct RunOptions {
 RunOptions *run_options_parse(int argc, char **argv, GError **error);
 void run_options_free(RunOptions *options);
 
+/* An ARGUMENT error, also for other subcommands; always false. */
+bool run_options_refuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
 /* "4096", "64K", "16M", "5G", "1T": digits and at most one suffix, powers of 1024, nothing else. */
 bool run_options_parse_size(const char *text, uint64_t *ret_bytes, GError **error);
 

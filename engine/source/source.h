@@ -35,7 +35,8 @@
  *   hearing    the destination's last word, which may be that the guest never ran there
  *   failing    nothing is in flight any more: on which side the guest is
  *   paused     links are let go of by both roles; waits for somebody who wants to go on
- *   reconnect  main channel connects; without header
+ *   knock      auto-recover connects, and the status stays paused until somebody answers
+ *   reconnect  main channel connects, if it has not; without header
  *   prove      with a token: the destination's challenge is answered
  *   ask        RECV_BITMAP for each block
  *   bitmaps    request makes dirty what the destination has not
