@@ -92,7 +92,10 @@ bound_peak(void)
 
 #ifdef HAS_HOOKS
 
-#include <sanitizer/allocator_interface.h>
+/* As in <sanitizer/allocator_interface.h>, which clang installs and Debian's gcc does not. */
+extern int __sanitizer_install_malloc_and_free_hooks(void (*made)(const volatile void *, size_t),
+                                                     void (*gone)(const volatile void *));
+extern size_t __sanitizer_get_allocated_size(const volatile void *bytes);
 
 static void
 made(const volatile void *bytes, size_t length)
@@ -105,7 +108,7 @@ static void
 gone(const volatile void *bytes)
 {
     if (bytes)
-        count_out(__sanitizer_get_allocated_size((const void *)bytes));
+        count_out(__sanitizer_get_allocated_size(bytes));
 }
 
 __attribute__((constructor)) static void
