@@ -49,6 +49,7 @@ typedef struct Progress {
     uint64_t recover_attempts, recover_next_ns;   /* source; of this pause; 0: no attempt follows */
     uint64_t recover_address;                     /* index of the next one */
     uint64_t neighbour_pages; /* on the urgent channel, and nobody asked for them */
+    uint64_t is_unheard;      /* destination, over: the source may not know */
 } Progress;
 
 /* What had gone over the channels at a time. */

@@ -294,6 +294,7 @@ typedef enum {
     FAULTLINE_EVENT_RESUME,  /* the guest was started here */
     FAULTLINE_EVENT_VERDICT, /* destination: .verdict, when it is passed or failed */
     FAULTLINE_EVENT_REFUSED, /* a connection was turned away: FaultlineInfo.refusal */
+    FAULTLINE_EVENT_HEARD,   /* destination: FaultlineInfo.is_unheard is false again */
 } FaultlineEventKind;
 
 typedef struct FaultlineEvent {
@@ -360,6 +361,10 @@ typedef struct FaultlineInfo {
     /* Destination: connections that were turned away while it waited, and why the last was. */
     uint64_t refused_connections;
     char refusal[512];
+    /* Destination whose status is final: the source may not have heard so. It stays, for
+     * farewell-deadline at most, to tell a source that comes again; a process that ends before
+     * leaves that one to guess. */
+    bool is_unheard;
 
     uint64_t total_time_ms, setup_time_ms;
     uint64_t downtime_us;          /* source: stop of the guest to the last byte of device state */

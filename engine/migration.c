@@ -32,13 +32,11 @@ migration_wake(Faultline *faultline)
         source_notify(faultline->source);
 }
 
-/* Joins what the last migration left (it is over, so this does not wait for the network) and
- * forgets its figures. */
+/* Ends what the last migration left (it is over, so this does not wait for the network; a source
+ * that has not heard so will not any more) and forgets its figures. */
 static void
 forget_last(Faultline *faultline)
 {
-    if (faultline->threads)
-        g_clear_pointer(&faultline->threads, role_threads_join);
     migration_end(faultline);
     dirty_rate_give_up(faultline);
     memset(&faultline->progress, 0, sizeof faultline->progress);

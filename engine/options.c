@@ -89,7 +89,7 @@ options_features(const Options *options)
         features &= ~STREAM_FEATURE_DISCARD_WORDS;
     if (!options_has(options, CAPABILITY_RECOVERY_TOKEN) ||
         !options_has(options, CAPABILITY_POSTCOPY_RAM))
-        features &= ~STREAM_FEATURE_TOKEN;
+        features &= ~(STREAM_FEATURE_TOKEN | STREAM_FEATURE_FAREWELL);
     if (!options_get(options, PARAMETER_HEARTBEAT_TIMEOUT))
         features &= ~STREAM_FEATURE_HEARTBEAT;
     if (!options_has(options, CAPABILITY_PAGE_CHECKSUMS))

@@ -80,6 +80,9 @@ typedef enum {
     X(RECOVER_RETRY, "recover-retry", 8, 1, 60000, "ms",                                           \
       "auto-recover: longest time between two attempts; the first ones come sooner", INTEGER,      \
       SOURCE, false)                                                                               \
+    X(FAREWELL_DEADLINE, "farewell-deadline", 300000, 0, 86400000, "ms",                           \
+      "how long a destination that is over stays for a source that may not have heard so, 0: not", \
+      INTEGER, DESTINATION, false)                                                                 \
     X(MAX_POSTCOPY_BANDWIDTH, "max-postcopy-bandwidth", 0, 0, INT64_MAX, "bytes/s",                \
       "limit of background pages in postcopy, 0: none", SIZE, SOURCE, false)                       \
     X(DOWNTIME_LIMIT, "downtime-limit", 300, 0, 2000000, "ms",                                     \

@@ -109,6 +109,7 @@ faultline_query(const Faultline *faultline, FaultlineInfo *ret_info)
         .status = context_status(faultline),
         .run_state = faultline_run_state(faultline),
         .incoming = faultline->destination != NULL,
+        .is_unheard = progress_get(&faultline->progress.is_unheard),
     };
     read_times(faultline, ret_info);
     read_pages(faultline, ret_info);

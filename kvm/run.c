@@ -146,8 +146,9 @@ event_came(gint fd, GIOCondition condition, gpointer data)
                 info.refusal);
     run->said_refused = info.refused_connections;
     look_at_peer(run, &info);
-    if (info.incoming && info.status == FAULTLINE_STATUS_FAILED && run->exit_code == EXIT_OK &&
-        !faultline_monitor_stays_on_error(run->monitor)) {
+    /* Who may have given the guest away, and has not heard that it never came, is told first. */
+    if (info.incoming && info.status == FAULTLINE_STATUS_FAILED && !info.is_unheard &&
+        run->exit_code == EXIT_OK && !faultline_monitor_stays_on_error(run->monitor)) {
         log_say(LOG_ERROR, "the incoming migration failed: %s", info.error);
         run->exit_code = EXIT_FAILED;
         g_main_loop_quit(run->loop);

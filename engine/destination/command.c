@@ -112,7 +112,7 @@ destination_answer_ping(Destination *destination, uint32_t value)
     if ((value & STREAM_HELLO_MASK) == STREAM_HELLO) {
         value &= options_features(&destination->faultline->options);
         if (!destination->offers_token)
-            value &= ~STREAM_FEATURE_TOKEN;
+            value &= ~(STREAM_FEATURE_TOKEN | STREAM_FEATURE_FAREWELL);
         if ((value & STREAM_FEATURE_TOKEN) && !post_token(destination))
             return false;
         destination->features = value;
@@ -139,7 +139,7 @@ destination_answer_ping(Destination *destination, uint32_t value)
     }
     if (value == STREAM_PING_LOADED)
         destination_set_flag(&destination->has_told_loaded);
-    if (value == STREAM_PING_SETTLED)
+    if (value == STREAM_PING_SETTLED || value == STREAM_PING_COMMIT)
         destination->is_expecting = true;
     if (!destination_post(destination, STREAM_RETURN_PONG, value))
         return false;

@@ -7,7 +7,7 @@
 #include "engine/error.h"
 
 #define BUSY_STEPS      16u         /* without a look at the clock */
-#define DRAIN_BYTES_MAX (64u << 20) /* of a description that nobody reads */
+#define DRAIN_BYTES_MAX (64u << 20) /* of what nobody reads */
 
 GError *
 destination_peer_error(const char *format, ...)
@@ -70,24 +70,63 @@ destination_stage_run(Destination *destination, GError **error)
     return STAGE_AGAIN;
 }
 
+/* Throws away all that has come; OK while there may be more of it. */
+static ReadResult
+drain_some(Destination *destination)
+{
+    const uint8_t *bytes;
+    ReadResult result = reader_peek(&destination->reader, 1, &bytes);
+
+    if (result != READ_OK)
+        return result;
+    size_t length = reader_available(&destination->reader);
+    destination->drained_bytes += length;
+    destination_hear_tail(destination, bytes, length);
+    reader_consume(&destination->reader, length);
+    return destination->drained_bytes <= DRAIN_BYTES_MAX ? READ_OK : READ_BAD;
+}
+
+/* Skips the description, no more: a farewell may follow. */
+static ReadResult
+skip_some(Destination *destination)
+{
+    uint64_t *left = &destination->skip_bytes;
+    g_autoptr(GError) ignored = NULL;
+    StreamElement element;
+    const uint8_t *bytes;
+    ReadResult result = READ_OK;
+    size_t head;
+
+    if (!destination->has_skipped) {
+        result = reader_decode(&destination->reader, destination_decode_element, &element, &head,
+                               &ignored);
+        if (result != READ_OK || element.type != STREAM_VMDESCRIPTION)
+            return result == READ_OK ? READ_BAD : result;
+        reader_consume(&destination->reader, head);
+        *left = element.json_length;
+        destination->has_skipped = true;
+    } else if (*left) {
+        result = reader_peek(&destination->reader, 1, &bytes);
+        size_t length = result == READ_OK ? MIN(reader_available(&destination->reader), *left) : 0;
+        reader_consume(&destination->reader, length);
+        *left -= length;
+    }
+    return result == READ_OK && !*left ? READ_END : result;
+}
+
 /* What follows EOF is of no use here, but a source must be able to write it; and it must hear the
  * end even if it has closed its side already. */
 StageResult
 destination_stage_drain(Destination *destination, GError **error)
 {
-    const uint8_t *bytes;
+    bool says_farewell = destination->features & STREAM_FEATURE_FAREWELL;
     (void)error;
 
     bool is_told = tell_end(destination, 0);
     destination->listen.wake_ns = destination->deadline_ns;
-    ReadResult result = reader_peek(&destination->reader, 1, &bytes);
-    if (result == READ_OK) {
-        size_t length = reader_available(&destination->reader);
-        destination->drained_bytes += length;
-        reader_consume(&destination->reader, length);
-        if (destination->drained_bytes <= DRAIN_BYTES_MAX)
-            return STAGE_AGAIN;
-    }
+    ReadResult result = (says_farewell ? skip_some : drain_some)(destination);
+    if (result == READ_OK)
+        return STAGE_AGAIN;
     bool can_wait = result == READ_WAIT || (result == READ_END && !is_told);
     if (can_wait && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
@@ -152,23 +191,6 @@ close_links(Destination *destination)
         transport_link_shutdown(destination->urgent_link);
 }
 
-/* Throws away what the source still sends; false: it has closed. */
-static bool
-drain_main(Destination *destination)
-{
-    const uint8_t *bytes;
-    ReadResult result;
-
-    while ((result = reader_peek(&destination->reader, 1, &bytes)) == READ_OK) {
-        size_t length = reader_available(&destination->reader);
-        destination->drained_bytes += length;
-        reader_consume(&destination->reader, length);
-        if (destination->drained_bytes > DRAIN_BYTES_MAX)
-            return false;
-    }
-    return result == READ_WAIT;
-}
-
 void
 destination_tell_failure(Destination *destination, const char *where_the_guest_is)
 {
@@ -186,18 +208,26 @@ destination_tell_failure(Destination *destination, const char *where_the_guest_i
 StageResult
 destination_stage_failing(Destination *destination, GError **error)
 {
+    ReadResult left = READ_LINK;
     (void)error;
+
     if (!destination->deadline_ns)
         destination->deadline_ns = clock_now_ns() + DESTINATION_LEAVE_NS;
     destination->listen.wake_ns = destination->deadline_ns;
-    /* A close with bytes unread is a reset, which can overtake what was said: read to the end. */
     bool is_told = tell_end(destination, 1);
-    is_told &= destination_send_back(destination);
-    bool may_hear = is_told && !destination_flag(&destination->fault_failed) &&
-                    destination->has_return_path && drain_main(destination);
-    if ((!is_told || may_hear) && clock_now_ns() < destination->deadline_ns)
+    bool can_hear = destination->has_return_path && destination->link &&
+                    !destination_flag(&destination->fault_failed);
+    /* A close with bytes unread is a reset, which can overtake what was said: read to the end. */
+    while (is_told && can_hear && (left = drain_some(destination)) == READ_OK)
+        ;
+    /* A source that has come again is told where it came. */
+    bool has_come = destination_has_main(destination);
+    if (!has_come && (!is_told || left == READ_WAIT) && clock_now_ns() < destination->deadline_ns)
         return STAGE_STAY;
     close_links(destination);
+    /* One that was about to stop its guest may have given it away. */
+    if (has_come || (destination->is_expecting && !destination->has_farewell))
+        destination_begin_farewell(destination, 1);
     destination_tell_failure(destination, "The guest never ran here; look for it at the source");
     context_move(destination->faultline, FAULTLINE_STATUS_FAILED);
     destination->stage = NULL;
@@ -232,6 +262,8 @@ take_failure(Destination *destination, GError *failure)
         return;
     }
     destination_leave_run(destination);
+    reader_clear(&destination->reader); /* it is out of step */
+    destination->reader = (Reader){.receiver = destination->receiver};
     /* Before the source hears of it, and may run the guest. */
     record_write(destination->faultline, FAULTLINE_OWNER_REFUSED, FAULTLINE_STATUS_FAILED);
     destination->stage = destination_stage_failing;
@@ -291,6 +323,8 @@ destination_listen_step(void *self)
 
     if (destination_flag(&destination->is_stopping))
         return end(destination);
+    if (destination->is_over)
+        return destination_farewell_step(destination);
     StageResult result = STAGE_FAILED;
     if (!take_break(destination, &failure) && !take_role_errors(destination, &failure))
         result = destination->stage(destination, &failure);
@@ -318,9 +352,11 @@ destination_listen_step(void *self)
     case STAGE_DONE:
         if (destination->stage) {
             record_write(destination->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_COMPLETED);
+            destination_begin_farewell(destination, 0);
             context_move(destination->faultline, FAULTLINE_STATUS_COMPLETED);
         }
-        return end(destination);
+        end(destination);
+        return destination->is_over ? STEP_AGAIN : STEP_DONE;
     case STAGE_FAILED:
         break;
     }

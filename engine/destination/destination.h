@@ -20,6 +20,7 @@
  *                somebody who wants to go on, and then for a source; see recover.c
  *   resume       RESUME was acknowledged; waits for the urgent channel, then element again
  *   failing      tells the source that the guest never ran here
+ * Over, listen may stay alone for a source that has not heard how it ended; see farewell.c.
  *
  * `package` takes memory for the pages that will come (warm) until the guest does. Then it loads
  * the device state and starts the guest, then maps what precopy brought (the mapper), at last
@@ -79,6 +80,8 @@ typedef struct ReturnMessage {
 } ReturnMessage;
 #define MAILBOX_MAX   64u
 #define LISTENERS_MAX 8u
+
+#define DESTINATION_TAIL_BYTES 9u /* a PING */
 
 /* How long a source may take to close, or to take a SHUT. */
 #define DESTINATION_LEAVE_NS 2000000000ull
@@ -140,10 +143,16 @@ struct Destination {
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
     uint64_t drained_bytes, deadline_ns;
-    bool has_posted;     /* SHUT */
-    bool has_ordered;    /* the record TAKING */
-    uint32_t hello;      /* the first one; 0: none */
-    bool has_told_whole; /* WHOLE was posted */
+    bool has_posted;                      /* SHUT */
+    bool is_over;                         /* the status is final, and listen stays */
+    uint32_t last_word;                   /* then: the SHUT's value */
+    bool has_farewell;                    /* the source has heard it */
+    uint8_t tail[DESTINATION_TAIL_BYTES]; /* what was thrown away last */
+    bool has_skipped;                     /* the head of the description was read, */
+    uint64_t skip_bytes;                  /* and so much of it is left */
+    bool has_ordered;                     /* the record TAKING */
+    uint32_t hello;                       /* the first one; 0: none */
+    bool has_told_whole;                  /* WHOLE was posted */
     bool has_told_verdict;
     uint64_t judged_pages, bad_extents; /* by DIGEST */
     GByteArray *blob;                   /* the package, as far as it has come */
@@ -304,12 +313,21 @@ void destination_request_page(Destination *destination, RamBlock *block, uint64_
 bool destination_has_door(const Destination *destination);
 StageResult destination_step_door(Destination *destination, GError **error);
 bool destination_take_main(Destination *destination);
-/* The guest never ran here: tells a source that came for it. true: it has closed, or none came. */
-bool destination_send_back(Destination *destination);
+/* Tells last_word to sources that came for it; true: one said that it heard it. */
+bool destination_say_last_word(Destination *destination);
 bool destination_has_main(const Destination *destination); /* that can be taken */
 void destination_close_door(Destination *destination);
 /* The fault role gets the urgent link. */
 void destination_publish_urgent(Destination *destination);
+
+/* The last word (farewell.c). begin: before the status becomes final; false: the source knows, or
+ * cannot be told, and listen may end. step: what it does from then on. */
+bool destination_begin_farewell(Destination *destination, uint32_t word);
+StepResult destination_farewell_step(Destination *destination);
+bool destination_is_farewell(const StreamElement *element);
+/* What comes from a source that is told of a failure, out of step: looks for the farewell at its
+ * end. A guest's page that looks like one, just before a break, ends the stay and no more. */
+void destination_hear_tail(Destination *destination, const uint8_t *bytes, size_t length);
 
 /* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
 bool destination_accept_urgent(Destination *destination, GError **error);

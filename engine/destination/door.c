@@ -141,7 +141,8 @@ takes_urgent(const Destination *destination)
 static bool
 takes_main(const Destination *destination)
 {
-    return !destination->is_held && destination->stage != destination_stage_leave;
+    return !destination->is_held &&
+           (destination->is_over || destination->stage != destination_stage_leave);
 }
 
 static bool
@@ -279,7 +280,7 @@ destination_step_door(Destination *destination, GError **error)
     is_in |= step_knocks(destination);
     StageResult result = is_in ? STAGE_AGAIN : STAGE_STAY;
     Knock *again = proved_main(destination);
-    if (!again || destination->stage == destination_stage_paused ||
+    if (!again || destination->is_over || destination->stage == destination_stage_paused ||
         destination->stage == destination_stage_failing)
         return result;
     if (!takes_main(destination)) {
@@ -291,57 +292,79 @@ destination_step_door(Destination *destination, GError **error)
     return STAGE_FAILED;
 }
 
+/* ---- The last word ----------------------------------------------------------------------------
+ */
+
 /* The source reads what comes behind our proof as sealed, if it has checksums. */
 static bool
 say_shut(const Destination *destination, Knock *knock)
 {
+    uint64_t verdict = progress_get(&destination->faultline->progress.verdict);
+    bool is_judged = verdict == FAULTLINE_VERDICT_PASSED || verdict == FAULTLINE_VERDICT_FAILED;
     bool is_sealed = destination->features & STREAM_FEATURE_CHECKSUMS;
     size_t head = is_sealed ? STREAM_SEAL_BYTES : 0;
     StreamWriter writer = {.bytes = knock->bytes + head,
                            .capacity = sizeof knock->bytes - STREAM_SEAL_BYTES};
 
-    stream_put_return_value(&writer, STREAM_RETURN_SHUT, 1);
+    if (is_sealed && is_judged && destination->last_word == 0)
+        stream_put_return_value(&writer, STREAM_RETURN_VERDICT,
+                                (uint32_t)MIN(destination->bad_extents, UINT32_MAX));
+    stream_put_return_value(&writer, STREAM_RETURN_SHUT, destination->last_word);
     if (is_sealed)
         stream_put_seal(knock->bytes, writer.bytes, (uint32_t)writer.length, 0);
     knock->iov = (struct iovec){knock->bytes, head + writer.length};
     return transport_send(knock->sender, &knock->iov, 1) == TRANSPORT_OK;
 }
 
-/* A close with bytes unread is a reset, which can overtake what was said: reads to the end. */
-static bool
-has_closed(Knock *knock)
+/* Tells a source that came in. */
+static void
+tell(Destination *destination, Knock *knock)
 {
-    const uint8_t *bytes;
-    ReadResult result;
+    knock->sender = transport_sender_new(destination->listen.ring, knock->link);
+    knock->state = KNOCK_TOLD;
+    if (destination->features & STREAM_FEATURE_CHECKSUMS)
+        reader_seal(&knock->reader, destination_piece_limit(destination));
+    if (!say_shut(destination, knock))
+        send_away(&destination->door, knock);
+}
 
-    while ((result = reader_peek(&knock->reader, 1, &bytes)) == READ_OK)
-        reader_consume(&knock->reader, reader_available(&knock->reader));
-    return result != READ_WAIT;
+/* What it asked for meanwhile is not answered; its farewell is what it says last. A close with
+ * bytes unread is a reset, which can overtake what was said: reads to the end. */
+static ReadResult
+hear_farewell(Knock *knock)
+{
+    g_autoptr(GError) ignored = NULL;
+    StreamElement element;
+    ReadResult result;
+    size_t length;
+
+    while ((result = reader_decode(&knock->reader, destination_decode_element, &element, &length,
+                                   &ignored)) == READ_OK) {
+        if (destination_is_farewell(&element))
+            return READ_OK;
+        reader_consume(&knock->reader, length);
+    }
+    return result;
 }
 
 bool
-destination_send_back(Destination *destination)
+destination_say_last_word(Destination *destination)
 {
     Knock *knock = proved_main(destination);
-    bool is_told = true;
+    bool was_heard = false;
 
-    if (knock) {
-        knock->sender = transport_sender_new(destination->listen.ring, knock->link);
-        knock->state = KNOCK_TOLD;
-        if (!say_shut(destination, knock))
-            send_away(&destination->door, knock);
-    }
-    unsigned count_told = 0;
+    if (knock)
+        tell(destination, knock);
     for (unsigned i = 0; i < KNOCKS_MAX; i++) {
         knock = &destination->door.knocks[i];
         if (knock->state != KNOCK_TOLD)
             continue;
-        count_told++;
-        is_told &= has_closed(knock);
+        ReadResult result = hear_farewell(knock);
+        was_heard |= result == READ_OK;
+        if (result != READ_WAIT)
+            send_away(&destination->door, knock);
     }
-    /* One that has stopped its guest may have given it away, and be about to come. */
-    bool may_come = destination_has_door(destination) && destination->is_expecting && !count_told;
-    return is_told && !may_come;
+    return was_heard;
 }
 
 bool

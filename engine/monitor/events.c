@@ -44,8 +44,9 @@ static const struct {
     [FAULTLINE_EVENT_RESUME] = {"RESUME", false},
     [FAULTLINE_EVENT_VERDICT] = {"FAULTLINE_VERDICT", true},
     [FAULTLINE_EVENT_REFUSED] = {NULL, false}, /* QEMU has none such */
+    [FAULTLINE_EVENT_HEARD] = {NULL, false},   /* nor this */
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(event_kinds) == FAULTLINE_EVENT_REFUSED + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(event_kinds) == FAULTLINE_EVENT_HEARD + 1);
 
 static JsonObject *
 event_data(const FaultlineEvent *event)

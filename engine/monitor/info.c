@@ -174,6 +174,8 @@ info_migrate_render(const FaultlineInfo *info, const char *listening, GString *o
         g_string_append_printf(output, "error: %s\n", info->error);
     if (listening != NULL)
         g_string_append_printf(output, "listening at: %s\n", listening);
+    if (info->is_unheard)
+        g_string_append(output, "the source may not have heard so; this side stays to tell it\n");
     if (info->refused_connections != 0)
         g_string_append_printf(output, "refused connections: %" G_GUINT64_FORMAT "; the last: %s\n",
                                info->refused_connections, info->refusal);

@@ -210,6 +210,7 @@ faultline_object(const FaultlineInfo *info)
     json_object_set_object_member(object, "integrity", integrity_object(&info->integrity));
     json_object_set_string_member(object, "side", info->incoming ? "destination" : "source");
     json_object_set_string_member(object, "run-state", faultline_run_state_name(info->run_state));
+    json_object_set_boolean_member(object, "unheard", info->is_unheard);
     return object;
 }
 

@@ -39,7 +39,7 @@ take_hello_answer(Source *source, uint32_t value)
     uint32_t features = is_answer ? value & source->offers : 0;
 
     if (!source->has_token)
-        features &= ~STREAM_FEATURE_TOKEN;
+        features &= ~(STREAM_FEATURE_TOKEN | STREAM_FEATURE_FAREWELL);
 
     if (is_checked &&
         ((!is_echo && !is_answer) || (source->count_hellos && features != source->features)))

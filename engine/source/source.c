@@ -244,11 +244,13 @@ fail_kept(Source *source, GError *failure)
 
 /* Where the guest is that was given away to a destination which was then lost. */
 static const char *
-place_given_away(const Source *source)
+place_given_away(const Source *source, bool is_paused)
 {
     if (!source->is_postcopy)
-        return "The destination had everything and may run the guest, so it stays stopped here; "
-               "look at the destination before you do anything with it";
+        return is_paused ? "The destination had everything and may run the guest, so it stays "
+                           "stopped here until the destination has said so; keep both processes"
+                         : "The destination had everything and may run the guest, so it stays "
+                           "stopped here; look at the destination before you do anything with it";
     if (!source_flag(&source->has_loaded))
         return "The destination was sent all that it needs to run the guest, but has not said that "
                "it loaded it; the guest stays stopped here, and its pages are kept. Look at the "
@@ -257,31 +259,33 @@ place_given_away(const Source *source)
            "processes";
 }
 
-/* In postcopy it can go on; what was precopy cannot. */
+/* In postcopy it can go on; of precopy the destination can still be asked how it ended, if it stays
+ * to tell that. */
 static StageResult
 fail_given_away(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
-    bool in_postcopy = source->is_postcopy;
+    bool can_pause = source->is_postcopy || (source->features & STREAM_FEATURE_FAREWELL);
 
     source_stop_log(source);
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
-    g_autofree char *text = g_strdup_printf("%s. %s", failure->message, place_given_away(source));
+    g_autofree char *text =
+        g_strdup_printf("%s. %s", failure->message, place_given_away(source, can_pause));
     context_keep_error(faultline, g_error_new_literal(failure->domain, failure->code, text));
     g_clear_error(&failure);
     context_set_run_state(faultline, FAULTLINE_RUN_POSTMIGRATE);
     source->is_handed_over = true;
     source->stage = NULL;
     source_record_given(source);
-    if (!in_postcopy)
+    if (!can_pause)
         record_write(faultline, FAULTLINE_OWNER_GIVEN, FAULTLINE_STATUS_FAILED);
     else if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
         context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
-    if (in_postcopy)
+    if (can_pause)
         source_pause(source);
     else
         context_move(faultline, FAULTLINE_STATUS_FAILED);
-    return in_postcopy ? STAGE_AGAIN : STAGE_DONE;
+    return can_pause ? STAGE_AGAIN : STAGE_DONE;
 }
 
 static void
@@ -297,14 +301,8 @@ cancel(Source *source)
 static void
 complete(Source *source)
 {
-    source_stop_log(source);
-    context_set_run_state(source->faultline, FAULTLINE_RUN_POSTMIGRATE);
     if (context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
         context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE); /* a peer without PONG */
-    /* Without a return path nobody has said that it arrived. */
-    record_write(source->faultline,
-                 source->has_return_path ? FAULTLINE_OWNER_THERE : FAULTLINE_OWNER_GIVEN,
-                 FAULTLINE_STATUS_COMPLETED);
     context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
@@ -363,6 +361,9 @@ stage_hearing(Source *source, GError **error)
         source->migration.wake_ns = source->hear_until_ns;
         return STAGE_STAY;
     }
+    bool may_answer = source_flag(&source->has_shut) && source->shut_value;
+    if (may_answer && source_say_farewell(source, source->hear_until_ns) == STAGE_STAY)
+        return STAGE_STAY;
     close_links(source);
     source->stage = stage_failing;
     return STAGE_AGAIN;
@@ -427,6 +428,21 @@ release_vcpus(Source *source, bool is_cancelled)
     context_throttle_guest(source->faultline, 0);
 }
 
+/* A stage that may fail. */
+static StageResult
+go_on(Source *source, GError **error)
+{
+    if (take_break(source, error) || take_request_error(source, error))
+        return STAGE_FAILED;
+    StageResult result = source->stage(source, error);
+    if (result == STAGE_STAY)
+        source->seen_ns = clock_now_ns();
+    if ((result == STAGE_STAY || result == STAGE_AGAIN) &&
+        source_send_beat(source, source->seen_ns, error) == STAGE_FAILED)
+        return STAGE_FAILED;
+    return result;
+}
+
 StepResult
 source_migration_step(void *self)
 {
@@ -446,14 +462,10 @@ source_migration_step(void *self)
         cancel(source);
         return end(source);
     }
-    StageResult result = STAGE_FAILED;
-    if (!take_break(source, &failure) && !take_request_error(source, &failure))
-        result = source->stage(source, &failure);
-    if (result == STAGE_STAY)
-        source->seen_ns = clock_now_ns();
-    if ((result == STAGE_STAY || result == STAGE_AGAIN) &&
-        source_send_beat(source, source->seen_ns, &failure) == STAGE_FAILED)
-        result = STAGE_FAILED;
+    if (source_is_told_end(source))
+        source->stage = source_stage_farewell;
+    StageResult result = source->stage == source_stage_farewell ? source->stage(source, NULL)
+                                                                : go_on(source, &failure);
     switch (result) {
     case STAGE_STAY:
         return STEP_WAIT;

@@ -25,6 +25,7 @@
  *   commit     EOF: the guest is given away       push       pusher, until no page is dirty
  *                                                 finish     ram END, EOF
  *   confirm    waits for the destination's SHUT
+ *   farewell   says that it came, so that the destination need not stay for us
  *
  * With checksums (integrity.c) no page may be damaged and not yet repaired when the guest is given
  * away, or when the destination is told that it has everything: between rest and devices stand
@@ -42,6 +43,7 @@
  *   bitmaps    request makes dirty what the destination has not
  *   reconnect_urgent  with preempt
  *   resume     RESUME until its acknowledgement; then push, as if nothing had been
+ * A destination that is over by then says behind its proof how it ended: farewell, or failing.
  *
  * Ownership. `gave_away` is set immediately before the bytes that let the destination run the guest
  * are handed to the transport. While it is false, every failure ends with the guest running here.
@@ -153,7 +155,9 @@ struct Source {
     uint64_t agree_until_ns;
     bool has_said_sealed, asks_settled; /* SEALED, a numbered SETTLED was sent */
     uint32_t settled_number;            /* of the last one */
-    unsigned digest_block;              /* where the digest goes on */
+    bool has_said_farewell;
+    uint64_t farewell_until_ns; /* 0: the end is not on record */
+    unsigned digest_block;      /* where the digest goes on */
     uint64_t digest_page;
 
     /* request thread */
@@ -300,6 +304,11 @@ StageResult source_stage_whole(Source *source, GError **error);
 StageResult source_stage_digest(Source *source, GError **error);
 StageResult source_stage_finish(Source *source, GError **error);
 StageResult source_stage_confirm(Source *source, GError **error);
+StageResult source_stage_farewell(Source *source, GError **error);
+/* AGAIN: it has left, or cannot; STAY: not yet, at most until then. */
+StageResult source_say_farewell(Source *source, uint64_t until_ns);
+/* A destination that it has come again to is over, and has everything. */
+bool source_is_told_end(const Source *source);
 
 /* Stages of a recovery. */
 StageResult source_stage_paused(Source *source, GError **error);

@@ -177,7 +177,8 @@ source_stage_confirm(Source *source, GError **error)
         if (source->shut_value == 0) {
             if (!source->is_postcopy)
                 set_downtime(source);
-            return STAGE_DONE;
+            source->stage = source_stage_farewell;
+            return STAGE_AGAIN;
         }
         g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_PEER,
                     "confirm: the destination ended the migration with error %u; its log says why",
@@ -191,7 +192,8 @@ source_stage_confirm(Source *source, GError **error)
     if (source->has_return_path)
         return STAGE_STAY;
     set_downtime(source);
-    return STAGE_DONE;
+    source->stage = source_stage_farewell;
+    return STAGE_AGAIN;
 }
 
 /* ---- The beginning of postcopy --------------------------------------------------------------- */

@@ -370,10 +370,13 @@ void stream_put_whole(StreamWriter *writer);
                and the two must agree. Only with capability page-checksums on both sides */
 #define STREAM_FEATURE_HEARTBEAT 0x0020u /* beats on every connection; see heartbeat.h */
 #define STREAM_FEATURE_TOKEN     0x0040u /* who connects again proves itself; see token.h */
+#define STREAM_FEATURE_FAREWELL                                                                    \
+    0x0080u /* only with TOKEN: the source says STREAM_PING_FAREWELL when it knows how it ended;   \
+               until then the destination, over or not, says its SHUT to whoever proves itself */
 #define STREAM_FEATURES                                                                            \
     (STREAM_FEATURE_COMMIT | STREAM_FEATURE_RUNS | STREAM_FEATURE_DISCARD_WORDS |                  \
      STREAM_FEATURE_URGENT_REQUESTS | STREAM_FEATURE_CHECKSUMS | STREAM_FEATURE_HEARTBEAT |        \
-     STREAM_FEATURE_TOKEN)
+     STREAM_FEATURE_TOKEN | STREAM_FEATURE_FAREWELL)
 #define STREAM_PING_DISCARDED 2u
 #define STREAM_PING_LOADED    3u
 #define STREAM_PING_RUNNING   4u
@@ -391,6 +394,10 @@ void stream_put_whole(StreamWriter *writer);
     0xfa1b0000u /* with STREAM_FEATURE_HEARTBEAT, and beside the hello that offers it: the low 16  \
                    bits are the timeout in ms. Not answered; PONG of this value is the             \
                    destination's */
+#define STREAM_PING_FAREWELL                                                                       \
+    0xfa1f0000u /* with STREAM_FEATURE_FAREWELL: the last that a source says: it has heard the     \
+                   SHUT, and put it on record. Not answered */
+
 /* ---- Seals and checksums ----------------------------------------------------------------------
  */
 

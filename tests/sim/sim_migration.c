@@ -206,8 +206,16 @@ check_completed(void)
                   "destination says completed, and has not the whole guest: %s", describe_end());
 }
 
+static bool
+has_paused(void)
+{
+    FaultlinePauses pauses;
+    faultline_query_pauses(run.sides[SIM_SOURCE], &pauses);
+    return pauses.count != 0;
+}
+
 /* A migration with checksums does not end before all of memory was compared, but for a destination
- * that has all pages when it loses the source: it cannot be told any more. */
+ * that has all pages when it loses the source: it is whole, and does not wait to be told. */
 static void
 check_verdict(void)
 {
@@ -216,8 +224,9 @@ check_verdict(void)
         plan->checksums[SIM_SOURCE] && plan->checksums[SIM_DESTINATION] && plan->return_path;
 
     for (unsigned side = 0; side < SIM_SIDES; side++) {
-        bool is_lost = side == SIM_DESTINATION && sim_any_fault_fired() &&
-                       info[SIM_SOURCE].status != FAULTLINE_STATUS_COMPLETED;
+        bool is_lost = sim_any_fault_fired() &&
+                       info[SIM_DESTINATION].integrity.verdict == FAULTLINE_VERDICT_UNCHECKED &&
+                       (info[SIM_SOURCE].status != FAULTLINE_STATUS_COMPLETED || has_paused());
         bool must_pass =
             has_checksums && info[side].status == FAULTLINE_STATUS_COMPLETED && !is_lost;
         sim_check(!must_pass || info[side].integrity.verdict == FAULTLINE_VERDICT_PASSED,
@@ -292,9 +301,8 @@ count_outcome(void)
     sim.outcomes[SIM_OUTCOME_VERDICTS] += integrity->verdict == FAULTLINE_VERDICT_PASSED;
 }
 
-/* Two that recover by themselves, of which neither was hindered but by the network, stand in a
- * pause only if that is over for the destination, and its last word was lost: the guest has arrived
- * whole; or it never ran there, and the connection by which that was told broke as well. */
+/* Two that recover by themselves, of which neither was hindered but by the network, do not end in a
+ * pause, and both know how it ended. */
 static void
 check_healed(void)
 {
@@ -308,12 +316,31 @@ check_healed(void)
                           fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_HANG;
         was_hindered |= fault->fired && !is_network;
     }
-    bool has_failed =
-        info[SIM_DESTINATION].status == FAULTLINE_STATUS_FAILED && sim.plan.count_faults > 1;
-    if (is_auto && !was_hindered && sim.plan.deadline_ms >= 256)
-        sim_check(info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED ||
-                      info[SIM_DESTINATION].status == FAULTLINE_STATUS_COMPLETED || has_failed,
-                  "it did not recover by itself: %s", describe_end());
+    if (!is_auto || was_hindered || sim.plan.deadline_ms < 256 || !sim.plan.postcopy)
+        return; /* without postcopy-ram nobody comes again */
+    sim_check(info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
+              "it did not recover by itself: %s", describe_end());
+    sim_check(!info[SIM_DESTINATION].is_unheard &&
+                  (info[SIM_DESTINATION].status != FAULTLINE_STATUS_COMPLETED ||
+                   info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED),
+              "the source has not heard how it ended: %s", describe_end());
+}
+
+/* What an operator does who sees a source paused leads to the same, as long as the destination
+ * listens somewhere. */
+static void
+check_told(void)
+{
+    const Destination *destination = run.sides[SIM_DESTINATION]->destination;
+    bool is_paused = run.used[SIM_SOURCE] && !sim.dead[SIM_SOURCE] &&
+                     info[SIM_SOURCE].status == FAULTLINE_STATUS_POSTCOPY_PAUSED;
+
+    if (!is_paused || sim_operator_has_given_up() || sim.plan.quit_ns != NEVER || !destination ||
+        !(destination->features & STREAM_FEATURE_FAREWELL) || destination->is_held)
+        return;
+    sim_check(info[SIM_DESTINATION].status != FAULTLINE_STATUS_COMPLETED &&
+                  info[SIM_DESTINATION].status != FAULTLINE_STATUS_FAILED,
+              "the source is paused beside a destination that is over: %s", describe_end());
 }
 
 /* Before the first beat has come a destination does not know that there will be any. */
@@ -343,6 +370,7 @@ sim_check_end(void)
     sim_record_check_end();
     check_completed();
     check_healed();
+    check_told();
     check_verdict();
     sim_check(sim_operator_has_given_up() ||
                   info[SIM_SOURCE].status != info[SIM_DESTINATION].status ||

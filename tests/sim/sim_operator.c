@@ -55,10 +55,19 @@ can_listen(void)
     return status_of(SIM_DESTINATION) == FAULTLINE_STATUS_POSTCOPY_PAUSED && !run.listens;
 }
 
+/* It is over, and stays to say so. */
+static bool
+is_unheard(void)
+{
+    return run.sides[SIM_DESTINATION] &&
+           progress_get(&run.sides[SIM_DESTINATION]->progress.is_unheard);
+}
+
 static bool
 can_resume(void)
 {
-    return status_of(SIM_SOURCE) == FAULTLINE_STATUS_POSTCOPY_PAUSED && is_of_use();
+    return status_of(SIM_SOURCE) == FAULTLINE_STATUS_POSTCOPY_PAUSED &&
+           (is_of_use() || is_unheard());
 }
 
 /* Before the destination listens. */
@@ -113,8 +122,9 @@ sim_operator_next_ns(void)
                            : sim.phase_ns[SIM_PHASE_PAUSED] + sim.plan.quit_ns;
     if (status_of(SIM_DESTINATION) != FAULTLINE_STATUS_POSTCOPY_PAUSED)
         run.listens = false;
-    bool has_work = !sim_operator_has_given_up() &&
-                    (can_listen() || (can_resume() && (run.listens || may_be_careless())));
+    bool has_work =
+        !sim_operator_has_given_up() &&
+        (can_listen() || (can_resume() && (run.listens || is_unheard() || may_be_careless())));
     if (has_work && run.operator_ns == NEVER)
         run.operator_ns = soon_ns();
     if (!has_work)
@@ -180,7 +190,7 @@ sim_operator_step(void)
     }
     run.operator_ns = NEVER;
     bool is_careless = may_be_careless() && sim_chance(sim.plan.careless_percent);
-    if (can_resume() && (run.listens || is_careless))
+    if (can_resume() && (run.listens || is_unheard() || is_careless))
         resume();
     else if (can_listen())
         listen_again();

@@ -60,7 +60,7 @@ static const struct {
     PAIR(CANCELLED, FAILED, "chSD"),
     PAIR(ACTIVE, SETUP, "schSDxngrf"),
     PAIR(ACTIVE, ACTIVE, "schSDxngrf"),
-    PAIR(ACTIVE, FAILED, "sr"),
+    PAIR(ACTIVE, FAILED, "r"),
     PAIR(DEVICE, SETUP, "scSDxng"),
     PAIR(DEVICE, ACTIVE, "schSDxmgrf"),
     PAIR(DEVICE, POSTCOPY_DEVICE, "sm"),

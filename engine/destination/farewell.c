@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The last word, said until it was heard. A migration that is over here, well or not, may not be so
+ * for its source: the SHUT can be lost with the connection. With STREAM_FEATURE_FAREWELL the listen
+ * role then stays alone, the other two end: whoever proves himself at the door is told how it
+ * ended, and the source says farewell, there or on the connection that is left. The status is final
+ * by then, and a guest that is here runs. Listen role.
+ */
+#include "engine/destination/destination.h"
+
+#include <string.h>
+
+static bool
+can_be_asked(const Destination *destination)
+{
+    return (destination->features & STREAM_FEATURE_FAREWELL) && destination->count_listeners;
+}
+
+bool
+destination_is_farewell(const StreamElement *element)
+{
+    return element->type == STREAM_COMMAND && element->command == STREAM_COMMAND_PING &&
+           stream_parse_be32(element) == STREAM_PING_FAREWELL;
+}
+
+void
+destination_hear_tail(Destination *destination, const uint8_t *bytes, size_t length)
+{
+    size_t new = MIN(length, sizeof destination->tail), old = sizeof destination->tail - new;
+    uint8_t farewell[sizeof destination->tail];
+    StreamWriter writer = {.bytes = farewell, .capacity = sizeof farewell};
+
+    memmove(destination->tail, destination->tail + new, old);
+    memcpy(destination->tail + old, bytes + length - new, new);
+    stream_put_ping(&writer, STREAM_PING_FAREWELL);
+    destination->has_farewell = memcmp(destination->tail, farewell, sizeof farewell) == 0;
+}
+
+static void
+drop_link(TransportLink **link)
+{
+    if (*link)
+        transport_link_shutdown(*link);
+    g_clear_pointer(link, transport_link_unref);
+}
+
+static void
+drop_main(Destination *destination)
+{
+    g_clear_pointer(&destination->receiver, transport_receiver_free);
+    reader_clear(&destination->reader);
+    drop_link(&destination->link);
+}
+
+bool
+destination_begin_farewell(Destination *destination, uint32_t word)
+{
+    uint64_t limit_ms = options_get(&destination->faultline->options, PARAMETER_FAREWELL_DEADLINE);
+
+    cpu_latency_release(destination->latency_hold);
+    destination->latency_hold = -1;
+    if (!can_be_asked(destination) || !limit_ms)
+        return false;
+    destination->last_word = word;
+    destination->is_over = true;
+    destination->deadline_ns = clock_now_ns() + limit_ms * 1000000u;
+    drop_link(&destination->urgent_link);
+    progress_set(&destination->faultline->progress.is_unheard, true);
+    return true;
+}
+
+/* The link that it ended on: the source's farewell, or its end. */
+static void
+hear_main(Destination *destination)
+{
+    g_autoptr(GError) ignored = NULL;
+    StreamElement element;
+    ReadResult result = READ_OK;
+    size_t length;
+
+    while (destination->receiver && !destination->has_farewell && result == READ_OK) {
+        result = reader_decode(&destination->reader, destination_decode_element, &element, &length,
+                               &ignored);
+        if (result != READ_OK)
+            break;
+        destination->has_farewell = destination_is_farewell(&element);
+        reader_consume(&destination->reader, length);
+    }
+    if (result != READ_OK && result != READ_WAIT)
+        drop_main(destination);
+}
+
+StepResult
+destination_farewell_step(Destination *destination)
+{
+    g_autoptr(GError) ignored = NULL;
+
+    destination->listen.wake_ns = destination->deadline_ns;
+    hear_main(destination);
+    StageResult result = destination_step_door(destination, &ignored);
+    destination->has_farewell |= destination_say_last_word(destination);
+    if (!destination->has_farewell && clock_now_ns() < destination->deadline_ns)
+        return result == STAGE_AGAIN ? STEP_AGAIN : STEP_WAIT;
+    progress_set(&destination->faultline->progress.is_unheard, false);
+    context_event(destination->faultline, (FaultlineEvent){.kind = FAULTLINE_EVENT_HEARD});
+    return STEP_DONE;
+}
