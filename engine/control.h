@@ -29,6 +29,11 @@ typedef struct FaultlineMonitorHost {
     /* x-peer-lost: somebody knows that the other side's process is gone for good. NULL: there is no
      * such command. Errors: of FAULTLINE_ERROR. */
     bool (*peer_lost)(void *opaque, GError **error);
+
+    /* Events of the Faultline were taken and told to the clients, by faultline_monitor_pump() or by
+     * a client's command, behind which faultline_event_fd() says nothing any more. NULL: nobody
+     * wants to know. */
+    void (*happened)(void *opaque);
 } FaultlineMonitorHost;
 
 /* One monitor a Faultline. It drains faultline_next_event() itself: call faultline_monitor_pump()

@@ -129,15 +129,13 @@ peer_lost(void *opaque, GError **error)
     return declared;
 }
 
-static gboolean
-event_came(gint fd, GIOCondition condition, gpointer data)
+/* Events were told to the monitors, whoever took them: a client's command does so, too. */
+static void
+events_came(void *opaque)
 {
-    Run *run = data;
+    Run *run = opaque;
     FaultlineInfo info;
-    (void)fd;
-    (void)condition;
 
-    faultline_monitor_pump(run->monitor);
     say_address(run);
     faultline_query(run->faultline, &info);
     log_status(run, &info);
@@ -153,6 +151,16 @@ event_came(gint fd, GIOCondition condition, gpointer data)
         run->exit_code = EXIT_FAILED;
         g_main_loop_quit(run->loop);
     }
+}
+
+static gboolean
+event_came(gint fd, GIOCondition condition, gpointer data)
+{
+    Run *run = data;
+    (void)fd;
+    (void)condition;
+
+    faultline_monitor_pump(run->monitor);
     return G_SOURCE_CONTINUE;
 }
 
@@ -280,7 +288,8 @@ open_monitor(Run *run, GError **error)
                                        .quit = quit_run,
                                        .guest_end = guest_end,
                                        .save_memory = save_memory,
-                                       .peer_lost = peer_lost};
+                                       .peer_lost = peer_lost,
+                                       .happened = events_came};
 
     run->monitor = faultline_monitor_new(run->faultline, &host, run);
     run->lost = (PeerLost){.faultline = run->faultline,

@@ -118,7 +118,9 @@ void
 faultline_monitor_pump(FaultlineMonitor *monitor)
 {
     FaultlineEvent event;
+    bool has_any = false;
     while (faultline_next_event(monitor->faultline, &event)) {
+        has_any = true;
         if (event_kinds[event.kind].name == NULL ||
             (event_kinds[event.kind].needs_capability &&
              !faultline_get_capability(monitor->faultline, "events")))
@@ -127,4 +129,6 @@ faultline_monitor_pump(FaultlineMonitor *monitor)
                     named_event(event_kinds[event.kind].name, event_data(&event), event.time_us));
     }
     tell_guest_end(monitor);
+    if (has_any && monitor->host.happened != NULL)
+        monitor->host.happened(monitor->opaque);
 }

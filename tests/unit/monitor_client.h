@@ -28,6 +28,7 @@ typedef struct Client {
     void *ram;
     int fd;
     unsigned count_quits;
+    unsigned count_happened;
     const char *ended; /* what the guest came to by itself; NULL: nothing */
     bool is_full;      /* cannot take more */
 } Client;
@@ -104,6 +105,12 @@ tell_end(void *opaque)
     return ((Client *)opaque)->ended;
 }
 
+static inline void
+count_happened(void *opaque)
+{
+    ((Client *)opaque)->count_happened++;
+}
+
 static inline int
 set_up(void **state)
 {
@@ -120,7 +127,10 @@ set_up(void **state)
                             .shared = true};
     client->faultline = faultline_new(&guest, client, &block, 1, NULL);
     assert_non_null(client->faultline);
-    FaultlineMonitorHost host = {.name = "guest-1", .quit = count_quit, .guest_end = tell_end};
+    FaultlineMonitorHost host = {.name = "guest-1",
+                                 .quit = count_quit,
+                                 .guest_end = tell_end,
+                                 .happened = count_happened};
     client->monitor = faultline_monitor_new(client->faultline, &host, client);
     client->output = g_string_new(NULL);
     client->session = faultline_session_new(client->monitor, collect, client);

@@ -59,6 +59,20 @@ event_of_the_vmm_goes_to_who_has_negotiated(void **state)
     expect_event(client, "X_EVENT{\"n\":1}");
 }
 
+/* Else a VMM that watches the descriptor would never hear of what a client's command took. */
+static void
+events_taken_by_a_clients_command_are_told_to_the_vmm(void **state)
+{
+    Client *client = *state;
+    negotiate(client);
+    assert_true(faultline_cont(client->faultline, NULL));
+    assert_int_equal(client->count_happened, 0);
+    feed(client, "{\"execute\":\"query-status\"}");
+    assert_int_equal(client->count_happened, 1);
+    faultline_monitor_pump(client->monitor);
+    assert_int_equal(client->count_happened, 1);
+}
+
 static void
 peer_lost_without_a_policy_is_refused(void **state)
 {
@@ -75,6 +89,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         CASE(guest_that_ends_by_itself_is_told_once),
         CASE(event_of_the_vmm_goes_to_who_has_negotiated),
+        CASE(events_taken_by_a_clients_command_are_told_to_the_vmm),
         CASE(peer_lost_without_a_policy_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
