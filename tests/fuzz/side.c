@@ -66,6 +66,8 @@ make(const SideStart *start, uint8_t options, bool has_checksums)
     set("page-runs", !(options & SIDE_OPTION_NO_RUNS));
     set("page-checksums", has_checksums);
     set("events", true);
+    /* Nobody comes but by the script: an end to coming again by itself. */
+    sim_check(faultline_set_parameter(side.faultline, "recover-deadline", 200, NULL), "deadline");
     if (side.side == SIM_SOURCE)
         set("pause-before-switchover", options & SIDE_OPTION_WAITS);
     else
