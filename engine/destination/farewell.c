@@ -63,6 +63,7 @@ destination_begin_farewell(Destination *destination, uint32_t word)
         return false;
     destination->last_word = word;
     destination->is_over = true;
+    destination->is_held = false;
     destination->deadline_ns = clock_now_ns() + limit_ms * 1000000u;
     drop_link(&destination->urgent_link);
     progress_set(&destination->faultline->progress.is_unheard, true);

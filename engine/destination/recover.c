@@ -71,9 +71,12 @@ destination_pause(Destination *destination)
     reader_clear(&destination->reader);
     drop_link(&destination->link);
     drop_link(&destination->urgent_link);
-    if (destination->is_held)
+    /* One that is whole is over, and stays only to say so. */
+    bool is_held = destination->is_held && (!destination_flag(&destination->has_run) ||
+                                            destination_count_missing(destination));
+    if (is_held)
         destination_close_door(destination);
-    if (destination->is_held || !destination_has_door(destination))
+    if (is_held || !destination_has_door(destination))
         destination_close_listeners(destination);
     destination->in_recovery = destination->has_posted = false;
     destination_judge_anew(destination);

@@ -8,6 +8,10 @@
 #define POLL_US  5000
 #define STILL_US 30000
 
+/* As the manual page says. */
+#define EXIT_SOURCE_LOST      3
+#define EXIT_DESTINATION_LOST 4
+
 /* A guest that is given up does not move; one that runs does. The still one is read twice around a
  * move of the other. */
 static bool
@@ -228,7 +232,39 @@ check_held(Migration *migration, GError **error)
         return migration_refuse(error, "the guest runs at the source, which gave it up");
     if (!source->error_text)
         return migration_refuse(error, "the source does not say what happened");
-    return check_kept(migration, error) && quit(source, -1, error);
+    if (!check_kept(migration, error))
+        return false;
+    bool is_told = g_str_equal(source->status, "postcopy-paused");
+    if (is_told && !side_do(source, "x-peer-lost", NULL, error))
+        return false;
+    return quit(source, is_told && source->remaining_bytes ? EXIT_DESTINATION_LOST : -1, error);
+}
+
+static bool
+await_exit(Side *side, int expected, GError **error)
+{
+    int code = 0;
+
+    return side_await_end(side, &code, error) &&
+           (code == expected || migration_refuse(error,
+                                                 "%s: ended with exit status %d, and %d was "
+                                                 "its policy's",
+                                                 side->role, code, expected));
+}
+
+static bool
+await_paused(Side *side, GError **error)
+{
+    int64_t until_us = g_get_monotonic_time() + SIDE_DEADLINE_S * G_USEC_PER_SEC;
+
+    while (g_str_equal(side->run_state, "running")) {
+        if (!side_look(side, error))
+            return *error ? false : migration_refuse(error, "%s: ended", side->role);
+        if (g_get_monotonic_time() > until_us)
+            return migration_refuse(error, "%s: the guest runs on without its source", side->role);
+        g_usleep(POLL_US);
+    }
+    return true;
 }
 
 static bool
@@ -244,6 +280,12 @@ check_stalled(Migration *migration, GError **error)
         g_propagate_error(error, g_steal_pointer(&reason));
         return false;
     }
+    if (!side_do(destination, "x-peer-lost", NULL, error))
+        return false;
+    if (g_str_equal(migration->plan->lost_policy, "end"))
+        return await_exit(destination, EXIT_SOURCE_LOST, error);
+    if (g_str_equal(migration->plan->lost_policy, "pause") && !await_paused(destination, error))
+        return false;
     return quit(destination, 1, error);
 }
 
@@ -274,7 +316,7 @@ defined_outcomes(const Migration *migration)
 
     for (unsigned i = 0; i < plan->count_blows; i++)
         if (i == 0 || migration->phases[i] != PHASE_UNHIT)
-            mask |= outcome_mask(&plan->blows[i], migration->phases[i]);
+            mask |= outcome_mask(plan, &plan->blows[i], migration->phases[i]);
     return mask;
 }
 

@@ -118,8 +118,15 @@ migration_arguments(const Migration *migration, const char *incoming)
         add(arguments, "--name=guest");
         add(arguments, "--state-dir=%s", directory);
     }
-    if (incoming)
+    for (unsigned i = 0; incoming && i < plan->addresses; i++)
         add(arguments, "--incoming=%s", incoming);
+    if (incoming)
+        add(arguments, "--on-source-lost=%s", plan->lost_policy);
+    if (plan->has_tls) {
+        add(arguments, "--object=tls-creds-psk,id=tls0,dir=%s,endpoint=%s", migration->directory,
+            incoming ? "server" : "client");
+        add(arguments, "--parameter=tls-creds=tls0");
+    }
     if (incoming && plan->arrives_stopped)
         add(arguments, "--paused");
     if (!incoming)
@@ -149,6 +156,10 @@ start(Migration *migration, GError **error)
     g_autoptr(GPtrArray) of_source = migration_arguments(migration, NULL);
     g_autoptr(GPtrArray) of_destination = migration_arguments(migration, wish);
 
+    g_autofree char *keys = g_build_filename(migration->directory, "keys.psk", NULL);
+    if (plan->has_tls &&
+        !g_file_set_contents(keys, "qemu:5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e\n", -1, error))
+        return false;
     if (!records_prepare(migration, error) || !side_start(&migration->source, of_source, error) ||
         !side_start(&migration->destination, of_destination, error))
         return false;
@@ -180,8 +191,9 @@ is_paused(const Migration *migration, const Side *side)
 {
     const Side *other = side == &migration->source ? &migration->destination : &migration->source;
     static const char *const paused[] = {"postcopy-paused", "postcopy-recover-setup", NULL};
+    bool nobody_listens = is_at_rest(other) && !(other->pid && other->is_unheard);
 
-    return migration->plan->is_auto ? is_at_rest(other) && is_one_of(side->status, paused)
+    return migration->plan->is_auto ? nobody_listens && is_one_of(side->status, paused)
                                     : g_str_equal(side->status, "postcopy-paused");
 }
 
@@ -339,12 +351,15 @@ end_blow(Migration *migration, GError **error)
     return await_rest(migration, error);
 }
 
+/* An operator sees that it can go on, or that the destination is over and would say so. */
 static bool
-are_paused(const Migration *migration)
+can_recover(const Migration *migration)
 {
-    return !migration->plan->is_auto && migration->source.pid && migration->destination.pid &&
-           g_str_equal(migration->source.status, "postcopy-paused") &&
-           g_str_equal(migration->destination.status, "postcopy-paused");
+    const Side *source = &migration->source, *destination = &migration->destination;
+
+    return !migration->plan->is_auto && source->pid && destination->pid &&
+           g_str_equal(source->status, "postcopy-paused") &&
+           (g_str_equal(destination->status, "postcopy-paused") || destination->is_unheard);
 }
 
 bool
@@ -359,7 +374,7 @@ migration_drive(Migration *migration, GError **error)
     if (!side_do(&migration->source, "migrate", uri, error) || !await_rest(migration, error) ||
         !end_blow(migration, error))
         return false;
-    while (are_paused(migration)) {
+    while (can_recover(migration)) {
         if (migration->recoveries == RECOVERIES_MAX)
             return migration_refuse(error, "paused again after %d recoveries", RECOVERIES_MAX);
         if (!migration_recover(migration, error) || !await_rest(migration, error) ||

@@ -19,28 +19,26 @@ G_STATIC_ASSERT(G_N_ELEMENTS(outcome_names) == OUTCOME_COUNT);
 #define MAY(name) (1u << OUTCOME_##name)
 
 /* A link that is lost during the switch-over is lost before or after the last byte that the
- * destination needs, and before or after the source has heard of it. */
+ * destination needs; what is not known then is asked for. */
 #define LINK_LOST                                                                                  \
     {                                                                                              \
         [PHASE_SETUP] = MAY(STAYED), [PHASE_PRECOPY] = MAY(STAYED),                                \
-        [PHASE_SWITCHOVER] =                                                                       \
-            MAY(STAYED) | MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED) | MAY(UNDECIDED),         \
-        [PHASE_POSTCOPY] = MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED),                         \
-        [PHASE_RECOVERY] = MAY(RECOVERED) | MAY(UNCONFIRMED),                                      \
+        [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(RECOVERED) | MAY(MOVED),                            \
+        [PHASE_POSTCOPY] = MAY(RECOVERED) | MAY(MOVED), [PHASE_RECOVERY] = MAY(RECOVERED),         \
     }
 
 /* Bytes come late, or in pieces; nothing is lost. */
 #define LINK_SLOW                                                                                  \
     {                                                                                              \
         [PHASE_SETUP] = MAY(MOVED), [PHASE_PRECOPY] = MAY(MOVED), [PHASE_SWITCHOVER] = MAY(MOVED), \
-        [PHASE_POSTCOPY] = MAY(MOVED), [PHASE_RECOVERY] = MAY(RECOVERED) | MAY(UNCONFIRMED),       \
+        [PHASE_POSTCOPY] = MAY(MOVED), [PHASE_RECOVERY] = MAY(RECOVERED),                          \
     }
 
 #define DISK_FULL(in_precopy)                                                                      \
     {                                                                                              \
         [PHASE_SETUP] = MAY(STAYED), [PHASE_PRECOPY] = (in_precopy),                               \
         [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(MOVED), [PHASE_POSTCOPY] = MAY(MOVED),              \
-        [PHASE_RECOVERY] = MAY(RECOVERED) | MAY(UNCONFIRMED),                                      \
+        [PHASE_RECOVERY] = MAY(RECOVERED),                                                         \
     }
 
 static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
@@ -53,10 +51,9 @@ static const unsigned defined[FAULT_COUNT][PHASE_COUNT] = {
         {
             [PHASE_SETUP] = MAY(STAYED) | MAY(MOVED),
             [PHASE_PRECOPY] = MAY(STAYED) | MAY(MOVED),
-            [PHASE_SWITCHOVER] =
-                MAY(STAYED) | MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED) | MAY(UNDECIDED),
-            [PHASE_POSTCOPY] = MAY(RECOVERED) | MAY(MOVED) | MAY(UNCONFIRMED),
-            [PHASE_RECOVERY] = MAY(RECOVERED) | MAY(UNCONFIRMED),
+            [PHASE_SWITCHOVER] = MAY(STAYED) | MAY(RECOVERED) | MAY(MOVED),
+            [PHASE_POSTCOPY] = MAY(RECOVERED) | MAY(MOVED),
+            [PHASE_RECOVERY] = MAY(RECOVERED),
         },
     [FAULT_DELAY] = LINK_SLOW,
     [FAULT_SPLIT] = LINK_SLOW,
@@ -107,12 +104,23 @@ urgent_mask(const Blow *blow)
     return is_alone ? of[PHASE_SWITCHOVER] | of[PHASE_POSTCOPY] : 0;
 }
 
+/* Without postcopy-ram nobody comes again to ask. */
+static unsigned
+unasked_mask(const Plan *plan, const Blow *blow, Phase phase)
+{
+    bool can_break =
+        blow->strike.act != RELAY_CALL && blow->fault != FAULT_DELAY && blow->fault != FAULT_SPLIT;
+    return !plan->is_postcopy && can_break && phase == PHASE_SWITCHOVER
+               ? MAY(UNCONFIRMED) | MAY(UNDECIDED)
+               : 0;
+}
+
 /* Killed after the end, a process takes with it what it has. */
 unsigned
-outcome_mask(const Blow *blow, Phase phase)
+outcome_mask(const Plan *plan, const Blow *blow, Phase phase)
 {
     if (phase != PHASE_UNHIT)
-        return defined[blow->fault][phase] | urgent_mask(blow);
+        return defined[blow->fault][phase] | urgent_mask(blow) | unasked_mask(plan, blow, phase);
     return MAY(MOVED) | (blow->fault == FAULT_KILL_SOURCE ? MAY(UNCONFIRMED) : 0) |
            (blow->fault == FAULT_KILL_DESTINATION ? MAY(GONE) : 0);
 }

@@ -47,7 +47,7 @@ const char *phase_name(Phase phase);
 const char *outcome_name(Outcome outcome);
 
 /* The outcomes that the table has for a blow in a phase: 1 << outcome each. */
-unsigned outcome_mask(const Blow *blow, Phase phase);
+unsigned outcome_mask(const Plan *plan, const Blow *blow, Phase phase);
 
 /* "moved, unconfirmed". Free with g_free. */
 char *outcome_describe(unsigned mask);

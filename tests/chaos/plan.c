@@ -28,6 +28,8 @@ static const unsigned fault_weights[] = {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(fault_weights) == FAULT_COUNT);
 
+static const char *const lost_policies[] = {"stall", "pause", "end"};
+
 static const RelayAct acts[] = {
     [FAULT_NONE] = RELAY_NOTHING,     [FAULT_CLOSE] = RELAY_CLOSE,
     [FAULT_RESET] = RELAY_RESET,      [FAULT_TRUNCATE] = RELAY_TRUNCATE,
@@ -186,6 +188,9 @@ plan_draw(Plan *ret_plan, uint64_t seed, const PlanLimits *limits)
                             is_fill(ret_plan->blows[1].fault);
     ret_plan->checksums = draw_of(random, 30) || ret_plan->blows[0].fault == FAULT_FLIP ||
                           (ret_plan->count_blows > 1 && ret_plan->blows[1].fault == FAULT_FLIP);
+    ret_plan->has_tls = draw_of(random, 30);
+    ret_plan->addresses = 1 + (draw_of(random, 40) && !ret_plan->is_unix);
+    ret_plan->lost_policy = lost_policies[draw_below(random, G_N_ELEMENTS(lost_policies))];
     if (ret_plan->blows[1].fault == FAULT_NONE)
         ret_plan->count_blows = 1;
     if (ret_plan->blows[0].fault == FAULT_NONE)
@@ -223,6 +228,8 @@ plan_describe(const Plan *plan)
     g_string_append_printf(text, "%s%s%s", plan->is_auto ? ", by itself" : "",
                            plan->has_records ? ", records" : "",
                            plan->checksums ? ", checksums" : "");
+    g_string_append_printf(text, "%s, %u addresses, on-source-lost %s",
+                           plan->has_tls ? ", tls" : "", plan->addresses, plan->lost_policy);
     for (unsigned i = 0; i < plan->count_blows; i++)
         describe_blow(&plan->blows[i], text);
     return g_string_free(text, FALSE);

@@ -69,6 +69,9 @@ typedef struct Plan {
     Blow blows[BLOWS_MAX]; /* the second, if any, in the first recovery */
     unsigned count_blows;
     bool recovers_elsewhere; /* on an address and a transport of another kind */
+    bool has_tls;            /* PSK on all connections */
+    unsigned addresses;      /* of the destination */
+    const char *lost_policy; /* --on-source-lost */
 } Plan;
 
 /* What may be drawn. */

@@ -41,7 +41,8 @@ migration_recover(Migration *migration, GError **error)
     g_autofree char *wish = wish_address(migration);
     g_autofree char *there = g_strdup_printf("{\"uri\": \"%s\"}", wish);
 
-    if (!side_do(&migration->destination, "migrate-recover", there, error))
+    if (!migration->destination.is_unheard &&
+        !side_do(&migration->destination, "migrate-recover", there, error))
         return false;
     g_autofree char *address = find_address(&migration->destination, error);
     if (!address)
@@ -53,5 +54,11 @@ migration_recover(Migration *migration, GError **error)
     migration_note(migration, "recover at %s", address);
     g_autofree char *here =
         g_strdup_printf("{\"uri\": \"%s\", \"resume\": true}", relay_uri(migration->relay));
-    return side_do(&migration->source, "migrate", here, error);
+    /* The blow may come just now. */
+    g_autoptr(GError) reason = NULL;
+    if (side_do(&migration->source, "migrate", here, &reason) ||
+        (!side_is_alive(&migration->source) && migration_was_killed(migration, &migration->source)))
+        return true;
+    g_propagate_error(error, g_steal_pointer(&reason));
+    return false;
 }

@@ -143,12 +143,14 @@ number_of(JsonObject *object, const char *member, const char *name)
 }
 
 static void
-note_integrity(Side *side, JsonObject *object)
+note_ours(Side *side, JsonObject *object)
 {
     JsonObject *ours = json_object_has_member(object, "faultline")
                            ? json_object_get_object_member(object, "faultline")
                            : NULL;
 
+    side->is_unheard = ours && json_object_has_member(ours, "unheard") &&
+                       json_object_get_boolean_member(ours, "unheard");
     if (ours && json_object_has_member(ours, "integrity"))
         g_strlcpy(side->integrity,
                   json_object_get_string_member(json_object_get_object_member(ours, "integrity"),
@@ -166,8 +168,9 @@ note_migration(Side *side, JsonObject *object)
         g_free(side->error_text);
         side->error_text = g_strdup(json_object_get_string_member(object, "error-desc"));
     }
-    note_integrity(side, object);
+    note_ours(side, object);
     side->passes = number_of(object, "ram", "dirty-sync-count");
+    side->remaining_bytes = number_of(object, "ram", "remaining");
     side->missing_pages = number_of(object, "faultline", "missing-pages");
 }
 

@@ -24,7 +24,8 @@ typedef struct Side {
 
     /* The last look. An ended process keeps what it said last. */
     char status[32], run_state[32], integrity[16]; /* the last: verdict over all memory */
-    int64_t passes, missing_pages;
+    int64_t passes, missing_pages, remaining_bytes;
+    bool is_unheard;  /* over, and stays to tell the source */
     char *error_text; /* query-migrate's error-desc, or NULL */
 } Side;
 
