@@ -90,10 +90,11 @@ find_outcome(Migration *migration)
         return !has_status(source, "completed") ? OUTCOME_UNCONFIRMED
                : has_paused                     ? OUTCOME_RECOVERED
                                                 : OUTCOME_MOVED;
+    bool nobody_came = has_status(destination, "none") || has_status(destination, "setup");
     if (!source->pid)
-        return is_waiting(destination) ? OUTCOME_STALLED
-               : !destination->pid     ? OUTCOME_GONE
-                                       : OUTCOME_WRONG;
+        return is_waiting(destination)            ? OUTCOME_STALLED
+               : !destination->pid || nobody_came ? OUTCOME_GONE
+                                                  : OUTCOME_WRONG;
     qmp_events(destination->qmp);
     if (has_status(source, "completed"))
         return killed_destination ? OUTCOME_GONE : OUTCOME_WRONG;

@@ -363,6 +363,25 @@ can_recover(const Migration *migration)
 }
 
 bool
+migration_do_migrate(Migration *migration, const char *arguments, GError **error)
+{
+    const Plan *plan = migration->plan;
+    Side *source = &migration->source;
+    g_autoptr(GError) reason = NULL;
+    bool kills = false;
+    int ignored;
+
+    if (side_do(source, "migrate", arguments, &reason))
+        return true;
+    for (unsigned i = 0; i < plan->count_blows; i++)
+        kills |= plan->blows[i].fault == FAULT_KILL_SOURCE;
+    if (kills && relay_struck_us(migration->relay) && !side_await_end(source, &ignored, NULL))
+        return true;
+    g_propagate_error(error, g_steal_pointer(&reason));
+    return false;
+}
+
+bool
 migration_drive(Migration *migration, GError **error)
 {
     if (!start(migration, error))
@@ -371,7 +390,7 @@ migration_drive(Migration *migration, GError **error)
     side_verdict(&migration->source, &checks, &migration->passes_before, NULL);
     migration_arm_if_moment(migration);
     g_autofree char *uri = g_strdup_printf("{\"uri\": \"%s\"}", relay_uri(migration->relay));
-    if (!side_do(&migration->source, "migrate", uri, error) || !await_rest(migration, error) ||
+    if (!migration_do_migrate(migration, uri, error) || !await_rest(migration, error) ||
         !end_blow(migration, error))
         return false;
     while (can_recover(migration)) {

@@ -43,6 +43,9 @@ bool migration_check(Migration *migration, GError **error);
 /* Part of driving: an operator takes up the paused migration, and the second blow is armed. */
 bool migration_recover(Migration *migration, GError **error);
 
+/* Says migrate at the source; fine if the blow has killed it just now. */
+bool migration_do_migrate(Migration *migration, const char *arguments, GError **error);
+
 /* Arms the blow whose turn it is, when its moment has come. */
 void migration_arm_if_moment(Migration *migration);
 

@@ -54,11 +54,5 @@ migration_recover(Migration *migration, GError **error)
     migration_note(migration, "recover at %s", address);
     g_autofree char *here =
         g_strdup_printf("{\"uri\": \"%s\", \"resume\": true}", relay_uri(migration->relay));
-    /* The blow may come just now. */
-    g_autoptr(GError) reason = NULL;
-    if (side_do(&migration->source, "migrate", here, &reason) ||
-        (!side_is_alive(&migration->source) && migration_was_killed(migration, &migration->source)))
-        return true;
-    g_propagate_error(error, g_steal_pointer(&reason));
-    return false;
+    return migration_do_migrate(migration, here, error);
 }
