@@ -30,6 +30,11 @@ typedef struct FaultlineMonitorHost {
      * such command. Errors: of FAULTLINE_ERROR. */
     bool (*peer_lost)(void *opaque, GError **error);
 
+    /* x-take-back: reads the destination's record in a directory, and hands its words to
+     * faultline_take_back(); has_ended: somebody knows that its process is gone. NULL: there is no
+     * such command. Errors: of FAULTLINE_ERROR. */
+    bool (*take_back)(void *opaque, const char *directory, bool has_ended, GError **error);
+
     /* Events of the Faultline were taken and told to the clients, by faultline_monitor_pump() or by
      * a client's command, behind which faultline_event_fd() says nothing any more. NULL: nobody
      * wants to know. */

@@ -17,6 +17,9 @@
  *              loaded it, or has it whole
  *     HERE     failed or cancelled before             REFUSED  it never ran and never will
  *
+ * A source that was left with GIVEN has its guest stopped. When the destination's record, read by
+ * somebody, proves that it never ran there, faultline_take_back() lets it go on at the source.
+ *
  * What cannot be written. HERE at the beginning and COMING: nothing begins. GIVING: the migration
  * fails and the guest goes on at the source. TAKING: the guest does not run at the destination, and
  * the source has it back. Any other: the owner is fixed already, and it goes on; the VMM says that
@@ -92,6 +95,25 @@ typedef bool (*FaultlineRecordWrite)(void *opaque, const FaultlineOwnership *own
 /* From the next migration on; NULL: none is kept (the preset). opaque: handed to it, must outlive
  * the Faultline. Call it while no migration is under way. */
 void faultline_set_record(Faultline *faultline, FaultlineRecordWrite write, void *opaque);
+
+/* What is known of a destination that cannot be asked. */
+typedef struct FaultlineLastWords {
+    FaultlineOwner owner; /* of its record */
+    uint64_t migration;   /* its number; 0: it had not heard it */
+    bool has_ended;       /* its process is gone for certain, and the record is the last */
+} FaultlineLastWords;
+
+/*
+ * Takes back a guest that was given away to a destination which cannot be asked any more, as its
+ * words prove that it never ran it: REFUSED, or COMING of a process that is gone. The guest goes on
+ * here as it was before the switch-over, and the status becomes failed. Waits for the record of this
+ * side. Thread: control.
+ * Errors: STATE unless a migration from here stands in postcopy-paused, or failed, with the guest
+ * given away, or when the words prove nothing; ARGUMENT for words of another migration; HOST when
+ * the record cannot be written (the guest stays stopped here), or the guest's own from its resume
+ * callback (it is here, paused).
+ */
+bool faultline_take_back(Faultline *faultline, const FaultlineLastWords *words, GError **error);
 
 /* Pages of one block, one behind the other. */
 typedef struct FaultlineRange {

@@ -11,6 +11,7 @@
 #include "kvm/monitor_server.h"
 #include "kvm/run_options.h"
 #include "kvm/state_dir.h"
+#include "kvm/take_back.h"
 #include "kvm/verdict_file.h"
 
 #include <glib-unix.h>
@@ -282,6 +283,13 @@ say_server(const char *kind, char *name)
 }
 
 static bool
+take_guest_back(void *opaque, const char *directory, bool has_ended, GError **error)
+{
+    Run *run = opaque;
+    return take_back(run->faultline, run->options->name, directory, has_ended, error);
+}
+
+static bool
 open_monitor(Run *run, GError **error)
 {
     const FaultlineMonitorHost host = {.name = run->options->name,
@@ -289,6 +297,7 @@ open_monitor(Run *run, GError **error)
                                        .guest_end = guest_end,
                                        .save_memory = save_memory,
                                        .peer_lost = peer_lost,
+                                       .take_back = take_guest_back,
                                        .happened = events_came};
 
     run->monitor = faultline_monitor_new(run->faultline, &host, run);

@@ -134,7 +134,8 @@ settle_source(StateJudgement *judgement)
     else if (source->record->owner == FAULTLINE_OWNER_GIVEN)
         settle(judgement, STATE_VERDICT_WAITS,
                "It stands at the source, stopped and whole: the source does not know that the "
-               "destination never ran it. Keep the source's process.");
+               "destination never ran it. Say x-take-back with this directory there (typed: "
+               "take_back), and it goes on.");
     else
         settle(judgement, STATE_VERDICT_FINE, "");
 }

@@ -85,6 +85,12 @@ static const Argument arguments_human_monitor_command[] = {
     {NULL, 0, false},
 };
 
+static const Argument arguments_take_back[] = {
+    {"directory", ARGUMENT_STRING, false},
+    {"ended", ARGUMENT_BOOLEAN, true},
+    {NULL, 0, false},
+};
+
 static const Argument arguments_memory_map[] = {
     {"cells", ARGUMENT_INTEGER, true},
     {NULL, 0, false},
@@ -138,6 +144,14 @@ const Command command_table[] = {
      .typed = "peer_lost",
      .typed_synopsis = "",
      .help = "the other side's process is gone for good: act as --on-source-lost says, now"},
+    {.name = "x-take-back",
+     .arguments = arguments_take_back,
+     .run = missing_take_back_run,
+     .typed = "take_back",
+     .typed_synopsis = "[-e] directory",
+     .help = "go on with a guest that was given away, if the destination's record in the directory "
+             "proves that it never ran there; -e: its process is known to be gone",
+     .run_typed = hmp_take_back},
     {.name = "query-migrate-capabilities",
      .run = migrate_query_capabilities_run,
      .typed = "info migrate_capabilities",

@@ -2,7 +2,8 @@
 /*
  * Commands of our own about what the other side still has. x-query-missing-pages: which pages are
  * not here (destination) or were not sent (source), as ranges. x-peer-lost: whoever types it knows
- * that the other side's process is gone, and what then happens need not wait. Control thread.
+ * that the other side's process is gone, and what then happens need not wait. x-take-back: a
+ * destination's record shows that it never ran the guest. Control thread.
  */
 #include "engine/monitor/monitor.h"
 
@@ -46,6 +47,41 @@ missing_peer_lost_run(FaultlineMonitor *monitor, JsonObject *object, GError **er
     }
     return monitor->host.peer_lost(monitor->opaque, error) ? command_reply(json_object_new())
                                                            : NULL;
+}
+
+JsonNode *
+missing_take_back_run(FaultlineMonitor *monitor, JsonObject *object, GError **error)
+{
+    const char *directory = json_object_get_string_member(object, "directory");
+    bool has_ended =
+        json_object_has_member(object, "ended") && json_object_get_boolean_member(object, "ended");
+
+    if (monitor->host.take_back == NULL) {
+        g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_UNSUPPORTED,
+                    "x-take-back: this program reads no records");
+        return NULL;
+    }
+    return monitor->host.take_back(monitor->opaque, directory, has_ended, error)
+               ? command_reply(json_object_new())
+               : NULL;
+}
+
+bool
+hmp_take_back(FaultlineMonitor *monitor, const Command *command, char **words, GString *output,
+              GError **error)
+{
+    g_autoptr(JsonObject) arguments = json_object_new();
+    (void)output;
+
+    if (words[0] != NULL && g_str_equal(words[0], "-e")) {
+        json_object_set_boolean_member(arguments, "ended", true);
+        words++;
+    }
+    if (g_strv_length(words) != 1)
+        return hmp_refuse(error, "expecting the destination's state directory");
+    json_object_set_string_member(arguments, "directory", words[0]);
+    g_autoptr(JsonNode) result = command_run(monitor, command, arguments, error);
+    return result != NULL;
 }
 
 bool

@@ -227,6 +227,7 @@ COMMAND_TYPED(hmp_fd_name);
 COMMAND_TYPED(hmp_help);
 COMMAND_TYPED(hmp_info_version);
 COMMAND_TYPED(hmp_info_missing);
+COMMAND_TYPED(hmp_take_back);
 COMMAND_TYPED(hmp_info_name);
 COMMAND_TYPED(hmp_info_cpus);
 COMMAND_TYPED(hmp_info_migrate);
@@ -256,6 +257,7 @@ COMMAND_RUN(map_blocks_run);
 COMMAND_RUN(map_query_run);
 COMMAND_RUN(missing_query_run);
 COMMAND_RUN(missing_peer_lost_run);
+COMMAND_RUN(missing_take_back_run);
 
 /* ---- fds.c: descriptors that clients hand over ------------------------------------------------
  */

@@ -97,6 +97,7 @@ typedef enum {
     X(CANCELLED, "cancelled")                                                                      \
     X(QUITS, "ended in a pause or recovery")                                                       \
     X(PAUSES, "pauses")                                                                            \
+    X(TAKEN_BACK, "taken back from a destination that died")                                       \
     X(BY_ITSELF, "recoveries without a command")                                                   \
     X(RECOVERIES, "recoveries")                                                                    \
     X(THROTTLES, "steps of auto-converge")                                                         \

@@ -503,7 +503,7 @@ sim_run(uint64_t seed)
     sim_uffd_reset();
     sim_guest_reset();
     sim_record_reset();
-    run.continue_ns = run.operator_ns = run.break_ns = NEVER;
+    run.continue_ns = run.operator_ns = run.break_ns = run.back_ns = NEVER;
     run.wish_ns = sim.plan.want_postcopy ? sim.now_ns + sim.plan.postcopy_ns : NEVER;
     make_side(SIM_SOURCE);
     make_side(SIM_DESTINATION);

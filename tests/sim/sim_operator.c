@@ -2,9 +2,11 @@
 /*
  * Who does something about a pause: an operator at both sides, who looks at the statuses, listens
  * again at the destination, resumes at the source, at one of a few addresses; now and then too
- * early, now and then breaking it again, and in some seeds ending everything in the midst.
+ * early, now and then breaking it again, and in some seeds ending everything in the midst. When the
+ * destination is dead, the guest is taken back if its record allows that.
  */
 #include "engine/context.h"
+#include "tests/sim/sim_record.h"
 #include "tests/sim/sim_schedule.h"
 
 static FaultlineStatus
@@ -110,6 +112,49 @@ check_reason(SimSide side)
                   error->message);
 }
 
+/* ---- A guest that comes back ------------------------------------------------------------------
+ */
+
+static bool
+can_take_back(void)
+{
+    FaultlineLastWords words;
+    FaultlineStatus status = status_of(SIM_SOURCE);
+    bool is_open = status == FAULTLINE_STATUS_POSTCOPY_PAUSED || status == FAULTLINE_STATUS_FAILED;
+
+    return is_open && !run.has_tried_back && run.used[SIM_SOURCE] && !sim.dead[SIM_SOURCE] &&
+           sim.dead[SIM_DESTINATION] && sim_record_last_words(SIM_DESTINATION, &words) &&
+           faultline_run_state(run.sides[SIM_SOURCE]) == FAULTLINE_RUN_POSTMIGRATE;
+}
+
+static void
+take_back(void)
+{
+    g_autoptr(GError) error = NULL;
+    FaultlineLastWords words;
+
+    sim.side = SIM_SOURCE;
+    sim_record_last_words(SIM_DESTINATION, &words);
+    bool is_proof = words.owner == FAULTLINE_OWNER_COMING || words.owner == FAULTLINE_OWNER_REFUSED;
+    if (words.owner == FAULTLINE_OWNER_COMING) {
+        words.has_ended = false;
+        sim_check(!faultline_take_back(run.sides[SIM_SOURCE], &words, NULL),
+                  "taken back from a destination that may live");
+        words.has_ended = true;
+    }
+    bool ok = faultline_take_back(run.sides[SIM_SOURCE], &words, &error);
+    bool may_fail =
+        sim.plan.release || sim_fault_fired(SIM_POINT_RESUME) || sim_fault_fired(SIM_POINT_RECORD);
+    sim_trace("control: take back: %s", ok ? "yes" : error->message);
+    sim_check(ok || !is_proof || may_fail, "take back: %s", ok ? "" : error->message);
+    sim_check(!ok || (is_proof && !sim_guest_ever_ran(SIM_DESTINATION)),
+              "taken back on the word '%s'", faultline_owner_name(words.owner));
+    sim_check(!ok || sim_guest_running(SIM_SOURCE) || sim.plan.start_paused || may_fail,
+              "taken back, and the guest does not run");
+    run.has_tried_back = ok || ++run.count_refused > 2; /* a disk that was full */
+    sim.outcomes[SIM_OUTCOME_TAKEN_BACK] += ok;
+}
+
 uint64_t
 sim_operator_next_ns(void)
 {
@@ -131,7 +176,11 @@ sim_operator_next_ns(void)
         run.operator_ns = NEVER;
     if (sim_operator_has_given_up())
         run.break_ns = NEVER;
-    return MIN(quit_ns, MIN(run.operator_ns, run.break_ns));
+    if (!can_take_back())
+        run.back_ns = NEVER;
+    else if (run.back_ns == NEVER)
+        run.back_ns = soon_ns();
+    return MIN(MIN(quit_ns, run.back_ns), MIN(run.operator_ns, run.break_ns));
 }
 
 static void
@@ -182,6 +231,10 @@ sim_operator_step(void)
         sim.outcomes[SIM_OUTCOME_QUITS]++;
         sim_guest_kill();
         sim.over = true;
+        return;
+    }
+    if (run.back_ns <= sim.now_ns) {
+        take_back();
         return;
     }
     if (run.break_ns <= sim.now_ns) {

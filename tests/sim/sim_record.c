@@ -15,6 +15,7 @@
 typedef struct Words {
     bool kept, has;
     FaultlineOwner owner;
+    uint64_t migration;
 } Words;
 
 static Words words[SIM_SIDES];
@@ -65,7 +66,10 @@ write_words(void *opaque, const FaultlineOwnership *ownership, GError **error)
               "record: another side's words");
     sim_trace("record: %s%s", faultline_owner_name(ownership->owner), fails ? ", fails" : "");
     if (!fails || sim_chance(30))
-        words[side] = (Words){.kept = true, .has = true, .owner = ownership->owner};
+        words[side] = (Words){.kept = true,
+                              .has = true,
+                              .owner = ownership->owner,
+                              .migration = ownership->migration};
     sim_record_check();
     if (fails)
         g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_NOSPC, "simulated: the disk is full");
@@ -80,6 +84,15 @@ sim_record_reset(void)
         was_running[side] = false;
         sim.dead[side] = false;
     }
+}
+
+bool
+sim_record_last_words(SimSide side, FaultlineLastWords *ret_words)
+{
+    *ret_words = (FaultlineLastWords){.owner = words[side].owner,
+                                      .migration = words[side].migration,
+                                      .has_ended = sim.dead[side]};
+    return words[side].has;
 }
 
 void

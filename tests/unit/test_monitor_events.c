@@ -79,6 +79,8 @@ peer_lost_without_a_policy_is_refused(void **state)
     negotiate(*state);
     feed(*state, "{\"execute\":\"x-peer-lost\"}");
     expect_error(*state, "GenericError", "no policy");
+    feed(*state, "{\"execute\":\"x-take-back\",\"arguments\":{\"directory\":\"/tmp\"}}");
+    expect_error(*state, "GenericError", "reads no records");
     g_autofree char *missing = ask_text(*state, "{\"execute\":\"x-query-missing-pages\"}");
     assert_string_equal(missing, "{\"pages\":0,\"count-ranges\":0,\"ranges\":[]}");
 }

@@ -29,6 +29,7 @@ static const struct {
     {"x-query-memory-map", {{"cells", "integer", true}, {.name = NULL}}},
     {"x-query-missing-pages", {{.name = NULL}}},
     {"x-peer-lost", {{.name = NULL}}},
+    {"x-take-back", {{"directory", "string", false}, {"ended", "boolean", true}, {.name = NULL}}},
     {"query-migrate-capabilities", {{.name = NULL}}},
     {"query-migrate-parameters", {{.name = NULL}}},
     {"query-fdsets", {{.name = NULL}}},
