@@ -377,6 +377,16 @@ end_record(Run *run)
         state_dir_end(run->state, end ? end : "quit");
 }
 
+static bool
+is_in_postcopy(FaultlineStatus status)
+{
+    return status == FAULTLINE_STATUS_POSTCOPY_DEVICE ||
+           status == FAULTLINE_STATUS_POSTCOPY_ACTIVE ||
+           status == FAULTLINE_STATUS_POSTCOPY_PAUSED ||
+           status == FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP ||
+           status == FAULTLINE_STATUS_POSTCOPY_RECOVER;
+}
+
 /* A guest whose pages are partly at the other side does not survive this process, on whichever
  * side it is. At a destination its threads wait for pages that nobody will bring and can only be
  * ended with the process: so that one ends at once. */
@@ -388,9 +398,7 @@ end_lost_guest(Run *run)
     faultline_query(run->faultline, &info);
     uint64_t pages =
         info.incoming ? info.missing_pages : info.ram_remaining_bytes / FAULTLINE_PAGE_BYTES;
-    if (pages == 0 || (info.status != FAULTLINE_STATUS_POSTCOPY_DEVICE &&
-                       info.status != FAULTLINE_STATUS_POSTCOPY_ACTIVE &&
-                       info.status != FAULTLINE_STATUS_POSTCOPY_PAUSED))
+    if (pages == 0 || !is_in_postcopy(info.status))
         return;
     log_say(LOG_ERROR,
             "ended while %" G_GUINT64_FORMAT
