@@ -35,7 +35,7 @@ source_pause(Source *source)
     source_clear_flag(&source->expects_bitmaps);
     source_clear_flag(&source->expects_resume);
     source_clear_flag(&source->needs_proof);
-    g_clear_pointer(&source->connector, transport_connector_free);
+    source_drop_connectors(source);
     g_clear_pointer(&source->main.sender, transport_sender_free);
     frame_queue_reset(&source->main);
     if (source_has_token(source))
@@ -93,8 +93,10 @@ source_stage_paused(Source *source, GError **error)
         g_free(uri); /* broken by command before it was looked at */
         return STAGE_STAY;
     }
+    source_drop_connectors(source);
     if (__atomic_exchange_n(&source->has_command, false, __ATOMIC_ACQUIRE))
-        source->retry = (SourceRetry){.began_ns = clock_now_ns()};
+        source->retry =
+            (SourceRetry){.began_ns = clock_now_ns(), .connect_ns = source->retry.connect_ns};
     g_free(source->uri);
     source->uri = uri;
     source_begin_recovery(source);

@@ -3,16 +3,20 @@
  * Auto-recover: after a break in postcopy the migration role connects again by itself, at once and
  * then with growing pauses, going round the addresses that the destination has told. While nobody
  * answers the status stays postcopy-paused: attempts may follow each other every few ms, and are
- * news to nobody. Whether what answers there is the destination, token.h makes sure. A pause by
- * command lasts until a command ends it: somebody had a reason, and the other side cannot know it.
- * Past the deadline the pause stays, and commands still work.
+ * news to nobody. A network that swallows packets answers nothing, and the kernel sends the first
+ * one again after a second only: an attempt that takes much longer than one that was answered makes
+ * room for another, and one of them goes on beside it, for the path may have become a longer one.
+ * Whether what answers there is the destination, token.h makes sure. A pause by command lasts until
+ * a command ends it: somebody had a reason, and the other side cannot know it. Past the deadline
+ * the pause stays, and commands still work.
  */
 #include "engine/source/source.h"
 
 #include <string.h>
 
 #define FIRST_WAIT_NS    10000000u
-#define ATTEMPT_LEAST_NS 1000000000ull /* for a connection and its proof */
+#define ATTEMPT_LEAST_NS 1000000000ull /* for its proof */
+#define PATIENT_NS       4000000000ull /* for a connection: two of the kernel's tries */
 #define ANSWERED_WAIT_NS                                                                           \
     1000000000ull                /* longest wait where somebody answered, and it failed then */
 #define LASTING_NS 1000000000ull /* what goes on for so long is no part of the last pause */
@@ -86,7 +90,10 @@ source_retry_begin(Source *source)
     bool is_new = !retry->began_ns || (retry->active_ns && now_ns - retry->active_ns >= LASTING_NS);
 
     if (is_new) {
-        *retry = (SourceRetry){.is_held = retry->is_held, .began_ns = now_ns, .next_ns = now_ns};
+        *retry = (SourceRetry){.is_held = retry->is_held,
+                               .began_ns = now_ns,
+                               .next_ns = now_ns,
+                               .connect_ns = retry->connect_ns};
         progress_set(&source->faultline->progress.recover_attempts, 0);
     } else {
         uint64_t longest_ns = parameter_ns(source, PARAMETER_RECOVER_RETRY);
@@ -114,11 +121,20 @@ is_past_deadline(Source *source, uint64_t now_ns)
     if (!deadline_ns || now_ns - retry->began_ns < deadline_ns)
         return false;
     retry->is_over = true;
+    source_drop_connectors(source);
     progress_set(&source->faultline->progress.recover_next_ns, 0);
     context_amend_error(source->faultline,
                         "auto-recover has given up after recover-deadline; go on with 'migrate' "
                         "with 'resume'");
     return true;
+}
+
+/* Longer than an answer has taken, and not longer than the pause between two attempts if that does.
+ */
+static uint64_t
+patience_ns(const Source *source)
+{
+    return MAX(parameter_ns(source, PARAMETER_RECOVER_RETRY), 2 * source->retry.connect_ns);
 }
 
 StageResult
@@ -138,7 +154,8 @@ source_retry_step(Source *source)
         return STAGE_STAY;
     }
     retry->is_trying = true;
-    retry->until_ns = now_ns + MAX(ATTEMPT_LEAST_NS, 2 * retry->wait_ns);
+    retry->knocked_ns = now_ns;
+    retry->until_ns = now_ns + patience_ns(source);
     progress_add(&source->faultline->progress.recover_attempts, 1);
     progress_set(&source->faultline->progress.recover_next_ns, 0);
     g_free(source->uri);
@@ -147,33 +164,101 @@ source_retry_step(Source *source)
     return STAGE_AGAIN;
 }
 
+void
+source_drop_connectors(Source *source)
+{
+    g_clear_pointer(&source->connector, transport_connector_free);
+    g_clear_pointer(&source->retry.patient, transport_connector_free);
+}
+
+/* The one that is patient, if the other one has nothing to say. */
+static StageResult
+look_at_patient(Source *source, uint64_t now_ns)
+{
+    SourceRetry *retry = &source->retry;
+
+    if (!retry->patient)
+        return STAGE_STAY;
+    TransportResult result = transport_connect_finish(retry->patient, &source->link, NULL);
+    if (result == TRANSPORT_OK) {
+        g_free(source->uri);
+        source->uri = g_strdup(source->addresses[retry->patient_address]);
+        retry->knocked_ns = retry->patient_knocked_ns;
+        return STAGE_AGAIN;
+    }
+    if (result != TRANSPORT_WAIT || now_ns >= retry->patient_until_ns)
+        g_clear_pointer(&retry->patient, transport_connector_free);
+    return STAGE_STAY;
+}
+
+/* It has taken too long: another one begins at once, and it goes on if none does so yet. */
+static void
+lose_patience(Source *source, uint64_t now_ns)
+{
+    SourceRetry *retry = &source->retry;
+
+    if (!retry->patient) {
+        retry->patient = g_steal_pointer(&source->connector);
+        retry->patient_address = retry->next;
+        retry->patient_knocked_ns = retry->knocked_ns;
+        retry->patient_until_ns = now_ns + PATIENT_NS;
+    }
+    g_clear_pointer(&source->connector, transport_connector_free);
+    retry->next = (retry->next + 1) % source->count_addresses;
+    retry->next_ns = now_ns;
+    progress_set(&source->faultline->progress.recover_address, retry->next);
+    progress_set(&source->faultline->progress.recover_next_ns, now_ns);
+    source->stage = source_stage_paused;
+}
+
+/* Somebody has answered; false: a command came in between. */
+static bool
+let_in(Source *source, uint64_t now_ns)
+{
+    SourceRetry *retry = &source->retry;
+
+    source_drop_connectors(source);
+    if (!context_move_from(source->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED,
+                           FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP)) {
+        g_clear_pointer(&source->link, transport_link_unref);
+        return false;
+    }
+    retry->connect_ns = now_ns - retry->knocked_ns;
+    retry->has_answer = true;
+    retry->until_ns = now_ns + MAX(ATTEMPT_LEAST_NS, 2 * retry->wait_ns);
+    source_begin_recovery(source);
+    return true;
+}
+
 /* Connects, while the status is still postcopy-paused: a command may come in between. */
 StageResult
 source_stage_knock(Source *source, GError **error)
 {
-    bool is_overruled = source_is_resumed(source);
-    StageResult result = STAGE_FAILED;
+    SourceRetry *retry = &source->retry;
+    uint64_t now_ns = clock_now_ns();
     g_autoptr(GError) cause = NULL;
     (void)error;
 
-    if (!is_overruled)
-        result = source_connect_link(source, &source->link, &cause);
-    if (result == STAGE_STAY)
-        result = source_retry_check(source, &cause);
-    if (result == STAGE_STAY)
-        return STAGE_STAY;
-    g_clear_pointer(&source->connector, transport_connector_free);
-    source->stage = source_stage_paused;
-    if (result == STAGE_AGAIN &&
-        context_move_from(source->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED,
-                          FAULTLINE_STATUS_POSTCOPY_RECOVER_SETUP)) {
-        source->retry.has_answer = true;
-        source_begin_recovery(source);
+    if (source_is_resumed(source)) {
+        source_drop_connectors(source);
+        source->stage = source_stage_paused;
         return STAGE_AGAIN;
     }
-    g_clear_pointer(&source->link, transport_link_unref);
-    if (!is_overruled && result == STAGE_FAILED)
+    StageResult result = source_connect_link(source, &source->link, &cause);
+    if (result != STAGE_AGAIN && look_at_patient(source, now_ns) == STAGE_AGAIN)
+        result = STAGE_AGAIN;
+    if (result == STAGE_AGAIN) {
+        if (!let_in(source, now_ns))
+            source->stage = source_stage_paused;
+    } else if (result == STAGE_FAILED) {
+        source->stage = source_stage_paused;
         source_retry_begin(source);
+    } else if (now_ns >= retry->until_ns) {
+        lose_patience(source, now_ns);
+    } else {
+        source->migration.wake_ns = retry->until_ns;
+        return STAGE_STAY;
+    }
     return STAGE_AGAIN;
 }
 

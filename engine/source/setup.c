@@ -45,9 +45,14 @@ source_publish_link(Source *source, TransportLink **slot, TransportLink *link)
 StageResult
 source_stage_connect(Source *source, GError **error)
 {
+    uint64_t now_ns = clock_now_ns();
+
+    if (!source->retry.knocked_ns)
+        source->retry.knocked_ns = now_ns;
     StageResult result = source_connect_link(source, &source->link, error);
     if (result != STAGE_AGAIN)
         return result;
+    source->retry.connect_ns = now_ns - source->retry.knocked_ns;
     source->main.sender = transport_sender_new(source->migration.ring, source->link);
     source_publish_link(source, &source->request_link, source->link);
     source->stage = source_stage_open;

@@ -7,7 +7,8 @@
 
 #include <string.h>
 
-#define HEAR_NS 2000000000ull /* how long a destination may take for its last word */
+#define HEAR_NS       2000000000ull /* how long a destination may take for its last word */
+#define HEAR_LEAST_NS 10000000u     /* the same, where it can be asked again */
 
 static uint64_t
 largest_block_words(const RamBlocks *blocks)
@@ -480,7 +481,8 @@ source_migration_step(void *self)
     }
     source->failure = failure;
     source->stage = stage_hearing;
-    source->hear_until_ns = clock_now_ns() + HEAR_NS;
+    bool can_ask = (source->features & STREAM_FEATURE_FAREWELL) && !source_flag(&source->has_shut);
+    source->hear_until_ns = clock_now_ns() + (can_ask ? HEAR_LEAST_NS : HEAR_NS);
     return STEP_AGAIN;
 }
 
@@ -490,7 +492,7 @@ source_migration_close(void *self)
     Source *source = self;
     source_stop_log(source); /* if it was stopped in the midst */
     cpu_latency_release(source->latency_hold);
-    g_clear_pointer(&source->connector, transport_connector_free);
+    source_drop_connectors(source);
     g_clear_pointer(&source->main.sender, transport_sender_free);
     g_clear_pointer(&source->link, transport_link_unref);
     g_clear_pointer(&source->urgent_link, transport_link_unref);

@@ -98,7 +98,12 @@ typedef struct SourceRetry {
     unsigned next;                       /* address */
     uint64_t began_ns, next_ns, wait_ns; /* pause; next attempt; between two */
     uint64_t until_ns;                   /* of the attempt under way */
-    uint64_t active_ns;                  /* since when there was no pause */
+    uint64_t knocked_ns;                 /* it began */
+    uint64_t connect_ns;                 /* how long the last one took that connected */
+    TransportConnector *patient;         /* one that may be in a black hole, or slow; else NULL */
+    unsigned patient_address;
+    uint64_t patient_knocked_ns, patient_until_ns;
+    uint64_t active_ns; /* since when there was no pause */
 } SourceRetry;
 
 typedef StageResult (*SourceStage)(Source *source, GError **error);
@@ -119,7 +124,7 @@ struct Source {
 
     /* migration thread */
     SourceStage stage;
-    TransportConnector *connector;
+    TransportConnector *connector;     /* what is tried; see retry.c for another one */
     TransportLink *link, *urgent_link; /* the roles hold references of their own */
     FrameQueue main;
     bool is_part_open;           /* a PART has begun and not yet its EOS */
@@ -336,6 +341,8 @@ ReadResult source_read_bitmap(Source *source, GError **error);
 /* Bytes accepted on the main channel, over all links. */
 uint64_t source_sent_bytes(const Source *source);
 
+/* Lets go of what is under way. */
+void source_drop_connectors(Source *source);
 /* Drives s->connector. AGAIN: *ret_link is there. */
 StageResult source_connect_link(Source *source, TransportLink **ret_link, GError **error);
 /* Gives the request role a link of its own to hold. */

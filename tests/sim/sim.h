@@ -173,6 +173,7 @@ typedef struct SimPlan {
     /* what is done about a pause */
     unsigned recoveries;       /* how often it is tried */
     uint64_t operator_ns;      /* greatest time that takes */
+    uint64_t hole_ns;          /* for so long after a pause connections are swallowed */
     unsigned careless_percent; /* of attempts before the other side is ready */
     unsigned again_percent;    /* of new links that are cut */
     unsigned break_percent;    /* of attempts that end by migrate-pause */

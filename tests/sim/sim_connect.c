@@ -7,6 +7,9 @@
 
 #include <string.h>
 
+#define SWALLOWED_NS UINT64_C(1000000000)
+#define LATE_NS      UINT64_C(1000000)
+
 static const char *const addresses[LISTENERS_MAX] = {SIM_URI, "tcp:127.0.0.1:4445",
                                                      "unix:/sim/third", "tcp:[::1]:4444"};
 
@@ -54,6 +57,34 @@ transport_check_uri(const char *uri, bool is_listen G_GNUC_UNUSED, GError **erro
 /* ---- Connecting --------------------------------------------------------------------------------
  */
 
+/* After the first pause the network swallows what is sent for a while. */
+static uint64_t
+hole_end_ns(void)
+{
+    uint64_t paused_ns = sim.phase_ns[SIM_PHASE_PAUSED];
+    return paused_ns == NEVER || !sim.plan.hole_ns ? 0 : paused_ns + sim.plan.hole_ns;
+}
+
+/* Who comes again by itself is there soon after. Not so soon where attempts were answered before,
+ * and failed then. */
+static void
+check_hole(void)
+{
+    uint64_t end_ns = hole_end_ns();
+    uint64_t late_ns = 2 * sim.plan.retry_ms * 1000000u + 4 * sim.plan.delay_ns + LATE_NS;
+    bool is_alone = sim.plan.auto_recover[SIM_SOURCE] && sim.plan.auto_recover[SIM_DESTINATION] &&
+                    sim.plan.recoveries == 0 && !sim_fault_fired(SIM_POINT_REFUSED) &&
+                    sim.phase_ns[SIM_PHASE_RECOVER] == NEVER;
+
+    if (!end_ns || !is_alone || sim.over || sim.now_ns < end_ns || net.was_met_again)
+        return;
+    net.was_met_again = true;
+    sim_check(sim.now_ns <= end_ns + late_ns,
+              "the network was there at %.3f us, and it came %.3f us "
+              "later",
+              (double)end_ns / 1000.0, (double)(sim.now_ns - end_ns) / 1000.0);
+}
+
 TransportConnector *
 transport_connect(TransportRing *ring, const char *uri, GError **error)
 {
@@ -67,6 +98,8 @@ transport_connect(TransportRing *ring, const char *uri, GError **error)
             continue;
         *connector = (TransportConnector){.ring = ring, .alive = true, .address = address};
         connector->due_ns = sim.now_ns + sim_below(sim.plan.delay_ns + 1);
+        if (sim.now_ns < hole_end_ns()) /* the kernel sends it once more */
+            connector->due_ns += SWALLOWED_NS;
         connector->refused = sim_inject(SIM_POINT_REFUSED);
         ring->count_users++;
         return connector;
@@ -86,6 +119,7 @@ transport_connect_finish(TransportConnector *connector, TransportLink **ret_link
         g_set_error(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK, "simulated: refused");
         return TRANSPORT_ERROR_RESULT;
     }
+    check_hole();
     *ret_link = &sim_connection_new(listener)->ends[0];
     return TRANSPORT_OK;
 }

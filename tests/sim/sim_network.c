@@ -444,7 +444,7 @@ sim_transport_reset(void)
         net.receivers[i].alive = false;
     memset(net.listeners, 0, sizeof net.listeners);
     net.count_connections = 0;
-    net.has_reset = false;
+    net.has_reset = net.was_met_again = false;
 }
 
 void

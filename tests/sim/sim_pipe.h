@@ -107,7 +107,8 @@ typedef struct SimNetwork {
     TransportConnector connectors[LINKS_MAX];
     TransportListener listeners[LISTENERS_MAX];
     unsigned count_connections;
-    bool has_reset; /* an end closed with bytes unread, and what it had sent was lost */
+    bool was_met_again; /* after the network had swallowed connections */
+    bool has_reset;     /* an end closed with bytes unread, and what it had sent was lost */
 } SimNetwork;
 extern SimNetwork net;
 

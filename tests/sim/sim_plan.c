@@ -182,6 +182,7 @@ plan_heartbeat(SimPlan *plan, uint64_t seed)
     plan->retry_ms = UINT64_C(16) << (bits >> 47 & 3);
     if (is_auto && (bits >> 50 & 3)) /* nobody types a command */
         plan->recoveries = 0;
+    plan->hole_ns = bits >> 52 & 3 ? 0 : UINT64_C(1) << (20 + (bits >> 54) % 8);
     if (!has_word || (bits >> 8 & 3)) {
         if ((bits >> 10 & 7) == 0)
             plan->heartbeat_ms[bits >> 13 & 1] = 0;

@@ -32,9 +32,9 @@ typedef struct SimRun {
     uint64_t operator_ns, break_ns, back_ns; /* NEVER: nothing is to be done */
     bool has_tried_back;
     unsigned count_refused; /* of taking back */
-    unsigned recoveries; /* tried at the source */
-    unsigned address;    /* of the last one */
-    bool listens;        /* since the destination paused */
+    unsigned recoveries;    /* tried at the source */
+    unsigned address;       /* of the last one */
+    bool listens;           /* since the destination paused */
     unsigned count_wishes, quiet_accesses;
     bool is_preempted; /* a role is, inside a call; one at a time */
     bool cancelled;    /* faultline_cancel() has agreed */
