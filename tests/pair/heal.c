@@ -89,12 +89,15 @@ wait_pauses(Heal *heal, int64_t count)
     wait_number(heal, heal->destination, "faultline.pauses", count);
 }
 
-/* At full speed to the end. */
 static void
-finish(Heal *heal, int64_t least_pauses)
+be_quick(Heal *heal)
 {
-    wait_pauses(heal, least_pauses);
     vm_do(heal->source, "migrate-set-parameters", "{\"max-postcopy-bandwidth\": 0}");
+}
+
+static void
+check_end(Heal *heal)
+{
     wait_status(heal, heal->source, "completed");
     wait_status(heal, heal->destination, "completed");
     vm_wait_run_state(heal->source, "postmigrate");
@@ -105,6 +108,15 @@ finish(Heal *heal, int64_t least_pauses)
     vm_quit(heal->destination);
     relay_free(heal->relay);
     g_free(heal->direct);
+}
+
+/* At full speed to the end. */
+static void
+finish(Heal *heal, int64_t least_pauses)
+{
+    wait_pauses(heal, least_pauses);
+    be_quick(heal);
+    check_end(heal);
 }
 
 static void
@@ -160,6 +172,22 @@ void
 link_hanging_in_postcopy_with_preempt_heals(void **state)
 {
     hang_once(*state, &preempt);
+}
+
+/* The destination has everything and says so, and nobody hears it: the source has to come for it,
+ * and the destination to be there. */
+void
+last_word_that_is_lost_is_said_again(void **state)
+{
+    Heal heal;
+
+    begin(&heal, *state, &plain, 2000);
+    relay_mute(heal.relay);
+    be_quick(&heal);
+    wait_status(&heal, heal.destination, "completed");
+    if (vm_number(heal.destination, "faultline.pauses") != 0)
+        scene_fail(heal.scene, "the destination did not have everything before it was lost");
+    check_end(&heal);
 }
 
 /* Some say nothing, some the wrong thing, and none is let in. How many came: a guest that has all

@@ -124,6 +124,7 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(link_cut_for_good_heals_by_another_address),
     TROUBLE(link_hanging_in_postcopy_heals),
     TROUBLE(link_hanging_in_postcopy_with_preempt_heals),
+    TROUBLE(last_word_that_is_lost_is_said_again),
     TROUBLE(link_broken_again_and_again_heals_among_strangers),
     TROUBLE(pause_by_command_waits_for_a_command),
     TROUBLE(process_killed_at_random_leaves_records_that_agree_precopy),

@@ -22,7 +22,8 @@ struct Relay {
     GArray *sockets;    /* under lock; closed in relay_free only, so that no number is used twice */
     GPtrArray *copiers; /* under lock: threads */
     bool cut;           /* under lock */
-    unsigned hung;      /* atomic: sockets of that many first connections hang */
+    unsigned hung;      /* atomic: sockets of that many first connections hang, */
+    unsigned muted;     /* or do so on the way back */
 
     guint every, damaged; /* atomic */
 };
@@ -37,7 +38,11 @@ typedef struct Direction {
 static bool
 hangs(const Direction *direction)
 {
-    return direction->number < __atomic_load_n(&direction->relay->hung, __ATOMIC_ACQUIRE);
+    const Relay *relay = direction->relay;
+
+    return direction->number < __atomic_load_n(&relay->hung, __ATOMIC_ACQUIRE) ||
+           (!direction->is_forward &&
+            direction->number < __atomic_load_n(&relay->muted, __ATOMIC_ACQUIRE));
 }
 
 /* *left: bytes up to the next one that is changed; 0: none was yet. */
@@ -176,6 +181,14 @@ relay_hang(Relay *relay)
 {
     g_mutex_lock(&relay->lock);
     __atomic_store_n(&relay->hung, relay->sockets->len / 2, __ATOMIC_RELEASE);
+    g_mutex_unlock(&relay->lock);
+}
+
+void
+relay_mute(Relay *relay)
+{
+    g_mutex_lock(&relay->lock);
+    __atomic_store_n(&relay->muted, relay->sockets->len / 2, __ATOMIC_RELEASE);
     g_mutex_unlock(&relay->lock);
 }
 

@@ -25,6 +25,8 @@ void relay_cut(Relay *relay);
 /* From now on the connections that there are pass nothing on, and their ends are not passed on
  * either: nobody is told. Later ones work. */
 void relay_hang(Relay *relay);
+/* From now on nothing that comes from uri is passed on by the connections that there are. */
+void relay_mute(Relay *relay);
 /* Ends all connections; later ones work. */
 void relay_break(Relay *relay);
 void relay_free(Relay *relay);
