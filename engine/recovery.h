@@ -53,8 +53,8 @@ typedef struct FaultlinePauses {
     uint64_t count, total_us, longest_us;
     /* Auto-recover at a source, of this pause. */
     uint64_t attempts;  /* begun */
-    bool will_retry;    /* another one follows */
-    uint64_t next_us;   /* how soon */
+    bool will_retry;    /* one is under way, or follows */
+    uint64_t next_us;   /* how soon; 0: it is under way */
     char next_uri[256]; /* where; "": not known */
 } FaultlinePauses;
 

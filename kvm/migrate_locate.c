@@ -25,6 +25,9 @@ locate_beyond(const MigrateLook *source, const MigrateLook *destination)
     if (!destination)
         return g_str_has_prefix(source->status, "postcopy-") ? MIGRATE_GUEST_LOST
                                                              : MIGRATE_GUEST_UNKNOWN;
+    if (migrate_look_is(destination, "completed") && !destination->missing_pages &&
+        is_here(destination))
+        return MIGRATE_GUEST_AT_DESTINATION; /* and the source does not know yet */
     if (migrate_look_is(source, "postcopy-paused") ||
         migrate_look_is(destination, "postcopy-paused"))
         return MIGRATE_GUEST_WAITS;

@@ -18,6 +18,7 @@ typedef struct Perform {
     bool is_switching; /* migrate-start-postcopy was said */
     bool is_cancelling;
     bool is_continued; /* migrate-continue was said */
+    bool said_healing; /* of the last pause */
 } Perform;
 
 static uint64_t
@@ -154,6 +155,27 @@ look_at_source(Migrate *migrate, GError **error)
            migrate_side_look(&migrate->source, &migrate->last, error);
 }
 
+/* The source comes again by itself, and there is somebody to come to. */
+static bool
+heals(Perform *perform, const MigrateLook *look)
+{
+    Migrate *migrate = perform->migrate;
+    MigrateLook there;
+    bool is_paused = migrate_look_is(look, "postcopy-paused");
+
+    if (!is_paused || !look->will_retry ||
+        (!migrate_side_look(&migrate->destination, &there, NULL) &&
+         !migrate_side_look(&migrate->destination, &there, NULL)))
+        return false;
+    if (!perform->said_healing)
+        migrate_report_say(&migrate->report,
+                           "the connection is lost, with everything kept; the source connects "
+                           "again by itself: %s",
+                           look->error);
+    perform->said_healing = true;
+    return true;
+}
+
 static bool
 follow(Perform *perform, GError **error)
 {
@@ -164,10 +186,12 @@ follow(Perform *perform, GError **error)
     while (look_at_source(migrate, error)) {
         if (migrate_look_is(look, "completed"))
             return true;
-        if (!migrate_look_is_under_way(look))
+        if (!migrate_look_is_under_way(look) && !heals(perform, look))
             return fail_with(look, error);
         if (migrate_take_interrupt())
             take_interrupt(perform, look);
+        perform->said_healing &= migrate_look_is(look, "postcopy-paused") ||
+                                 g_str_has_prefix(look->status, "postcopy-recover");
         if (!steer(perform, look, error))
             return false;
         migrate_report_progress(&migrate->report, look, perform->allowed_ms);

@@ -120,6 +120,7 @@ migrate_side_look(MigrateSide *side, MigrateLook *ret_look, GError **error)
         .downtime_ms = number_in(reply, "downtime"),
         .total_ms = number_in(reply, "total-time"),
         .missing_pages = number_in(ours, "missing-pages"),
+        .will_retry = ours && json_object_has_member(ours, "recover-next-us"),
     };
     text_in(reply, "status", ret_look->status, sizeof ret_look->status, "none");
     text_in(reply, "error-desc", ret_look->error, sizeof ret_look->error, "");

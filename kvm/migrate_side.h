@@ -23,6 +23,7 @@ typedef struct MigrateLook {
     char run_state[32]; /* of the guest */
     char error[512];
     int64_t total_bytes, remaining_bytes, transferred_bytes, bytes_per_s, dirty_pages_per_s;
+    bool will_retry; /* paused, and connects again by itself */
     int64_t pass, zero_pages, normal_pages, expected_downtime_ms, downtime_ms, total_ms,
         missing_pages;
 } MigrateLook;

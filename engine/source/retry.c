@@ -157,7 +157,6 @@ source_retry_step(Source *source)
     retry->knocked_ns = now_ns;
     retry->until_ns = now_ns + patience_ns(source);
     progress_add(&source->faultline->progress.recover_attempts, 1);
-    progress_set(&source->faultline->progress.recover_next_ns, 0);
     g_free(source->uri);
     source->uri = g_strdup(source->addresses[retry->next]);
     source->stage = source_stage_knock;

@@ -195,6 +195,26 @@ orchestrate_pause_in_postcopy_keeps_both(void **state)
     orchestra_free(orchestra);
 }
 
+/* The destination lets nobody in for a while: the source tries, and somebody watches. */
+void
+orchestrate_break_that_heals_is_followed_to_the_end(void **state)
+{
+    Orchestra *orchestra = set_up_postcopy(*state);
+    g_autofree char *address = vm_listening_at(orchestra->destination);
+    g_autofree char *where = g_strdup_printf("{\"uri\": \"%s\"}", address);
+
+    vm_do(orchestra->destination, "migrate-pause", NULL);
+    vm_wait_status(orchestra->source, "postcopy-paused");
+    orchestra_wait_for(orchestra, "connects again by itself");
+    vm_wait_status(orchestra->destination, "postcopy-paused");
+    vm_do(orchestra->destination, "migrate-recover", where);
+    vm_do(orchestra->source, "migrate-set-parameters", "{\"max-postcopy-bandwidth\": 0}");
+    orchestra_expect_outcome(orchestra, 0, "destination");
+    vm_wait_exit(orchestra->source);
+    orchestra_require_runs(orchestra->destination);
+    orchestra_free(orchestra);
+}
+
 void
 orchestrate_destination_gone_in_postcopy_says_lost(void **state)
 {

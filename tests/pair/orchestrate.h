@@ -41,6 +41,7 @@ void orchestrate_phase(void **state);
 void orchestrate_not_converging_is_cancelled_by_ctrl_c(void **state);
 void orchestrate_ctrl_c_in_postcopy_says_why_not_and_goes_on(void **state);
 void orchestrate_pause_in_postcopy_keeps_both(void **state);
+void orchestrate_break_that_heals_is_followed_to_the_end(void **state);
 void orchestrate_destination_gone_in_postcopy_says_lost(void **state);
 void orchestrate_other_memory_is_refused(void **state);
 void orchestrate_other_blocks_are_refused(void **state);

@@ -146,6 +146,7 @@ static const struct CMUnitTest trouble[] = {
     TROUBLE(orchestrate_not_converging_is_cancelled_by_ctrl_c),
     TROUBLE(orchestrate_ctrl_c_in_postcopy_says_why_not_and_goes_on),
     TROUBLE(orchestrate_pause_in_postcopy_keeps_both),
+    TROUBLE(orchestrate_break_that_heals_is_followed_to_the_end),
     TROUBLE(orchestrate_destination_gone_in_postcopy_says_lost),
     TROUBLE(orchestrate_other_memory_is_refused),
     TROUBLE(orchestrate_other_blocks_are_refused),
