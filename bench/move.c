@@ -212,6 +212,7 @@ take_events(Side *side, GError **error)
             if (!side->is_source)
                 note_switch(side);
             break;
+        case FAULTLINE_EVENT_HEARD:
         case FAULTLINE_EVENT_VERDICT:
         case FAULTLINE_EVENT_REFUSED:
             break;

@@ -106,12 +106,11 @@ typedef struct FaultlineLastWords {
 /*
  * Takes back a guest that was given away to a destination which cannot be asked any more, as its
  * words prove that it never ran it: REFUSED, or COMING of a process that is gone. The guest goes on
- * here as it was before the switch-over, and the status becomes failed. Waits for the record of this
- * side. Thread: control.
- * Errors: STATE unless a migration from here stands in postcopy-paused, or failed, with the guest
- * given away, or when the words prove nothing; ARGUMENT for words of another migration; HOST when
- * the record cannot be written (the guest stays stopped here), or the guest's own from its resume
- * callback (it is here, paused).
+ * here as it was before the switch-over, and the status becomes failed. Waits for the record of
+ * this side. Thread: control. Errors: STATE unless a migration from here stands in postcopy-paused,
+ * or failed, with the guest given away, or when the words prove nothing; ARGUMENT for words of
+ * another migration; HOST when the record cannot be written (the guest stays stopped here), or the
+ * guest's own from its resume callback (it is here, paused).
  */
 bool faultline_take_back(Faultline *faultline, const FaultlineLastWords *words, GError **error);
 

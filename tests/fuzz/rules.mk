@@ -7,7 +7,8 @@ comma := ,
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 # Those that are one side alone are linked with the simulation; uri and stream with the real thing.
 FUZZ_SIDE := $(filter-out uri stream,$(FUZZ))
-FUZZ_SIM := $(filter-out tests/sim/sim.c tests/sim/sim_migration.c tests/sim/sim_operator.c,$(SIM)) \
+FUZZ_SIM := $(filter-out tests/sim/sim.c tests/sim/sim_migration.c tests/sim/sim_operator.c \
+                         tests/sim/sim_end.c,$(SIM)) \
             tests/fuzz/side.c tests/fuzz/peer.c tests/fuzz/guest.c tests/fuzz/script.c \
             $(SIM_ENGINE) $(filter engine/monitor/%,$(LIBRARY))
 FUZZ_PROGRAMS := $(patsubst %,$(BUILD)/tests/fuzz/fuzz_%,$(FUZZ))

@@ -46,6 +46,7 @@ extern SimRun run;
 bool sim_schedule_once(void);
 uint64_t sim_control_next_ns(void);
 void sim_control_step(void);
+bool sim_status_is_final(FaultlineStatus status);
 /* Checks how it ended; then the simulation is over. */
 void sim_check_end(void);
 

@@ -127,10 +127,8 @@ set_up(void **state)
                             .shared = true};
     client->faultline = faultline_new(&guest, client, &block, 1, NULL);
     assert_non_null(client->faultline);
-    FaultlineMonitorHost host = {.name = "guest-1",
-                                 .quit = count_quit,
-                                 .guest_end = tell_end,
-                                 .happened = count_happened};
+    FaultlineMonitorHost host = {
+        .name = "guest-1", .quit = count_quit, .guest_end = tell_end, .happened = count_happened};
     client->monitor = faultline_monitor_new(client->faultline, &host, client);
     client->output = g_string_new(NULL);
     client->session = faultline_session_new(client->monitor, collect, client);

@@ -356,6 +356,8 @@ tell_events(Toy *toy)
         case FAULTLINE_EVENT_REFUSED:
             g_string_append(told, "REFUSED ");
             break;
+        case FAULTLINE_EVENT_HEARD: /* as soon as that may be */
+            break;
         }
     }
     return g_string_free(told, FALSE);
