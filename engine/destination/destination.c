@@ -81,7 +81,6 @@ drain_some(Destination *destination)
         return result;
     size_t length = reader_available(&destination->reader);
     destination->drained_bytes += length;
-    destination_hear_tail(destination, bytes, length);
     reader_consume(&destination->reader, length);
     return destination->drained_bytes <= DRAIN_BYTES_MAX ? READ_OK : READ_BAD;
 }
@@ -226,7 +225,7 @@ destination_stage_failing(Destination *destination, GError **error)
         return STAGE_STAY;
     close_links(destination);
     /* One that was about to stop its guest may have given it away. */
-    if (has_come || (destination->is_expecting && !destination->has_farewell))
+    if (has_come || destination->is_expecting)
         destination_begin_farewell(destination, 1);
     destination_tell_failure(destination, "The guest never ran here; look for it at the source");
     context_move(destination->faultline, FAULTLINE_STATUS_FAILED);

@@ -81,8 +81,6 @@ typedef struct ReturnMessage {
 #define MAILBOX_MAX   64u
 #define LISTENERS_MAX 8u
 
-#define DESTINATION_TAIL_BYTES 9u /* a PING */
-
 /* How long a source may take to close, or to take a SHUT. */
 #define DESTINATION_LEAVE_NS 2000000000ull
 
@@ -143,16 +141,15 @@ struct Destination {
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
     uint64_t drained_bytes, deadline_ns;
-    bool has_posted;                      /* SHUT */
-    bool is_over;                         /* the status is final, and listen stays */
-    uint32_t last_word;                   /* then: the SHUT's value */
-    bool has_farewell;                    /* the source has heard it */
-    uint8_t tail[DESTINATION_TAIL_BYTES]; /* what was thrown away last */
-    bool has_skipped;                     /* the head of the description was read, */
-    uint64_t skip_bytes;                  /* and so much of it is left */
-    bool has_ordered;                     /* the record TAKING */
-    uint32_t hello;                       /* the first one; 0: none */
-    bool has_told_whole;                  /* WHOLE was posted */
+    bool has_posted;     /* SHUT */
+    bool is_over;        /* the status is final, and listen stays */
+    uint32_t last_word;  /* then: the SHUT's value */
+    bool has_farewell;   /* the source has heard it */
+    bool has_skipped;    /* the head of the description was read, */
+    uint64_t skip_bytes; /* and so much of it is left */
+    bool has_ordered;    /* the record TAKING */
+    uint32_t hello;      /* the first one; 0: none */
+    bool has_told_whole; /* WHOLE was posted */
     bool has_told_verdict;
     uint64_t judged_pages, bad_extents; /* by DIGEST */
     GByteArray *blob;                   /* the package, as far as it has come */
@@ -325,9 +322,6 @@ void destination_publish_urgent(Destination *destination);
 bool destination_begin_farewell(Destination *destination, uint32_t word);
 StepResult destination_farewell_step(Destination *destination);
 bool destination_is_farewell(const StreamElement *element);
-/* What comes from a source that is told of a failure, out of step: looks for the farewell at its
- * end. A guest's page that looks like one, just before a break, ends the stay and no more. */
-void destination_hear_tail(Destination *destination, const uint8_t *bytes, size_t length);
 
 /* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
 bool destination_accept_urgent(Destination *destination, GError **error);

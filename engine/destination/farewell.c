@@ -8,12 +8,16 @@
  */
 #include "engine/destination/destination.h"
 
-#include <string.h>
-
+/* Nobody comes again to a descriptor that he was given. */
 static bool
 can_be_asked(const Destination *destination)
 {
-    return (destination->features & STREAM_FEATURE_FAREWELL) && destination->count_listeners;
+    bool has_address = false;
+
+    for (unsigned i = 0; i < destination->count_listeners; i++)
+        has_address |=
+            !g_str_has_prefix(transport_listener_address(destination->listeners[i]), "fd:");
+    return has_address && (destination->features & STREAM_FEATURE_FAREWELL);
 }
 
 bool
@@ -21,19 +25,6 @@ destination_is_farewell(const StreamElement *element)
 {
     return element->type == STREAM_COMMAND && element->command == STREAM_COMMAND_PING &&
            stream_parse_be32(element) == STREAM_PING_FAREWELL;
-}
-
-void
-destination_hear_tail(Destination *destination, const uint8_t *bytes, size_t length)
-{
-    size_t new = MIN(length, sizeof destination->tail), old = sizeof destination->tail - new;
-    uint8_t farewell[sizeof destination->tail];
-    StreamWriter writer = {.bytes = farewell, .capacity = sizeof farewell};
-
-    memmove(destination->tail, destination->tail + new, old);
-    memcpy(destination->tail + old, bytes + length - new, new);
-    stream_put_ping(&writer, STREAM_PING_FAREWELL);
-    destination->has_farewell = memcmp(destination->tail, farewell, sizeof farewell) == 0;
 }
 
 static void

@@ -3,11 +3,14 @@
  * The last word, heard: the destination's SHUT comes to who waits for it, or behind its proof to
  * who has come again to a destination that is over. With STREAM_FEATURE_FAREWELL it is answered,
  * for until then the destination stays to say it once more; SHUT 0, with which nothing can fail any
- * more, after it was put on record. Migration role.
+ * more, after it was put on record. And a source that keeps its guest says farewell to a
+ * destination that was told of the switch-over, which waits else for somebody who may have given a
+ * guest away. Migration role.
  */
 #include "engine/source/source.h"
 
 #define FAREWELL_NS 1000000000ull /* a destination that is over may be gone */
+#define CALL_NS     3000000000ull /* and so may the way to it */
 
 bool
 source_is_told_end(const Source *source)
@@ -39,15 +42,17 @@ put_on_record(Source *source)
     source->farewell_until_ns = clock_now_ns() + FAREWELL_NS;
 }
 
-/* AGAIN: it has left, or cannot. */
 StageResult
-source_say_farewell(Source *source, uint64_t until_ns)
+source_stage_farewell(Source *source, GError **error)
 {
     g_autoptr(GError) ignored = NULL;
     StageResult result = STAGE_AGAIN;
+    (void)error;
 
+    if (!source->farewell_until_ns)
+        put_on_record(source);
     if (!(source->features & STREAM_FEATURE_FAREWELL) || !source->main.sender)
-        return STAGE_AGAIN;
+        return STAGE_DONE;
     if (!source->has_said_farewell)
         result = source_flush(source, &ignored); /* the frame may be full, or on its way */
     if (result == STAGE_AGAIN && !source->has_said_farewell) {
@@ -56,18 +61,89 @@ source_say_farewell(Source *source, uint64_t until_ns)
     }
     if (result == STAGE_AGAIN)
         result = source_drain(source, &ignored);
-    if (result != STAGE_STAY || clock_now_ns() >= until_ns)
-        return STAGE_AGAIN;
-    source->migration.wake_ns = until_ns;
+    if (result != STAGE_STAY || clock_now_ns() >= source->farewell_until_ns)
+        return STAGE_DONE;
+    source->migration.wake_ns = source->farewell_until_ns;
     return STAGE_STAY;
 }
 
-StageResult
-source_stage_farewell(Source *source, GError **error)
+/* ---- A guest that stayed ----------------------------------------------------------------------
+ */
+
+static bool
+is_lost(const Source *source)
+{
+    return source_flag(&source->request_failed) || source_flag(&source->request_ended);
+}
+
+/* Until then, and then no more. */
+static StageResult
+wait_for_call(Source *source)
+{
+    source->migration.wake_ns = source->farewell_until_ns;
+    return clock_now_ns() < source->farewell_until_ns ? STAGE_STAY : STAGE_DONE;
+}
+
+/* It is over, and says so behind its proof. */
+static StageResult
+stage_call_heard(Source *source, GError **error)
+{
+    if (source_flush(source, error) == STAGE_FAILED)
+        return STAGE_DONE;
+    if (!source_flag(&source->has_shut))
+        return is_lost(source) ? STAGE_DONE : wait_for_call(source);
+    if (source_has_checksums(source))
+        frame_queue_seal(&source->main);
+    source->stage = source_stage_farewell;
+    return STAGE_AGAIN;
+}
+
+static StageResult
+stage_call_prove(Source *source, GError **error)
 {
     (void)error;
-    if (!source->farewell_until_ns)
-        put_on_record(source);
-    StageResult result = source_say_farewell(source, source->farewell_until_ns);
-    return result == STAGE_STAY ? result : STAGE_DONE;
+    if (!source_flag(&source->has_challenge))
+        return is_lost(source) ? STAGE_DONE : wait_for_call(source);
+    stream_put_answer(frame_queue_writer(&source->main), &source->answer);
+    source->stage = stage_call_heard;
+    return STAGE_AGAIN;
+}
+
+static StageResult
+stage_call(Source *source, GError **error)
+{
+    g_autoptr(GError) ignored = NULL;
+    (void)error;
+
+    if (source_flag(&source->drops_links))
+        return wait_for_call(source);
+    StageResult result = source_connect_link(source, &source->link, &ignored);
+    if (result == STAGE_STAY)
+        return wait_for_call(source);
+    if (result == STAGE_FAILED) {
+        if (source->next_call >= source->count_addresses)
+            return STAGE_DONE;
+        g_free(source->uri);
+        source->uri = g_strdup(source->addresses[source->next_call++]);
+        return STAGE_AGAIN;
+    }
+    source->main.sender = transport_sender_new(source->migration.ring, source->link);
+    source_set_flag(&source->needs_proof);
+    source_publish_link(source, &source->request_link, source->link);
+    source->stage = stage_call_prove;
+    return STAGE_AGAIN;
+}
+
+bool
+source_begin_call(Source *source)
+{
+    bool has_address = !g_str_has_prefix(source->uri, "fd:") || source->count_addresses;
+
+    if (!source->may_be_missed || !has_address || !(source->features & STREAM_FEATURE_FAREWELL))
+        return false;
+    source_let_go(source);
+    source->is_over = true;
+    source->farewell_until_ns = clock_now_ns() + CALL_NS;
+    source->stage = stage_call;
+    return true;
 }

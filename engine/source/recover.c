@@ -28,7 +28,7 @@ drop_link(TransportLink **link)
 }
 
 void
-source_pause(Source *source)
+source_let_go(Source *source)
 {
     source->earlier_bytes = source_sent_bytes(source);
     source_clear_flag(&source->answers_requests);
@@ -48,6 +48,12 @@ source_pause(Source *source)
     drop_link(&source->urgent_link);
     source_set_flag(&source->drops_links);
     transport_ring_notify(source->request.ring);
+}
+
+void
+source_pause(Source *source)
+{
+    source_let_go(source);
     source->stage = source_stage_paused;
     source_retry_begin(source);
     context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_PAUSED);

@@ -160,7 +160,7 @@ source_stage_settle(Source *source, GError **error)
     if (source->features & STREAM_FEATURE_COMMIT) {
         if (!source->asked_settled)
             stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_SETTLED);
-        source->asked_settled = true;
+        source->asked_settled = source->may_be_missed = true;
         if (!source_flag(&source->has_settled))
             return source_flush(source, error) == STAGE_FAILED ? STAGE_FAILED : STAGE_STAY;
     }

@@ -362,9 +362,6 @@ stage_hearing(Source *source, GError **error)
         source->migration.wake_ns = source->hear_until_ns;
         return STAGE_STAY;
     }
-    bool may_answer = source_flag(&source->has_shut) && source->shut_value;
-    if (may_answer && source_say_farewell(source, source->hear_until_ns) == STAGE_STAY)
-        return STAGE_STAY;
     close_links(source);
     source->stage = stage_failing;
     return STAGE_AGAIN;
@@ -451,6 +448,11 @@ source_migration_step(void *self)
     GError *failure = NULL;
     bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
 
+    if (source->is_over) {
+        StageResult result =
+            source_flag(&source->is_stopping) ? STAGE_DONE : source->stage(source, NULL);
+        return result == STAGE_STAY ? STEP_WAIT : result == STAGE_AGAIN ? STEP_AGAIN : end(source);
+    }
     release_vcpus(source, is_cancelled);
     follow_destination(source);
     if (source_flag(&source->is_stopping)) {
@@ -461,7 +463,7 @@ source_migration_step(void *self)
     }
     if (is_cancelled && !source->failure) {
         cancel(source);
-        return end(source);
+        return source_begin_call(source) ? STEP_AGAIN : end(source);
     }
     if (source_is_told_end(source))
         source->stage = source_stage_farewell;
@@ -473,8 +475,9 @@ source_migration_step(void *self)
     case STAGE_AGAIN:
         return STEP_AGAIN;
     case STAGE_DONE:
-        if (source->stage)
-            complete(source);
+        if (!source->stage)
+            return source_begin_call(source) ? STEP_AGAIN : end(source);
+        complete(source);
         return end(source);
     case STAGE_FAILED:
         break;

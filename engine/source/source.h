@@ -160,6 +160,9 @@ struct Source {
     uint64_t agree_until_ns;
     bool has_said_sealed, asks_settled; /* SEALED, a numbered SETTLED was sent */
     uint32_t settled_number;            /* of the last one */
+    bool may_be_missed; /* the destination knows that the guest was about to be stopped */
+    bool is_over;       /* the guest is here and the status final; what is left is courtesy */
+    unsigned next_call; /* address */
     bool has_said_farewell;
     uint64_t farewell_until_ns; /* 0: the end is not on record */
     unsigned digest_block;      /* where the digest goes on */
@@ -310,8 +313,9 @@ StageResult source_stage_digest(Source *source, GError **error);
 StageResult source_stage_finish(Source *source, GError **error);
 StageResult source_stage_confirm(Source *source, GError **error);
 StageResult source_stage_farewell(Source *source, GError **error);
-/* AGAIN: it has left, or cannot; STAY: not yet, at most until then. */
-StageResult source_say_farewell(Source *source, uint64_t until_ns);
+/* The guest stayed, the status is final: a destination that may wait for word of it is called once
+ * more. false: there is none such. Errors are nobody's. */
+bool source_begin_call(Source *source);
 /* A destination that it has come again to is over, and has everything. */
 bool source_is_told_end(const Source *source);
 
@@ -343,6 +347,8 @@ uint64_t source_sent_bytes(const Source *source);
 
 /* Lets go of what is under way. */
 void source_drop_connectors(Source *source);
+/* Of the links, and of all that is under way on them; both roles. */
+void source_let_go(Source *source);
 /* Drives s->connector. AGAIN: *ret_link is there. */
 StageResult source_connect_link(Source *source, TransportLink **ret_link, GError **error);
 /* Gives the request role a link of its own to hold. */

@@ -140,6 +140,7 @@ source_stage_devices(Source *source, GError **error)
     frame_queue_put_memory(&source->main, source->package->data, source->package->len);
     if (source->features & STREAM_FEATURE_COMMIT)
         stream_put_ping(frame_queue_writer(&source->main), STREAM_PING_COMMIT);
+    source->may_be_missed = true;
     if (source_flush(source, error) == STAGE_FAILED)
         return STAGE_FAILED;
     source->stage = source_stage_commit;

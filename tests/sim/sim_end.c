@@ -171,6 +171,11 @@ check_healed(void)
         return; /* without postcopy-ram nobody comes again */
     sim_check(info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
               "it did not recover by itself: %s", describe_end());
+    const Destination *destination = run.sides[SIM_DESTINATION]->destination;
+    /* A farewell that is lost costs one that completed nothing. */
+    sim_check(!destination || !destination->is_over || destination->has_farewell ||
+                  destination->last_word == 0 || sim.plan.count_faults > 1,
+              "the destination stayed, and nobody came: %s", describe_end());
     sim_check(!info[SIM_DESTINATION].is_unheard &&
                   (info[SIM_DESTINATION].status != FAULTLINE_STATUS_COMPLETED ||
                    info[SIM_SOURCE].status == FAULTLINE_STATUS_COMPLETED),

@@ -21,10 +21,10 @@
 #define END_BYTES 19u /* END of ram, EOS, footer, EOF */
 
 static void
-require(bool is_good, const GError *error)
+require(bool is_good, GError *const *error)
 {
     if (!is_good)
-        fail_msg("%s", error ? error->message : "no error set");
+        fail_msg("%s", *error ? (*error)->message : "no error set");
 }
 
 /* ---- Our destination, QEMU's source -----------------------------------------------------------
@@ -86,7 +86,7 @@ static void
 walk_answers(Walk *walk, const GByteArray *bytes)
 {
     GError *error = NULL;
-    require(walk_return(walk, bytes->data, bytes->len, &error), error);
+    require(walk_return(walk, bytes->data, bytes->len, &error), &error);
 }
 
 static unsigned
@@ -130,7 +130,7 @@ play_recovery(PeerGuest *guest, const Recorded *recorded, const char *path)
     g_autofree char *uri = g_strdup_printf("unix:%s", path);
     g_autoptr(GError) error = NULL;
 
-    require(faultline_recover(guest->faultline, uri, &error), error);
+    require(faultline_recover(guest->faultline, uri, &error), &error);
     g_autoptr(PeerLink) link = peer_link_new(peer_connect(path));
     say(link, recorded->after, 0, recorded->asked);
     await_received(link, recorded->bitmaps);
@@ -145,7 +145,7 @@ play_recovery(PeerGuest *guest, const Recorded *recorded, const char *path)
 
     recorded->walk->is_resumed = true;
     walk_answers(recorded->walk, link->received);
-    require(walk_main(recorded->walk, recorded->after->data, recorded->after->len, &error), error);
+    require(walk_main(recorded->walk, recorded->after->data, recorded->after->len, &error), &error);
 }
 
 /* The page that the recorded guest waited for is touched while there is no connection. */
@@ -256,10 +256,10 @@ check_second_half(const Recorded *recorded, const PeerLink *link, const PeerLink
     }
     walk->reached_cut = false;
     if (urgent) {
-        require(walk_urgent(walk, urgent->received->data, urgent->received->len, &error), error);
+        require(walk_urgent(walk, urgent->received->data, urgent->received->len, &error), &error);
         assert_true(walk->count_urgent > 0);
     }
-    require(walk_main(walk, main->data, main->len, &error), error);
+    require(walk_main(walk, main->data, main->len, &error), &error);
     assert_true(walk_is_whole(walk));
 }
 
@@ -287,7 +287,7 @@ resume(PeerSink *sink)
     g_autofree char *uri = g_strdup_printf("unix:%s/socket", sink->folder);
     GError *error = NULL;
 
-    require(faultline_migrate_resume(sink->guest->faultline, uri, &error), error);
+    require(faultline_migrate_resume(sink->guest->faultline, uri, &error), &error);
     return accept_link(sink->listener);
 }
 

@@ -87,7 +87,8 @@ receive(PeerLink *link, StreamReturnType type, StreamReturn *ret)
 static void
 put_hello_with_token(StreamWriter *w)
 {
-    stream_put_ping(w, STREAM_HELLO | STREAM_FEATURE_COMMIT | STREAM_FEATURE_TOKEN);
+    stream_put_ping(w, STREAM_HELLO | STREAM_FEATURE_COMMIT | STREAM_FEATURE_TOKEN |
+                           STREAM_FEATURE_FAREWELL);
 }
 
 /* A destination that has told its token, and before the package. */
@@ -254,6 +255,26 @@ incoming_sends_a_replay_away(void **state)
     end(&scene);
 }
 
+static bool
+is_unheard(const Scene *scene)
+{
+    g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
+    faultline_query(scene->source->guest->faultline, info);
+    return info->is_unheard;
+}
+
+static void
+say_farewell(PeerLink *link)
+{
+    uint8_t bytes[16];
+    StreamWriter writer = {.bytes = bytes, .capacity = sizeof bytes};
+
+    stream_put_ping(&writer, STREAM_PING_FAREWELL);
+    g_byte_array_append(link->to_send, bytes, (guint)writer.length);
+    while (!peer_link_is_sent(link))
+        peer_link_pump(link, 10);
+}
+
 /* The source has given the guest away and lost the connection before it was here. */
 static void
 incoming_sends_the_guest_back_to_a_source_that_asks_for_it(void **state)
@@ -269,8 +290,12 @@ incoming_sends_the_guest_back_to_a_source_that_asks_for_it(void **state)
     assert_true(receive(again, STREAM_RETURN_PROOF, &message));
     assert_true(receive(again, STREAM_RETURN_SHUT, &message));
     assert_int_equal(message.value, 1);
-    peer_link_half_close(again);
     assert_int_equal(peer_source_wait(scene.source), FAULTLINE_STATUS_FAILED);
+    assert_true(is_unheard(&scene));
+    say_farewell(again);
+    for (unsigned i = 0; i < PEER_WAIT_MS && is_unheard(&scene); i++)
+        g_usleep(1000);
+    assert_false(is_unheard(&scene));
     assert_int_equal(peer_count(&scene.source->guest->count_resumes), 0);
     end(&scene);
 }
