@@ -80,7 +80,7 @@ typedef enum {
     X(RECOVER_RETRY, "recover-retry", 8, 1, 60000, "ms",                                           \
       "auto-recover: longest time between two attempts; the first ones come sooner", INTEGER,      \
       SOURCE, false)                                                                               \
-    X(FAREWELL_DEADLINE, "farewell-deadline", 300000, 0, 86400000, "ms",                           \
+    X(FAREWELL_DEADLINE, "farewell-deadline", 60000, 0, 86400000, "ms",                            \
       "how long a destination that is over stays for a source that may not have heard so, 0: not", \
       INTEGER, DESTINATION, false)                                                                 \
     X(MAX_POSTCOPY_BANDWIDTH, "max-postcopy-bandwidth", 0, 0, INT64_MAX, "bytes/s",                \
