@@ -141,15 +141,16 @@ struct Destination {
     uint32_t ram_section;               /* its id */
     uint64_t listed_bytes, total_bytes; /* of the block list */
     uint64_t drained_bytes, deadline_ns;
-    bool has_posted;     /* SHUT */
-    bool is_over;        /* the status is final, and listen stays */
-    uint32_t last_word;  /* then: the SHUT's value */
-    bool has_farewell;   /* the source has heard it */
-    bool has_skipped;    /* the head of the description was read, */
-    uint64_t skip_bytes; /* and so much of it is left */
-    bool has_ordered;    /* the record TAKING */
-    uint32_t hello;      /* the first one; 0: none */
-    bool has_told_whole; /* WHOLE was posted */
+    bool has_posted;      /* SHUT */
+    bool is_over;         /* the status is final, and listen stays */
+    uint32_t last_word;   /* then: the SHUT's value */
+    bool has_farewell;    /* the source has heard it */
+    unsigned count_heard; /* elements on main then */
+    bool has_skipped;     /* the head of the description was read, */
+    uint64_t skip_bytes;  /* and so much of it is left */
+    bool has_ordered;     /* the record TAKING */
+    uint32_t hello;       /* the first one; 0: none */
+    bool has_told_whole;  /* WHOLE was posted */
     bool has_told_verdict;
     uint64_t judged_pages, bad_extents; /* by DIGEST */
     GByteArray *blob;                   /* the package, as far as it has come */
@@ -321,7 +322,9 @@ void destination_publish_urgent(Destination *destination);
  * cannot be told, and listen may end. step: what it does from then on. */
 bool destination_begin_farewell(Destination *destination, uint32_t word);
 StepResult destination_farewell_step(Destination *destination);
-bool destination_is_farewell(const StreamElement *element);
+/* Reads to the farewell, past what a source may have asked for meanwhile: OK. count: of elements on
+ * this link so far, which are not without end. */
+ReadResult destination_hear_farewell(Reader *reader, unsigned *count);
 
 /* Accepts the second connection when it comes; errors of it are not fatal before it is needed. */
 bool destination_accept_urgent(Destination *destination, GError **error);

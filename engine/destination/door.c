@@ -330,23 +330,6 @@ tell(Destination *destination, Knock *knock)
 
 /* What it asked for meanwhile is not answered; its farewell is what it says last. A close with
  * bytes unread is a reset, which can overtake what was said: reads to the end. */
-static ReadResult
-hear_farewell(Knock *knock)
-{
-    g_autoptr(GError) ignored = NULL;
-    StreamElement element;
-    ReadResult result;
-    size_t length;
-
-    while ((result = reader_decode(&knock->reader, destination_decode_element, &element, &length,
-                                   &ignored)) == READ_OK) {
-        if (destination_is_farewell(&element))
-            return READ_OK;
-        reader_consume(&knock->reader, length);
-    }
-    return result;
-}
-
 bool
 destination_say_last_word(Destination *destination)
 {
@@ -359,7 +342,7 @@ destination_say_last_word(Destination *destination)
         knock = &destination->door.knocks[i];
         if (knock->state != KNOCK_TOLD)
             continue;
-        ReadResult result = hear_farewell(knock);
+        ReadResult result = destination_hear_farewell(&knock->reader, &knock->count_heard);
         was_heard |= result == READ_OK;
         if (result != READ_WAIT)
             send_away(&destination->door, knock);

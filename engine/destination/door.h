@@ -25,7 +25,8 @@ typedef struct Knock {
     Reader reader;
     uint64_t until_ns;
     TokenExchange exchange;
-    uint8_t bytes[64]; /* what is being sent */
+    unsigned count_heard; /* elements, once it was told */
+    uint8_t bytes[64];    /* what is being sent */
     struct iovec iov;
 } Knock;
 

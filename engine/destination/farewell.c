@@ -8,6 +8,9 @@
  */
 #include "engine/destination/destination.h"
 
+#define ELEMENTS_MAX 4096u /* in front of a farewell: a bitmap asked for of each block, and beats  \
+                            */
+
 /* Nobody comes again to a descriptor that he was given. */
 static bool
 can_be_asked(const Destination *destination)
@@ -18,13 +21,6 @@ can_be_asked(const Destination *destination)
         has_address |=
             !g_str_has_prefix(transport_listener_address(destination->listeners[i]), "fd:");
     return has_address && (destination->features & STREAM_FEATURE_FAREWELL);
-}
-
-bool
-destination_is_farewell(const StreamElement *element)
-{
-    return element->type == STREAM_COMMAND && element->command == STREAM_COMMAND_PING &&
-           stream_parse_be32(element) == STREAM_PING_FAREWELL;
 }
 
 static void
@@ -61,24 +57,37 @@ destination_begin_farewell(Destination *destination, uint32_t word)
     return true;
 }
 
+ReadResult
+destination_hear_farewell(Reader *reader, unsigned *count)
+{
+    g_autoptr(GError) ignored = NULL;
+    StreamElement element;
+    ReadResult result;
+    size_t length;
+
+    while ((result = reader_decode(reader, destination_decode_element, &element, &length,
+                                   &ignored)) == READ_OK) {
+        bool is_farewell = element.type == STREAM_COMMAND &&
+                           element.command == STREAM_COMMAND_PING &&
+                           stream_parse_be32(&element) == STREAM_PING_FAREWELL;
+        reader_consume(reader, length);
+        if (is_farewell)
+            return READ_OK;
+        if (++*count > ELEMENTS_MAX)
+            return READ_BAD;
+    }
+    return result;
+}
+
 /* The link that it ended on: the source's farewell, or its end. */
 static void
 hear_main(Destination *destination)
 {
-    g_autoptr(GError) ignored = NULL;
-    StreamElement element;
-    ReadResult result = READ_OK;
-    size_t length;
-
-    while (destination->receiver && !destination->has_farewell && result == READ_OK) {
-        result = reader_decode(&destination->reader, destination_decode_element, &element, &length,
-                               &ignored);
-        if (result != READ_OK)
-            break;
-        destination->has_farewell = destination_is_farewell(&element);
-        reader_consume(&destination->reader, length);
-    }
-    if (result != READ_OK && result != READ_WAIT)
+    if (!destination->receiver)
+        return;
+    ReadResult result = destination_hear_farewell(&destination->reader, &destination->count_heard);
+    destination->has_farewell |= result == READ_OK;
+    if (result != READ_WAIT)
         drop_main(destination);
 }
 
