@@ -13,6 +13,13 @@
 #define CALL_NS     3000000000ull /* and so may the way to it */
 
 bool
+source_can_ask(const Source *source)
+{
+    bool has_address = !g_str_has_prefix(source->uri, "fd:") || source->count_addresses;
+    return has_address && (source->features & STREAM_FEATURE_FAREWELL);
+}
+
+bool
 source_is_told_end(const Source *source)
 {
     return source_flag(&source->is_proved) && source_flag(&source->has_shut) &&
@@ -137,9 +144,7 @@ stage_call(Source *source, GError **error)
 bool
 source_begin_call(Source *source)
 {
-    bool has_address = !g_str_has_prefix(source->uri, "fd:") || source->count_addresses;
-
-    if (!source->may_be_missed || !has_address || !(source->features & STREAM_FEATURE_FAREWELL))
+    if (!source->may_be_missed || !source_can_ask(source))
         return false;
     source_let_go(source);
     source->is_over = true;

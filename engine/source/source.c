@@ -266,7 +266,7 @@ static StageResult
 fail_given_away(Source *source, GError *failure)
 {
     Faultline *faultline = source->faultline;
-    bool can_pause = source->is_postcopy || (source->features & STREAM_FEATURE_FAREWELL);
+    bool can_pause = source->is_postcopy || source_can_ask(source);
 
     source_stop_log(source);
     g_prefix_error(&failure, "migrate to %s: ", source->uri);
@@ -484,7 +484,7 @@ source_migration_step(void *self)
     }
     source->failure = failure;
     source->stage = stage_hearing;
-    bool can_ask = (source->features & STREAM_FEATURE_FAREWELL) && !source_flag(&source->has_shut);
+    bool can_ask = source_can_ask(source) && !source_flag(&source->has_shut);
     source->hear_until_ns = clock_now_ns() + (can_ask ? HEAR_LEAST_NS : HEAR_NS);
     return STEP_AGAIN;
 }

@@ -316,6 +316,8 @@ StageResult source_stage_farewell(Source *source, GError **error);
 /* The guest stayed, the status is final: a destination that may wait for word of it is called once
  * more. false: there is none such. Errors are nobody's. */
 bool source_begin_call(Source *source);
+/* A destination that is over stays to say how it ended, and there is an address to ask at. */
+bool source_can_ask(const Source *source);
 /* A destination that it has come again to is over, and has everything. */
 bool source_is_told_end(const Source *source);
 

@@ -166,8 +166,11 @@ damage_that_goes_on_in_precopy_leaves_guest_running(void **state)
 void
 damage_that_goes_on_in_postcopy_pauses_both_and_recovers(void **state)
 {
-    static const MoveCase c = {
-        .when = MOVE_POSTCOPY_AT_ONCE, .checksums = true, .preempt = true, .push_mib_per_s = 2};
+    static const MoveCase c = {.when = MOVE_POSTCOPY_AT_ONCE,
+                               .checksums = true,
+                               .preempt = true,
+                               .by_command = true,
+                               .push_mib_per_s = 2};
     Scene *scene = *state;
     Relay *relay;
 

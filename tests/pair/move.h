@@ -27,7 +27,8 @@ typedef struct MoveCase {
     const char *state_dir;      /* [none is kept] */
     const char *on_source_lost; /* ["stall"] */
     bool preempt, release_ram, blocktime, tls, checksums;
-    bool stopped; /* the destination keeps the guest stopped, and all memory is compared */
+    bool by_command; /* nothing recovers by itself */
+    bool stopped;    /* the destination keeps the guest stopped, and all memory is compared */
 } MoveCase;
 
 /* "postcopy_after_one_pass_threads_memfd_tcp_preempt"; what differs from the brackets is in it.

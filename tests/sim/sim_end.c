@@ -167,7 +167,9 @@ check_healed(void)
                           fault->point == SIM_POINT_CUT_TIME || fault->point == SIM_POINT_HANG;
         was_hindered |= fault->fired && !is_network;
     }
-    if (!is_auto || was_hindered || sim.plan.deadline_ms < 256 || !sim.plan.postcopy)
+    uint64_t needs_ns = sim.plan.hole_ns + 3 * sim.plan.retry_ms * 1000000u;
+    bool has_time = sim.plan.deadline_ms >= 256 && sim.plan.deadline_ms * 1000000u > needs_ns;
+    if (!is_auto || was_hindered || !has_time || !sim.plan.postcopy)
         return; /* without postcopy-ram nobody comes again */
     sim_check(info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
               "it did not recover by itself: %s", describe_end());

@@ -238,6 +238,7 @@ finish(void)
     for (unsigned i = 0; i < SIM_SIDES; i++) {
         sim.side = (SimSide)((first + i) % SIM_SIDES);
         faultline_free(run.sides[sim.side]);
+        run.sides[sim.side] = NULL; /* the other one's last words may still look at it */
     }
     sim_transport_check_freed();
     sim_uffd_check_freed();
