@@ -236,9 +236,10 @@ finish(void)
     sim.over = true;
     sim.dead[SIM_SOURCE] = sim.dead[SIM_DESTINATION] = false;
     for (unsigned i = 0; i < SIM_SIDES; i++) {
-        sim.side = (SimSide)((first + i) % SIM_SIDES);
-        faultline_free(run.sides[sim.side]);
-        run.sides[sim.side] = NULL; /* the other one's last words may still look at it */
+        SimSide side = (SimSide)((first + i) % SIM_SIDES);
+        sim.side = side;
+        faultline_free(run.sides[side]);
+        run.sides[side] = NULL; /* the other one's last words may still look at it */
     }
     sim_transport_check_freed();
     sim_uffd_check_freed();
