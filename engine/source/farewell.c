@@ -12,11 +12,17 @@
 #define FAREWELL_NS 1000000000ull /* a destination that is over may be gone */
 #define CALL_NS     3000000000ull /* and so may the way to it */
 
+/* Features and addresses are the request role's until it has taken the answer to the hello. */
+static bool
+has_agreed(const Source *source)
+{
+    return source_flag(&source->has_pong) && (source->features & STREAM_FEATURE_FAREWELL);
+}
+
 bool
 source_can_ask(const Source *source)
 {
-    bool has_address = !g_str_has_prefix(source->uri, "fd:") || source->count_addresses;
-    return has_address && (source->features & STREAM_FEATURE_FAREWELL);
+    return has_agreed(source) && (!g_str_has_prefix(source->uri, "fd:") || source->count_addresses);
 }
 
 bool
@@ -58,7 +64,7 @@ source_stage_farewell(Source *source, GError **error)
 
     if (!source->farewell_until_ns)
         put_on_record(source);
-    if (!(source->features & STREAM_FEATURE_FAREWELL) || !source->main.sender)
+    if (!has_agreed(source) || !source->main.sender)
         return STAGE_DONE;
     if (!source->has_said_farewell)
         result = source_flush(source, &ignored); /* the frame may be full, or on its way */

@@ -95,6 +95,7 @@ find_outcome(Migration *migration)
     bool nobody_came = has_status(destination, "none") || has_status(destination, "setup");
     if (!source->pid)
         return is_waiting(destination)            ? OUTCOME_STALLED
+               : destination->is_unheard          ? OUTCOME_GONE /* and waits for the source */
                : !destination->pid || nobody_came ? OUTCOME_GONE
                                                   : OUTCOME_WRONG;
     qmp_events(destination->qmp);
