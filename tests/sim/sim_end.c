@@ -168,7 +168,11 @@ check_healed(void)
         was_hindered |= fault->fired && !is_network;
     }
     uint64_t needs_ns = sim.plan.hole_ns + 3 * sim.plan.retry_ms * 1000000u;
-    bool has_time = sim.plan.deadline_ms >= 256 && sim.plan.deadline_ms * 1000000u > needs_ns;
+    FaultlinePauses pauses;
+    faultline_query_pauses(run.sides[SIM_SOURCE], &pauses);
+    /* What breaks again and again while it is taken up is waited for longer each time. */
+    bool has_time = sim.plan.deadline_ms >= 256 && sim.plan.deadline_ms * 1000000u > needs_ns &&
+                    pauses.count + pauses.attempts < 6;
     if (!is_auto || was_hindered || !has_time || !sim.plan.postcopy)
         return; /* without postcopy-ram nobody comes again */
     sim_check(info[SIM_SOURCE].status != FAULTLINE_STATUS_POSTCOPY_PAUSED,
