@@ -276,7 +276,7 @@ take_break(Destination *destination, GError **error)
         !context_is_connected(destination->faultline) ||
         destination->stage == destination_stage_paused)
         return false;
-    destination->is_held = true;
+    destination_set_flag(&destination->is_held);
     g_set_error(error, FAULTLINE_ERROR, FAULTLINE_ERROR_LINK,
                 "migrate-pause broke the connection, as it was asked to");
     return true;

@@ -133,7 +133,6 @@ struct Destination {
     uint32_t features;      /* agreed; not changed after is_listening */
     bool has_hello;         /* features are known */
     bool is_expecting;      /* the source was about to stop its guest */
-    bool is_held;           /* paused by command: nobody comes in until migrate-recover */
     Door door;
     bool has_told;                      /* by a faultline: */
     uint32_t told;                      /* its options_agreement() */
@@ -238,6 +237,7 @@ struct Destination {
 
     /* shared, atomic, for pause and recovery */
     bool is_paused;         /* listen: faults are kept */
+    bool is_held;           /* listen; paused by command: nobody comes in until migrate-recover */
     bool drops_links;       /* set by listen, cleared by fault */
     bool has_told_loaded;   /* package: a PONG says that the devices are loaded */
     bool has_hidden;        /* a page that is here could not be shown to who waits for it */

@@ -117,7 +117,8 @@ accept_knocks(Destination *destination)
     TransportLink *link;
     Knock *place;
 
-    while (!destination->is_held && result == STAGE_AGAIN && (place = find_place(destination))) {
+    while (!destination_flag(&destination->is_held) && result == STAGE_AGAIN &&
+           (place = find_place(destination))) {
         result = destination_accept_link(destination, DESTINATION_FIRST_ANY, &link, &failed);
         if (result == STAGE_AGAIN)
             challenge(destination, place, link);
@@ -141,7 +142,7 @@ takes_urgent(const Destination *destination)
 static bool
 takes_main(const Destination *destination)
 {
-    return !destination->is_held &&
+    return !destination_flag(&destination->is_held) &&
            (destination->is_over || destination->stage != destination_stage_leave);
 }
 

@@ -8,8 +8,9 @@
  */
 #include "engine/destination/destination.h"
 
-#define ELEMENTS_MAX 4096u /* in front of a farewell: a bitmap asked for of each block, and beats  \
-                            */
+#define ELEMENTS_MAX                                                                               \
+    4096u /* in front of a farewell: a bitmap asked for of each block, and beats                   \
+           */
 
 /* Nobody comes again to a descriptor that he was given. */
 static bool
@@ -50,7 +51,7 @@ destination_begin_farewell(Destination *destination, uint32_t word)
         return false;
     destination->last_word = word;
     destination->is_over = true;
-    destination->is_held = false;
+    destination_clear_flag(&destination->is_held);
     destination->deadline_ns = clock_now_ns() + limit_ms * 1000000u;
     drop_link(&destination->urgent_link);
     progress_set(&destination->faultline->progress.is_unheard, true);

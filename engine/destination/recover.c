@@ -27,7 +27,7 @@ bool
 destination_recover(Destination *destination, const char *uri, GError **error)
 {
     /* With a door it has never ceased to listen. */
-    if (destination_has_door(destination) && !destination->is_held &&
+    if (destination_has_door(destination) && !destination_flag(&destination->is_held) &&
         listens_at(destination, uri)) {
         destination_set_flag(&destination->wants_recover);
         destination_notify(destination, &destination->listen);
@@ -72,8 +72,9 @@ destination_pause(Destination *destination)
     drop_link(&destination->link);
     drop_link(&destination->urgent_link);
     /* One that is whole is over, and stays only to say so. */
-    bool is_held = destination->is_held && (!destination_flag(&destination->has_run) ||
-                                            destination_count_missing(destination));
+    bool is_held =
+        destination_flag(&destination->is_held) &&
+        (!destination_flag(&destination->has_run) || destination_count_missing(destination));
     if (is_held)
         destination_close_door(destination);
     if (is_held || !destination_has_door(destination))
@@ -143,7 +144,7 @@ take_listener(Destination *destination)
         __atomic_exchange_n(&destination->wants_recover, false, __ATOMIC_ACQUIRE) || offered;
 
     if (may_recover)
-        destination->is_held = false;
+        destination_clear_flag(&destination->is_held);
     if (!offered)
         return;
     destination_close_listeners(destination);

@@ -198,7 +198,8 @@ check_told(void)
                      info[SIM_SOURCE].status == FAULTLINE_STATUS_POSTCOPY_PAUSED;
 
     if (!is_paused || sim_operator_has_given_up() || sim.plan.quit_ns != NEVER || !destination ||
-        !(destination->features & STREAM_FEATURE_FAREWELL) || destination->is_held)
+        !(destination->features & STREAM_FEATURE_FAREWELL) ||
+        destination_flag(&destination->is_held))
         return;
     sim_check(info[SIM_DESTINATION].status != FAULTLINE_STATUS_COMPLETED &&
                   info[SIM_DESTINATION].status != FAULTLINE_STATUS_FAILED,
