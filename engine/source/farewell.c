@@ -80,6 +80,14 @@ source_stage_farewell(Source *source, GError **error)
     return STAGE_STAY;
 }
 
+void
+source_complete(Source *source)
+{
+    if (context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
+        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE); /* a peer without PONG */
+    context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
+}
+
 /* ---- A guest that stayed ----------------------------------------------------------------------
  */
 

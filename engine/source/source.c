@@ -278,15 +278,15 @@ fail_given_away(Source *source, GError *failure)
     source->is_handed_over = true;
     source->stage = NULL;
     source_record_given(source);
-    if (!can_pause)
+    if (!can_pause) {
         record_write(faultline, FAULTLINE_OWNER_GIVEN, FAULTLINE_STATUS_FAILED);
-    else if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
-        context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
-    if (can_pause)
-        source_pause(source);
-    else
         context_move(faultline, FAULTLINE_STATUS_FAILED);
-    return can_pause ? STAGE_AGAIN : STAGE_DONE;
+        return STAGE_DONE;
+    }
+    if (context_status(faultline) == FAULTLINE_STATUS_DEVICE)
+        context_move(faultline, FAULTLINE_STATUS_POSTCOPY_DEVICE);
+    source_pause(source);
+    return STAGE_AGAIN;
 }
 
 static void
@@ -297,14 +297,6 @@ cancel(Source *source)
     keep_guest(source);
     record_write(source->faultline, FAULTLINE_OWNER_HERE, FAULTLINE_STATUS_CANCELLED);
     context_move(source->faultline, FAULTLINE_STATUS_CANCELLED);
-}
-
-static void
-complete(Source *source)
-{
-    if (context_status(source->faultline) == FAULTLINE_STATUS_POSTCOPY_DEVICE)
-        context_move(source->faultline, FAULTLINE_STATUS_POSTCOPY_ACTIVE); /* a peer without PONG */
-    context_move(source->faultline, FAULTLINE_STATUS_COMPLETED);
 }
 
 static GError *
@@ -426,7 +418,13 @@ release_vcpus(Source *source, bool is_cancelled)
     context_throttle_guest(source->faultline, 0);
 }
 
-/* A stage that may fail. */
+static StepResult
+call(Source *source)
+{
+    StageResult result = source->stage(source, NULL);
+    return result == STAGE_STAY ? STEP_WAIT : result == STAGE_AGAIN ? STEP_AGAIN : end(source);
+}
+
 static StageResult
 go_on(Source *source, GError **error)
 {
@@ -435,10 +433,9 @@ go_on(Source *source, GError **error)
     StageResult result = source->stage(source, error);
     if (result == STAGE_STAY)
         source->seen_ns = clock_now_ns();
-    if ((result == STAGE_STAY || result == STAGE_AGAIN) &&
-        source_send_beat(source, source->seen_ns, error) == STAGE_FAILED)
-        return STAGE_FAILED;
-    return result;
+    bool beats = result == STAGE_STAY || result == STAGE_AGAIN;
+    bool is_lost = beats && source_send_beat(source, source->seen_ns, error) == STAGE_FAILED;
+    return is_lost ? STAGE_FAILED : result;
 }
 
 StepResult
@@ -448,11 +445,8 @@ source_migration_step(void *self)
     GError *failure = NULL;
     bool is_cancelled = __atomic_load_n(&source->fate, __ATOMIC_ACQUIRE) == FATE_CANCELLED;
 
-    if (source->is_over) {
-        StageResult result =
-            source_flag(&source->is_stopping) ? STAGE_DONE : source->stage(source, NULL);
-        return result == STAGE_STAY ? STEP_WAIT : result == STAGE_AGAIN ? STEP_AGAIN : end(source);
-    }
+    if (source->is_over)
+        return source_flag(&source->is_stopping) ? end(source) : call(source);
     release_vcpus(source, is_cancelled);
     follow_destination(source);
     if (source_flag(&source->is_stopping)) {
@@ -477,7 +471,7 @@ source_migration_step(void *self)
     case STAGE_DONE:
         if (!source->stage)
             return source_begin_call(source) ? STEP_AGAIN : end(source);
-        complete(source);
+        source_complete(source);
         return end(source);
     case STAGE_FAILED:
         break;

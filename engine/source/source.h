@@ -313,6 +313,7 @@ StageResult source_stage_digest(Source *source, GError **error);
 StageResult source_stage_finish(Source *source, GError **error);
 StageResult source_stage_confirm(Source *source, GError **error);
 StageResult source_stage_farewell(Source *source, GError **error);
+void source_complete(Source *source);
 /* The guest stayed, the status is final: a destination that may wait for word of it is called once
  * more. false: there is none such. Errors are nobody's. */
 bool source_begin_call(Source *source);
