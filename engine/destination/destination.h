@@ -288,6 +288,8 @@ StageResult destination_stage_resume(Destination *destination, GError **error);
 void destination_tell_failure(Destination *destination, const char *where_the_guest_is);
 /* Listen role: lets go of the links and waits in stage paused. */
 void destination_pause(Destination *destination);
+/* Shuts a link down, if there is one, and lets go of it. */
+void destination_drop_link(TransportLink **link);
 /* An offered listener, and then a source: AGAIN: one is there, and its recovery begins. */
 StageResult destination_await_source(Destination *destination, GError **error);
 /* Whether an element is legal in a recovery; notes a bitmap that was asked for. */

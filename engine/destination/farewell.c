@@ -25,19 +25,11 @@ can_be_asked(const Destination *destination)
 }
 
 static void
-drop_link(TransportLink **link)
-{
-    if (*link)
-        transport_link_shutdown(*link);
-    g_clear_pointer(link, transport_link_unref);
-}
-
-static void
 drop_main(Destination *destination)
 {
     g_clear_pointer(&destination->receiver, transport_receiver_free);
     reader_clear(&destination->reader);
-    drop_link(&destination->link);
+    destination_drop_link(&destination->link);
 }
 
 bool
@@ -53,7 +45,7 @@ destination_begin_farewell(Destination *destination, uint32_t word)
     destination->is_over = true;
     destination_clear_flag(&destination->is_held);
     destination->deadline_ns = clock_now_ns() + limit_ms * 1000000u;
-    drop_link(&destination->urgent_link);
+    destination_drop_link(&destination->urgent_link);
     progress_set(&destination->faultline->progress.is_unheard, true);
     return true;
 }

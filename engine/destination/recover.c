@@ -48,8 +48,8 @@ destination_recover(Destination *destination, const char *uri, GError **error)
 
 /* ---- Listen role: the pause ------------------------------------------------------------------ */
 
-static void
-drop_link(TransportLink **link)
+void
+destination_drop_link(TransportLink **link)
 {
     if (*link)
         transport_link_shutdown(*link);
@@ -69,8 +69,8 @@ destination_pause(Destination *destination)
         destination->earlier_bytes += transport_receiver_count_bytes(destination->receiver);
     g_clear_pointer(&destination->receiver, transport_receiver_free);
     reader_clear(&destination->reader);
-    drop_link(&destination->link);
-    drop_link(&destination->urgent_link);
+    destination_drop_link(&destination->link);
+    destination_drop_link(&destination->urgent_link);
     /* One that is whole is over, and stays only to say so. */
     bool is_held =
         destination_flag(&destination->is_held) &&

@@ -129,8 +129,8 @@ is_past_deadline(Source *source, uint64_t now_ns)
     return true;
 }
 
-/* Longer than an answer has taken, and not longer than the pause between two attempts if that does.
- */
+/* How long one attempt has the field alone: as long as two answers took, and no less than the pause
+ * between two attempts. */
 static uint64_t
 patience_ns(const Source *source)
 {

@@ -164,7 +164,7 @@ struct Source {
     bool is_over;       /* the guest is here and the status final; what is left is courtesy */
     unsigned next_call; /* address */
     bool has_said_farewell;
-    uint64_t farewell_until_ns; /* 0: the end is not on record */
+    uint64_t farewell_until_ns; /* of the farewell, or the call; 0: the end is not on record */
     unsigned digest_block;      /* where the digest goes on */
     uint64_t digest_page;
 
