@@ -6,7 +6,9 @@
  * strace makes each call some hundred us slow, so spins miss, and what came apart comes together.
  * A spin itself makes no call, and ends in one call whether it hit or missed, so the bounds hold
  * whatever the timing; what they hold for is all calls of a thread, with some room for those
- * before the first fault and after the last.
+ * before the first fault and after the last. Only a thread that had to wait for a processor makes
+ * more of them, so a move that is out of bounds is made again: a walk that costs more does so each
+ * time.
  */
 #include "tests/bench/system_calls.h"
 #include "bench/clock.h"
@@ -24,6 +26,7 @@
 #define FAULTS       2000u
 #define THREADS      16u
 #define ROOM         150u /* calls of a thread that no fault causes */
+#define ATTEMPTS     3u
 
 /* At most so many a remote fault. */
 typedef struct Bounds {
@@ -176,10 +179,21 @@ need_strace(void)
         skip();
 }
 
-static void
-expect_few_calls(unsigned threads)
+static bool
+is_within(const Calls *calls, const Bounds *most, uint64_t count_faults)
 {
-    need_strace();
+    double faults = (double)count_faults;
+
+    return calls->count_threads == 1 && (double)calls->reads <= most->reads * faults + ROOM &&
+           (double)calls->ioctls <= most->ioctls * faults + ROOM &&
+           (double)calls->enters <= most->enters * faults + ROOM &&
+           (double)calls->receives <= most->receives * faults + ROOM;
+}
+
+static bool
+takes_few_calls(unsigned threads)
+{
+    bool is_few = true;
     g_autofree char *folder = g_dir_make_tmp("faultline-calls-XXXXXX", NULL);
     g_autofree char *program = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *options = g_strdup_printf(
@@ -198,13 +212,21 @@ expect_few_calls(unsigned threads)
             most->thread, threads, (double)calls.reads / (double)faults,
             (double)calls.ioctls / (double)faults, (double)calls.enters / (double)faults,
             (double)calls.receives / (double)faults);
-        assert_int_equal(calls.count_threads, 1);
-        assert_true((double)calls.reads <= most->reads * (double)faults + ROOM);
-        assert_true((double)calls.ioctls <= most->ioctls * (double)faults + ROOM);
-        assert_true((double)calls.enters <= most->enters * (double)faults + ROOM);
-        assert_true((double)calls.receives <= most->receives * (double)faults + ROOM);
+        is_few = is_few && is_within(&calls, most, faults);
     }
     remove_folder(folder);
+    return is_few;
+}
+
+static void
+expect_few_calls(unsigned threads)
+{
+    bool is_few = false;
+
+    need_strace();
+    for (unsigned i = 0; i < ATTEMPTS && !is_few; i++)
+        is_few = takes_few_calls(threads);
+    assert_true(is_few);
 }
 
 void

@@ -308,11 +308,13 @@ number_after(Scene *scene, const char *text, const char *words)
     return g_ascii_strtoll(at + strlen(words), NULL, 10);
 }
 
-/* A guest that writes all of its memory in each pass; its passes are counted, not timed. */
+/* A guest that writes all of its memory in each pass; its passes are counted, not timed. They take
+ * a second, so that it does so too where it has to wait for a processor. */
 void
 orchestrate_dry_run_foretells_a_stall(void **state)
 {
-    static const char *const dry[] = {"--dry-run", "--postcopy=stall", "--downtime=10ms", NULL};
+    static const char *const dry[] = {"--dry-run", "--postcopy=stall", "--downtime=10ms",
+                                      "--bandwidth=16M", NULL};
     Scene *scene = *state;
     Orchestra *orchestra = orchestra_new(scene, &(OrchestraKind){.writes_much = true});
 
