@@ -102,8 +102,9 @@ destination_beat(Destination *destination, GError **error)
         beat(destination, &destination->asking, &destination->urgent_sent, error);
     if (*error || !destination->urgent_receiver || !destination_flag(&destination->is_listening))
         return;
-    /* The source beats there as soon as it has heard us; if it does not, it will find us silent. */
+    /* The source beats there as soon as it has heard us, which may take as long again. */
     uint64_t count_bytes = transport_receiver_count_bytes(destination->urgent_receiver);
-    if (count_bytes && heartbeat_is_lost(&destination->urgent_heard, count_bytes, 1))
-        *error = heartbeat_error(&destination->beating, "source", "urgent", 1);
+    unsigned patience = count_bytes ? 1 : 2;
+    if (heartbeat_is_lost(&destination->urgent_heard, count_bytes, patience))
+        *error = heartbeat_error(&destination->beating, "source", "urgent", patience);
 }

@@ -115,6 +115,8 @@ typedef enum {
         SIM_OUTCOME_COUNT
 } SimOutcome;
 
+#define SIM_WAY_ANSWERS 8u /* HANG: to the destination on the urgent link */
+
 typedef struct SimFault {
     SimPoint point;
     unsigned countdown; /* calls that still succeed */

@@ -91,7 +91,8 @@ void
 sim_network_hang(unsigned way)
 {
     for (unsigned i = 0; i < net.count_connections; i++) {
-        if ((way == 2 && i != 1) || (way != 0 && way != 2 && i != 0))
+        bool is_urgent = way == 2 || way == SIM_WAY_ANSWERS;
+        if (way != 0 && i != is_urgent)
             continue;
         sim_trace("network: link %u hangs", i);
         for (unsigned j = 0; j < 2; j++)

@@ -193,6 +193,11 @@ plan_heartbeat(SimPlan *plan, uint64_t seed)
                    .phase = (SimPhase)((bits >> 14 & 0xff) % SIM_PHASE_OVER),
                    .at = UINT64_C(1) << (4 + (bits >> 22 & 15)),
                    .way = (unsigned)(bits >> 27 & 7)};
+    SimFault *hang = &plan->faults[plan->count_faults - 1];
+    if (plan->preempt && (bits >> 57 & 3) == 0) { /* no page comes on the urgent channel */
+        hang->phase = SIM_PHASE_POSTCOPY;
+        hang->way = SIM_WAY_ANSWERS;
+    }
 }
 
 /* Beside the generator too. */
