@@ -115,7 +115,9 @@ typedef enum {
         SIM_OUTCOME_COUNT
 } SimOutcome;
 
-#define SIM_WAY_ANSWERS 8u /* HANG: to the destination on the urgent link */
+/* HANG: one direction of the urgent link. */
+#define SIM_WAY_ANSWERS  8u
+#define SIM_WAY_REQUESTS 9u
 
 typedef struct SimFault {
     SimPoint point;

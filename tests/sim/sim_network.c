@@ -91,7 +91,7 @@ void
 sim_network_hang(unsigned way)
 {
     for (unsigned i = 0; i < net.count_connections; i++) {
-        bool is_urgent = way == 2 || way == SIM_WAY_ANSWERS;
+        bool is_urgent = way == 2 || way >= SIM_WAY_ANSWERS;
         if (way != 0 && i != is_urgent)
             continue;
         sim_trace("network: link %u hangs", i);

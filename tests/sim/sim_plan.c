@@ -194,9 +194,9 @@ plan_heartbeat(SimPlan *plan, uint64_t seed)
                    .at = UINT64_C(1) << (4 + (bits >> 22 & 15)),
                    .way = (unsigned)(bits >> 27 & 7)};
     SimFault *hang = &plan->faults[plan->count_faults - 1];
-    if (plan->preempt && (bits >> 57 & 3) == 0) { /* no page comes on the urgent channel */
+    if (plan->preempt && (bits >> 57 & 3) == 0) { /* nobody hears of it on main */
         hang->phase = SIM_PHASE_POSTCOPY;
-        hang->way = SIM_WAY_ANSWERS;
+        hang->way = bits >> 59 & 1 ? SIM_WAY_ANSWERS : SIM_WAY_REQUESTS;
     }
 }
 
