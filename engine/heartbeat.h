@@ -5,8 +5,9 @@
  *
  * Each side sends something on each connection at least twice in a heartbeat-timeout: what it has
  * to send anyway, or when there is nothing a beat. A side that has received no byte for that long
- * takes the link for broken. So a peer is alive as long as a single byte of it comes, however slow
- * the link is; bytes that our own kernel takes prove nothing.
+ * takes the link for broken; the source's first byte on the urgent channel may take twice as long,
+ * as it beats there once it has heard the destination. So a peer is alive as long as a single byte
+ * of it comes, however slow the link is; bytes that our own kernel takes prove nothing.
  *
  *   connection, direction      beat                   sent by           heard by
  *   main, to destination       PING STREAM_PING_BEAT  source migration  listen
