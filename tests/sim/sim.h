@@ -243,6 +243,7 @@ void sim_network_step(void);
 const char *sim_address(unsigned number);
 /* Breaks one link (0 main, 1 urgent), or all with UINT_MAX. */
 void sim_network_cut(unsigned link);
+unsigned sim_network_count_broken(void);
 /* What goes over the links gets nowhere from now on, and nobody is told: 0 all; 1 main; 2 urgent;
  * else one direction of main. */
 void sim_network_hang(unsigned way);

@@ -180,7 +180,8 @@ check_healed(void)
     const Destination *destination = run.sides[SIM_DESTINATION]->destination;
     /* A farewell that is lost costs one that completed nothing. */
     sim_check(!destination || !destination->is_over || destination->has_farewell ||
-                  destination->last_word == 0 || sim.plan.count_faults > 1,
+                  destination->last_word == 0 || sim.plan.count_faults > 1 ||
+                  sim_network_count_broken() > 1,
               "the destination stayed, and nobody came: %s", describe_end());
     sim_check(!info[SIM_DESTINATION].is_unheard &&
                   (info[SIM_DESTINATION].status != FAULTLINE_STATUS_COMPLETED ||

@@ -87,6 +87,16 @@ sim_network_cut(unsigned number)
             break_connection(&net.connections[i]);
 }
 
+unsigned
+sim_network_count_broken(void)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < net.count_connections; i++)
+        count += net.connections[i].broken;
+    return count;
+}
+
 void
 sim_network_hang(unsigned way)
 {
