@@ -243,9 +243,10 @@ void sim_network_step(void);
 const char *sim_address(unsigned number);
 /* Breaks one link (0 main, 1 urgent), or all with UINT_MAX. */
 void sim_network_cut(unsigned link);
+/* Links that broke, so far. */
 unsigned sim_network_count_broken(void);
 /* What goes over the links gets nowhere from now on, and nobody is told: 0 all; 1 main; 2 urgent;
- * else one direction of main. */
+ * SIM_WAY_*; else one direction of main. */
 void sim_network_hang(unsigned way);
 /* The destination has accepted the main link. */
 bool sim_network_met(void);
