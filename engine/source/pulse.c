@@ -79,6 +79,17 @@ beat_on_urgent(Source *source, GError **lost)
     frame_queue_flush(urgent, lost);
 }
 
+/* Nobody beats there yet: what the destination has to say may come after a whole round trip. */
+static void
+await_urgent_proof(Source *source, GError **lost)
+{
+    const TransportReceiver *receiver = source->urgent_receiver;
+    uint64_t count_bytes = receiver ? transport_receiver_count_bytes(receiver) : 0;
+
+    if (heartbeat_is_lost(&source->urgent_heard, count_bytes, 2))
+        *lost = heartbeat_error(&source->listening, "destination", "urgent", 2);
+}
+
 /* The destination speaks there once it has obeyed LISTEN. */
 static void
 listen_to_urgent(Source *source, GError **lost)
@@ -106,8 +117,7 @@ source_listen(Source *source, GError **lost, GError **error)
     if (*error || !source->is_beating || !source->urgent.sender || source->is_mute)
         return;
     if (source_has_token(source) && !source_flag(&source->is_urgent_proved)) {
-        if (heartbeat_is_lost(&source->urgent_heard, 0, 1))
-            *lost = heartbeat_error(&source->listening, "destination", "urgent", 1);
+        await_urgent_proof(source, lost);
         return;
     }
     beat_on_urgent(source, lost);
