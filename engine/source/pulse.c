@@ -53,16 +53,29 @@ source_send_beat(Source *source, uint64_t now_ns, GError **error)
 
 /* ---- Request role ---------------------------------------------------------------------------- */
 
+/* Who waits for room in a frame does not read: what has come is heard all the same. */
+static uint64_t
+count_heard(const Source *source, TransportReceiver *receiver)
+{
+    bool is_reading = !source->asking && !source->sending;
+    size_t available = transport_available(receiver);
+    const uint8_t *ignored;
+
+    if (!is_reading && available < TRANSPORT_PEEK_MAX)
+        transport_peek(receiver, available + 1, &ignored);
+    return transport_receiver_count_bytes(receiver);
+}
+
 /* One that cannot beat is given up only if it does not answer the first word; the first beat may
  * take as long. */
 static void
 listen_to_main(Source *source, GError **error)
 {
     unsigned patience = source->is_beating ? 1 : HEARTBEAT_PATIENCE;
-    uint64_t count_bytes = transport_receiver_count_bytes(source->receiver);
 
     if (!may_beat(source))
         return;
+    uint64_t count_bytes = count_heard(source, source->receiver);
     if (heartbeat_is_lost(&source->main_heard, count_bytes, patience))
         *error = heartbeat_error(&source->listening, "destination", "main", patience);
 }
@@ -96,7 +109,7 @@ listen_to_urgent(Source *source, GError **lost)
 {
     if (!source->urgent_receiver)
         return;
-    uint64_t count_bytes = transport_receiver_count_bytes(source->urgent_receiver);
+    uint64_t count_bytes = count_heard(source, source->urgent_receiver);
     bool is_there = count_bytes > source->urgent_proof_bytes || source_flag(&source->has_loaded);
     if (is_there && heartbeat_is_lost(&source->urgent_heard, count_bytes, 1))
         *lost = heartbeat_error(&source->listening, "destination", "urgent", 1);
