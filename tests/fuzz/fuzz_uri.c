@@ -46,21 +46,29 @@ try_addresses(const char *text)
 }
 
 static void
+try_setting(bool (*parse)(const char *, RunSetting *, GError **), const char *text)
+{
+    RunSetting setting = {0};
+    GError *error = NULL;
+    bool ok = parse(text, &setting, &error);
+
+    check(ok, error);
+    if (ok) {
+        g_free(setting.name);
+        g_free(setting.text);
+    }
+}
+
+static void
 try_values(const char *text)
 {
     GError *error = NULL;
     uint64_t number;
     bool ok = run_options_parse_size(text, &number, &error);
+
     check(ok, error);
-    RunSetting setting = {0};
-    error = NULL;
-    ok = run_options_parse_capability(text, &setting, &error);
-    check(ok, error);
-    g_free(ok ? setting.name : NULL);
-    error = NULL;
-    ok = run_options_parse_parameter(text, &setting, &error);
-    check(ok, error);
-    g_free(ok ? setting.name : NULL);
+    try_setting(run_options_parse_capability, text);
+    try_setting(run_options_parse_parameter, text);
     MigratePolicy policy = {0};
     migrate_policy_parse(text, &policy);
     migrate_time_parse(text, &number);
