@@ -157,7 +157,8 @@ move_start(Scene *scene, const MoveCase *c, const char *incoming)
     add_capability(arguments, "postcopy-ram", c->when != MOVE_PRECOPY);
     add_capability(arguments, "postcopy-preempt", c->preempt);
     add_capability(arguments, "page-checksums", c->checksums);
-    add_capability(arguments, "auto-recover", !c->by_command);
+    if (c->by_command)
+        add(arguments, "--capability", g_strdup("auto-recover=off"));
     if (c->tls)
         add_tls(arguments, scene, incoming ? "server" : "client");
     if (incoming) {

@@ -36,7 +36,7 @@ orchestra_new(Scene *scene, const OrchestraKind *kind)
     vm_wait_checks(orchestra->source, ORCHESTRA_CHECKS);
     for (unsigned i = 0; i < 2; i++) {
         const Vm *vm = i ? orchestra->destination : orchestra->source;
-        orchestra->sockets[i] = g_strdup_printf("%s/gate-%u", scene->directory, i);
+        orchestra->sockets[i] = g_strdup_printf("%s/%s.gate", scene->directory, vm->label);
         orchestra->gates[i] = gate_new(orchestra->sockets[i], vm->socket);
     }
     orchestra->output = g_strdup_printf("%s/migrate.output", scene->directory);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <cmocka.h>
 
+#define FORECASTS 3u
+
 const PolicyCase orchestrate_policies[] = {
     {.name = "orchestrate_converging_moves_the_guest"},
     {.name = "orchestrate_converging_to_a_listener_moves_the_guest", .destination_listens = true},
@@ -310,12 +312,11 @@ number_after(Scene *scene, const char *text, const char *words)
 
 /* A guest that writes all of its memory in each pass; its passes are counted, not timed. They take
  * a second, so that it does so too where it has to wait for a processor. */
-void
-orchestrate_dry_run_foretells_a_stall(void **state)
+static bool
+is_foretold(Scene *scene)
 {
     static const char *const dry[] = {"--dry-run", "--postcopy=stall", "--downtime=10ms",
                                       "--bandwidth=16M", NULL};
-    Scene *scene = *state;
     Orchestra *orchestra = orchestra_new(scene, &(OrchestraKind){.writes_much = true});
 
     orchestra_start(orchestra, dry);
@@ -330,11 +331,26 @@ orchestrate_dry_run_foretells_a_stall(void **state)
     int64_t switched_in = number_after(scene, text, "switching to postcopy in pass ");
     /* printed as "N MiB are left", of 16 */
     int64_t left_then = number_after(scene, strstr(text, "switching"), ", ") << 20;
-    if (switched_in - 1 != passes || ABS(left_then - left) > left * 3 / 10)
-        scene_fail(scene,
-                   "foretold %" G_GINT64_FORMAT " passes and %" G_GINT64_FORMAT " bytes:\n%s",
-                   passes, left, text);
     vm_wait_exit(orchestra->source);
     orchestra_require_runs(orchestra->destination);
+    bool is_right = switched_in - 1 == passes && ABS(left_then - left) <= left * 3 / 10;
+    if (!is_right)
+        print_message("foretold %" G_GINT64_FORMAT " passes and %" G_GINT64_FORMAT " bytes:\n%s\n",
+                      passes, left, text);
+    vm_kill(orchestra->destination);
     orchestra_free(orchestra);
+    return is_right;
+}
+
+/* Where others take the processors between the measurement and the migration the two differ; a
+ * forecast that is wrong is wrong each time. */
+void
+orchestrate_dry_run_foretells_a_stall(void **state)
+{
+    bool is_right = false;
+
+    for (unsigned i = 0; i < FORECASTS && !is_right; i++)
+        is_right = is_foretold(*state);
+    if (!is_right)
+        scene_fail(*state, "%u forecasts were wrong", FORECASTS);
 }
