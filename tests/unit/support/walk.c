@@ -82,7 +82,7 @@ advance(Walk *walk, WalkBytes *in, StreamResult result, size_t length, GError **
         return false;
     if (result == STREAM_MORE) {
         g_assert(length > in->length - in->at && length <= STREAM_ITEM_MAX);
-        walk->reached_cut = true;
+        walk->reached_cut = walk->is_cut;
         return walk->is_cut || walk_fail(error, "stream ends at %zu", in->at);
     }
     g_assert(length > 0 && length <= in->length - in->at);
@@ -194,6 +194,7 @@ walk_urgent(Walk *walk, const uint8_t *bytes, size_t length_bytes, GError **erro
 {
     WalkBytes in = {bytes, length_bytes, 0};
 
+    walk->reached_cut = false;
     walk->last_urgent = NULL;
     while (in.at < in.length) {
         StreamRecord record;
