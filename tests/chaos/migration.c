@@ -86,6 +86,10 @@ static void
 add_source(GPtrArray *arguments, const Plan *plan)
 {
     add(arguments, "--parameter=downtime-limit=%u", plan->is_postcopy ? 0 : 2000);
+    /* Precopy alone has to end, however slow a machine is that seals and encrypts. */
+    add(arguments, "--capability=auto-converge=%s", plan->is_postcopy ? "off" : "on");
+    add(arguments, "--parameter=cpu-throttle-initial=60");
+    add(arguments, "--parameter=cpu-throttle-increment=30");
     add(arguments, "--parameter=max-bandwidth=%" G_GUINT64_FORMAT, plan->max_mib_per_s * MIB);
     add(arguments, "--parameter=max-postcopy-bandwidth=%" G_GUINT64_FORMAT,
         plan->push_mib_per_s * MIB);
