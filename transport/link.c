@@ -23,18 +23,40 @@ transport_link_make_blocking(int fd)
         fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
 }
 
+/* A host that vanished is found out after KEEP_IDLE_S + KEEP_PROBES * KEEP_INTERVAL_S seconds: by
+ * whoever only receives, and from a peer without a heartbeat. */
+#define KEEP_IDLE_S     60
+#define KEEP_INTERVAL_S 15
+#define KEEP_PROBES     6
+
+static void
+set_option(int fd, int level, int name, int value)
+{
+    setsockopt(fd, level, name, &value, sizeof value);
+}
+
+static void
+set_up_tcp(int fd)
+{
+    /* A requested page must not wait for the acknowledgement of the one before. */
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE_S);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL_S);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEP_PROBES);
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
 TransportLink *
 transport_link_new(int fd, const char *name)
 {
     TransportLink *link = g_new0(TransportLink, 1);
-    int domain = AF_UNSPEC, one = 1;
+    int domain = AF_UNSPEC;
     socklen_t size = sizeof domain;
 
     transport_link_make_blocking(fd);
     getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
-    /* A requested page must not wait for the acknowledgement of the one before. */
     if (domain == AF_INET || domain == AF_INET6)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        set_up_tcp(fd);
     link->fd = fd;
     link->name = g_strdup(name);
     link->count_references = 1;

@@ -132,7 +132,8 @@ typedef struct TransportListener TransportListener;
 
 /* uri: tcp:HOST:PORT (IPv4, [IPv6], names), unix:PATH, fd:N (N is taken over, unless
  * this fails). Begins to connect; only the resolution of a name may block.
- * TCP links get TCP_NODELAY. Errors: ADDRESS, HOST. */
+ * TCP links get TCP_NODELAY, and keep-alive: a host that vanished breaks them after 150 s of
+ * silence. Errors: ADDRESS, HOST. */
 TransportConnector *transport_connect(TransportRing *ring, const char *uri, GError **error);
 
 /* OK: *ret_link is the caller's. ERROR_RESULT: all addresses failed. */
