@@ -17,7 +17,9 @@
  *
  * Who beats must not be busy for long. The migration role is, in callbacks of its VMM, until the
  * guest is given away: so long the destination waits HEARTBEAT_PATIENCE times as long for main. The
- * source's timeout, which its first beat tells, holds for both sides.
+ * source's timeout, which its first beat tells, holds for both sides. Before that beat each side
+ * goes by its own, and waits HEARTBEAT_PATIENCE times as long too: the source for the first answer,
+ * the destination, of any source, for each byte of header, configuration and block list.
  *
  * A Heartbeat is one role's; it looks at the clock only when the role has nothing else to do.
  */

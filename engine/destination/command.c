@@ -185,12 +185,26 @@ refuse(const StreamElement *element, const char *why, GError **error)
 }
 
 static bool
+check_beat(const Destination *destination, const StreamElement *element, uint32_t timeout_ms,
+           GError **error)
+{
+    uint32_t first_ms = __atomic_load_n(&destination->heartbeat_ms, __ATOMIC_ACQUIRE);
+
+    if (destination->has_ram || !first_ms || timeout_ms == first_ms)
+        return true;
+    return refuse(element, "told its heartbeat-timeout in two ways: it was damaged on its way",
+                  error);
+}
+
+static bool
 check_ping(Destination *destination, const StreamElement *element, GError **error)
 {
     uint32_t value = stream_parse_be32(element);
 
     if (!destination->has_return_path)
         return refuse(element, "received with no return path", error);
+    if ((value & STREAM_HELLO_MASK) == STREAM_PING_BEAT)
+        return check_beat(destination, element, value & ~STREAM_HELLO_MASK, error);
     if ((value & STREAM_HELLO_MASK) != STREAM_HELLO)
         return true;
     if (destination->hello && value != destination->hello)

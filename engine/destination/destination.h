@@ -155,9 +155,9 @@ struct Destination {
     GByteArray *blob;                   /* the package, as far as it has come */
     uint32_t blob_length;
     DeviceLoad device;
-    GError *failure;  /* why it is failing or paused */
-    int latency_hold; /* during postcopy; -1: none */
-    Heartbeat listening;
+    GError *failure;              /* why it is failing or paused */
+    int latency_hold;             /* during postcopy; -1: none */
+    Heartbeat opening, listening; /* up to the first beat, and from then on */
     Pulse main_heard;
     unsigned count_busy; /* steps since the clock was looked at */
 

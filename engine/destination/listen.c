@@ -289,6 +289,14 @@ begin_ram(Destination *destination, const StreamElement *element, GError **error
                                           element->version));
         return false;
     }
+    if ((destination->features & STREAM_FEATURE_HEARTBEAT) &&
+        !__atomic_load_n(&destination->heartbeat_ms, __ATOMIC_ACQUIRE)) {
+        g_propagate_error(error, destination_peer_error(
+                                     "load section: the source agreed on a heartbeat and has not "
+                                     "told its heartbeat-timeout, which was damaged on its way; "
+                                     "migrate again"));
+        return false;
+    }
     destination->has_ram = true;
     destination->is_first_section = true;
     destination->ram_section = element->section_id;

@@ -5,6 +5,9 @@
  *
  * Once there are page faults the fault role sleeps without a timer, which would cost it time when
  * it wakes; the listen role, which makes no calls into the VMM any more, wakes it for its looks.
+ *
+ * Up to the source's first beat, or the end of its block list, the destination goes by its own
+ * timeout: any source sends all of that in one go, whether it has a heartbeat or not.
  */
 #include "engine/destination/destination.h"
 
@@ -32,18 +35,39 @@ waits_for_main(const Destination *destination)
            destination->blob->len < destination->blob_length;
 }
 
+static bool
+is_opening(const Destination *destination)
+{
+    return !destination->total_bytes || destination->listed_bytes < destination->total_bytes;
+}
+
+/* By whose timeout; NULL: there is none. */
+static Heartbeat *
+start_listening(Destination *destination, uint64_t now_ns)
+{
+    uint64_t timeout_ms = heartbeat_ms(destination);
+    Heartbeat *heartbeat = timeout_ms ? &destination->listening : &destination->opening;
+
+    if (!timeout_ms && is_opening(destination))
+        timeout_ms = options_get(&destination->faultline->options, PARAMETER_HEARTBEAT_TIMEOUT);
+    if (!timeout_ms)
+        return NULL;
+    heartbeat_start(heartbeat, timeout_ms, now_ns);
+    return heartbeat;
+}
+
 bool
 destination_listen_to_main(Destination *destination, GError **error)
 {
-    uint32_t timeout_ms = heartbeat_ms(destination);
-
     destination->count_busy = 0;
-    if (!timeout_ms || !destination->receiver || destination->stage == destination_stage_failing)
+    if (!destination->receiver || destination->stage == destination_stage_failing)
         return true;
     uint64_t now_ns = clock_now_ns();
-    heartbeat_start(&destination->listening, timeout_ms, now_ns);
-    bool is_due = heartbeat_is_due(&destination->listening, now_ns);
-    uint64_t next_ns = destination->listening.next_ns;
+    Heartbeat *listening = start_listening(destination, now_ns);
+    if (!listening)
+        return true;
+    bool is_due = heartbeat_is_due(listening, now_ns);
+    uint64_t next_ns = listening->next_ns;
     if (!destination->listen.wake_ns || destination->listen.wake_ns > next_ns)
         destination->listen.wake_ns = next_ns;
     if (!is_due)
@@ -58,7 +82,7 @@ destination_listen_to_main(Destination *destination, GError **error)
     uint64_t count_bytes = transport_receiver_count_bytes(destination->receiver);
     if (!heartbeat_is_lost(&destination->main_heard, count_bytes, patience))
         return true;
-    g_propagate_error(error, heartbeat_error(&destination->listening, "source", "main", patience));
+    g_propagate_error(error, heartbeat_error(listening, "source", "main", patience));
     return false;
 }
 

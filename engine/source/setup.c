@@ -71,6 +71,17 @@ put_block_list(StreamWriter *writer, const RamBlocks *blocks, bool with_page_siz
     }
 }
 
+/* Unsealed: with checksums it is told twice, as the hello is. */
+static void
+put_first_beat(const Source *source, StreamWriter *writer)
+{
+    if (!(source->offers & STREAM_FEATURE_HEARTBEAT))
+        return;
+    stream_put_ping(writer, STREAM_PING_BEAT | (uint32_t)source->heartbeat_ms);
+    if (source->offers & STREAM_FEATURE_CHECKSUMS)
+        stream_put_ping(writer, STREAM_PING_BEAT | (uint32_t)source->heartbeat_ms);
+}
+
 StageResult
 source_stage_open(Source *source, GError **error)
 {
@@ -84,8 +95,7 @@ source_stage_open(Source *source, GError **error)
         stream_put_ping(writer, STREAM_HELLO | source->offers);
         if (source->offers & STREAM_FEATURE_CHECKSUMS)
             stream_put_ping(writer, STREAM_HELLO | source->offers);
-        if (source->offers & STREAM_FEATURE_HEARTBEAT)
-            stream_put_ping(writer, STREAM_PING_BEAT | (uint32_t)source->heartbeat_ms);
+        put_first_beat(source, writer);
     }
     if (source->can_postcopy && source->has_return_path)
         stream_put_ping(writer, STREAM_PING_AGREE | source->agreement);

@@ -392,8 +392,8 @@ void stream_put_whole(StreamWriter *writer);
 
 #define STREAM_PING_BEAT                                                                           \
     0xfa1b0000u /* with STREAM_FEATURE_HEARTBEAT, and beside the hello that offers it: the low 16  \
-                   bits are the timeout in ms. Not answered; PONG of this value is the             \
-                   destination's */
+                   bits are the timeout in ms; twice where that is said twice. Not answered; PONG  \
+                   of this value is the destination's */
 #define STREAM_PING_FAREWELL                                                                       \
     0xfa1f0000u /* with STREAM_FEATURE_FAREWELL: the last that a source says: it has heard the     \
                    SHUT, and put it on record. Not answered */

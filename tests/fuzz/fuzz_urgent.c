@@ -54,7 +54,7 @@ put_source_speaks(StreamWriter *w, const SideStart *start)
     stream_put_header(w);
     stream_put_configuration(w, "sim-1.0");
     put_bare(w, STREAM_COMMAND_OPEN_RETURN_PATH);
-    stream_put_ping(w, STREAM_HELLO | STREAM_FEATURES);
+    stream_put_ping(w, STREAM_HELLO | (STREAM_FEATURES & ~STREAM_FEATURE_HEARTBEAT));
     stream_put_advise(w, start->options & SIDE_OPTION_HUGE ? 5 * SIM_PAGE : SIM_PAGE);
     stream_put_start(w, STREAM_START, RAM_SECTION, "ram", 0, STREAM_RAM_VERSION);
     stream_put_mem_size(w, 40 * SIM_PAGE);

@@ -207,14 +207,6 @@ check_told(void)
               "the source is paused beside a destination that is over: %s", describe_end());
 }
 
-/* Before the first beat has come a destination does not know that there will be any. */
-static bool
-waits_for_a_word(void)
-{
-    return sim_fault_fired(SIM_POINT_HANG) &&
-           !run.sides[SIM_DESTINATION]->destination->heartbeat_ms;
-}
-
 void
 sim_check_end(void)
 {
@@ -228,7 +220,7 @@ sim_check_end(void)
     sim_check(!started || sim.dead[SIM_SOURCE] || sim_status_is_final(info[SIM_SOURCE].status),
               "stuck: %s", describe_end());
     sim_check(!started || !sim_network_met() || sim.dead[SIM_DESTINATION] ||
-                  sim_status_is_final(info[SIM_DESTINATION].status) || waits_for_a_word(),
+                  sim_status_is_final(info[SIM_DESTINATION].status),
               "stuck: %s", describe_end());
     sim_guest_check_end();
     sim_record_check_end();

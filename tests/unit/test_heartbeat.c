@@ -14,7 +14,8 @@
 #include "tests/unit/support/peer_sink.h"
 #include "tests/unit/support/peer_source.h"
 
-#define TIMEOUT_MS 600u
+#define TIMEOUT_MS   600u
+#define HEADER_BYTES 8u
 
 /* ---- Looks -------------------------------------------------------------------------------------
  */
@@ -175,8 +176,9 @@ migrate_to_silent_qemu_waits(void **state)
  */
 
 static void
-put_beat(StreamWriter *w)
+put_hello_and_beat(StreamWriter *w)
 {
+    stream_put_ping(w, STREAM_HELLO | SCRIPT_FEATURES | STREAM_FEATURE_HEARTBEAT);
     stream_put_ping(w, STREAM_PING_BEAT | TIMEOUT_MS / HEARTBEAT_PATIENCE);
 }
 
@@ -207,7 +209,7 @@ static void
 incoming_from_silent_one_ends_as_it_must(void **state)
 {
     const SourceSilence *silence = *state;
-    const ScriptChange change = {CHANGE_AFTER, STEP_HELLO, put_beat};
+    const ScriptChange change = {CHANGE_INSTEAD, STEP_HELLO, put_hello_and_beat};
     g_autoptr(Script) script = script_new(SCRIPT_POSTCOPY, &change);
     g_autoptr(PeerSource) source = peer_source_new(SCRIPT_POSTCOPY);
 
@@ -215,12 +217,53 @@ incoming_from_silent_one_ends_as_it_must(void **state)
     peer_source_check(source, silence->outcome, "heartbeat: nothing has come from the source");
 }
 
+/* It said nothing of heartbeats: the destination goes by its own timeout. */
+static PeerSource *
+incoming_cut_short(size_t length)
+{
+    g_autoptr(Script) script = script_new(SCRIPT_POSTCOPY, NULL);
+    PeerSource *source = peer_source_new(SCRIPT_POSTCOPY);
+
+    assert_true(faultline_set_parameter(source->guest->faultline, "heartbeat-timeout",
+                                        TIMEOUT_MS / HEARTBEAT_PATIENCE, NULL));
+    play_without_end(source, script, length);
+    return source;
+}
+
+static void
+incoming_silent_in_the_header_fails(void **state)
+{
+    (void)state;
+    g_autoptr(PeerSource) source = incoming_cut_short(HEADER_BYTES);
+    peer_source_check(source, OUTCOME_FAILED, "heartbeat: nothing has come from the source");
+}
+
+static void
+incoming_silent_in_the_opening_fails(void **state)
+{
+    (void)state;
+    g_autoptr(Script) script = script_new(SCRIPT_POSTCOPY, NULL);
+    g_autoptr(PeerSource) source = incoming_cut_short(script->offsets[STEP_BLOCK0]);
+    peer_source_check(source, OUTCOME_FAILED, "heartbeat: nothing has come from the source");
+}
+
+/* It may be a QEMU, which may be silent from there on. */
+static void
+incoming_silent_behind_the_block_list_waits(void **state)
+{
+    (void)state;
+    g_autoptr(Script) script = script_new(SCRIPT_POSTCOPY, NULL);
+    g_autoptr(PeerSource) source = incoming_cut_short(script->offsets[STEP_BLOCK1]);
+    g_usleep(2 * TIMEOUT_MS * 1000);
+    assert_int_equal(faultline_wait(source->guest->faultline, 0), FAULTLINE_STATUS_ACTIVE);
+}
+
 /* Main goes on, only the other connection hangs. */
 static void
 incoming_silent_urgent_channel_pauses(void **state)
 {
     (void)state;
-    const ScriptChange change = {CHANGE_AFTER, STEP_HELLO, put_beat};
+    const ScriptChange change = {CHANGE_INSTEAD, STEP_HELLO, put_hello_and_beat};
     g_autoptr(Script) script = script_new(SCRIPT_PREEMPT, &change);
     g_autoptr(PeerSource) source = peer_source_new(SCRIPT_PREEMPT);
 
@@ -252,6 +295,9 @@ main(void)
         cmocka_unit_test(heartbeat_beats_only_where_nothing_is_sent),
         cmocka_unit_test(migrate_to_silent_qemu_waits),
         cmocka_unit_test(incoming_silent_urgent_channel_pauses),
+        cmocka_unit_test(incoming_silent_in_the_header_fails),
+        cmocka_unit_test(incoming_silent_in_the_opening_fails),
+        cmocka_unit_test(incoming_silent_behind_the_block_list_waits),
     };
     enum { OTHERS = G_N_ELEMENTS(others), SILENCES = G_N_ELEMENTS(silences) };
     struct CMUnitTest tests[OTHERS + SILENCES + G_N_ELEMENTS(source_silences)];

@@ -61,6 +61,8 @@
     X(part_unknown, PRECOPY, INSTEAD, PASS, stream_put_part(w, STREAM_PART, 99), "section 99 was never started", FAILED) \
     X(end_unknown, PRECOPY, INSTEAD, END, stream_put_part(w, STREAM_END, 0xffffffff), "section 4294967295 was never started", FAILED) \
     X(start_twice, PRECOPY, BEFORE, PASS, script_put_step(w, STEP_START), "'ram' was started twice", FAILED) \
+    X(beat_missing, PRECOPY, INSTEAD, HELLO, stream_put_ping(w, STREAM_HELLO | STREAM_FEATURE_HEARTBEAT), "has not told its heartbeat-timeout", FAILED) \
+    X(beat_in_two_ways, PRECOPY, INSTEAD, HELLO, (stream_put_ping(w, STREAM_HELLO | STREAM_FEATURE_HEARTBEAT), stream_put_ping(w, STREAM_PING_BEAT | 5000), stream_put_ping(w, STREAM_PING_BEAT | 904)), "told its heartbeat-timeout in two ways", FAILED) \
     X(total_0, PRECOPY, INSTEAD, TOTAL, stream_put_mem_size(w, 0), "total of MEM_SIZE", FAILED) \
     X(total_greater, PRECOPY, INSTEAD, TOTAL, stream_put_mem_size(w, AT_END(PEER_RAM0) * 2), "announces more memory", FAILED) \
     X(total_of_2_63, PRECOPY, INSTEAD, TOTAL, stream_put_mem_size(w, 1ull << 63), "announces more memory", FAILED) \

@@ -132,7 +132,7 @@ put_opening(StreamWriter *w, ScriptStep step)
         script_put_raw_command(w, STREAM_COMMAND_OPEN_RETURN_PATH, 0);
         break;
     case STEP_HELLO:
-        stream_put_ping(w, STREAM_HELLO | (STREAM_FEATURES & ~STREAM_FEATURE_TOKEN));
+        stream_put_ping(w, STREAM_HELLO | SCRIPT_FEATURES);
         break;
     case STEP_ADVISE:
         stream_put_advise(w, STREAM_PAGE_BYTES);

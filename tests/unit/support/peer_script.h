@@ -59,6 +59,9 @@ typedef enum { SCRIPT_PRECOPY, SCRIPT_POSTCOPY, SCRIPT_PREEMPT } ScriptShape;
     X(DESCRIPTION, true, false)                                                                    \
     X(URGENT, false, false)
 
+/* What the script's hello offers. */
+#define SCRIPT_FEATURES (STREAM_FEATURES & ~(STREAM_FEATURE_TOKEN | STREAM_FEATURE_HEARTBEAT))
+
 typedef enum {
 #define SCRIPT_STEP_ENUM(name, in_precopy, in_postcopy) STEP_##name,
     SCRIPT_STEP_LIST(SCRIPT_STEP_ENUM)
