@@ -164,7 +164,7 @@ take_texts(BulkOptions *options, const Texts *texts, GError **error)
 static bool
 parse(BulkOptions *options, int *argc, char ***argv, GError **error)
 {
-    Texts texts = {.dirty_by_size = 100000, .repeats = 5, .limit = 300, .breaks = 10, .retry = 5};
+    Texts texts = {.dirty_by_size = 100000, .repeats = 5, .limit = 300, .breaks = 10, .retry = 6};
     char **all[] = {&texts.memory,  &texts.sizes,     &texts.dirty,       &texts.preempt,
                     &texts.backing, &texts.transport, &texts.source_cpus, &texts.destination_cpus,
                     &texts.only,    &texts.tls};

@@ -77,7 +77,7 @@ typedef enum {
     X(RECOVER_DEADLINE, "recover-deadline", 0, 0, 86400000, "ms",                                  \
       "auto-recover: how long after a break the source goes on trying, 0: for ever", INTEGER,      \
       SOURCE, false)                                                                               \
-    X(RECOVER_RETRY, "recover-retry", 8, 1, 60000, "ms",                                           \
+    X(RECOVER_RETRY, "recover-retry", 6, 1, 60000, "ms",                                           \
       "auto-recover: longest time between two attempts; the first ones come sooner", INTEGER,      \
       SOURCE, false)                                                                               \
     X(FAREWELL_DEADLINE, "farewell-deadline", 60000, 0, 86400000, "ms",                            \

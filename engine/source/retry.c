@@ -73,13 +73,13 @@ parameter_ns(const Source *source, Parameter parameter)
     return options_get(&source->faultline->options, parameter) * 1000000u;
 }
 
-/* A quarter more or less, so that many that broke together do not come together. */
+/* Up to a quarter less, so that many that broke together do not come together. */
 static uint64_t
 spread(uint64_t wait_ns)
 {
     uint8_t chance = 128;
     random_fill(&chance, sizeof chance, NULL);
-    return wait_ns - wait_ns / 4 + wait_ns / 2 * chance / 256;
+    return wait_ns - wait_ns / 4 * chance / 256;
 }
 
 void
