@@ -332,16 +332,22 @@ static Check *const checks[OUTCOME_COUNT] = {
     [OUTCOME_WRONG] = check_nothing,
 };
 
-/* A blow that did not come leaves what the others allow; without any the guest moves. */
+/* A blow that did not come leaves what the others allow, and so does one that came after the end,
+ * but for what a process that was killed then takes with it. Without any the guest moves. */
 static unsigned
 defined_outcomes(const Migration *migration)
 {
     const Plan *plan = migration->plan;
-    unsigned mask = plan->count_blows ? 0 : 1u << OUTCOME_MOVED;
+    const unsigned moved = 1u << OUTCOME_MOVED;
+    unsigned mask = plan->count_blows ? 0 : moved;
 
-    for (unsigned i = 0; i < plan->count_blows; i++)
+    for (unsigned i = 0; i < plan->count_blows; i++) {
+        unsigned of_blow = outcome_mask(plan, &plan->blows[i], migration->phases[i]);
         if (i == 0 || migration->phases[i] != PHASE_UNHIT)
-            mask |= outcome_mask(plan, &plan->blows[i], migration->phases[i]);
+            mask |= of_blow;
+        else if (migration->struck_us[i])
+            mask |= of_blow & ~moved;
+    }
     return mask;
 }
 
