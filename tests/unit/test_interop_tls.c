@@ -4,26 +4,18 @@
  * two machines let it go, which is to their names. Skips where there is no QEMU.
  */
 #include "tests/unit/support/certificates.h"
+#include "tests/unit/support/qemu.h"
 #include "tests/unit/support/toy_move.h"
 
-#include <gio/gio.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
 #include <string.h>
 
-#define QEMU    "qemu-system-x86_64"
-#define MACHINE "pc-i440fx-7.2"
-#define REFUSAL "machine type received is '" MACHINE "' and local is 'toy-1.0'"
-#define BY_QEMU "Machine type received is 'toy-1.0' and local is '" MACHINE "'"
+#define REFUSAL "machine type received is '" QEMU_MACHINE "' and local is 'toy-1.0'"
+#define BY_QEMU "Machine type received is 'toy-1.0' and local is '" QEMU_MACHINE "'"
 
 static const ToyKind memfd = {"memfd", TOY_MEMFD, 1024, 2, false, false, 0, NULL};
-
-typedef struct Qemu {
-    GSubprocess *process;
-    GOutputStream *typed;
-    GString *said;
-} Qemu;
 
 /* How QEMU is told to prove itself, and we. */
 typedef struct Way {
@@ -37,80 +29,13 @@ static const Way ways[] = {
      "tls-creds-x509,id=tls0,dir=%s,endpoint=%s"},
 };
 
-static void
-need_qemu(void)
+static Qemu *
+start(const Way *way, const char *dir, const char *endpoint, bool is_incoming)
 {
-    g_autofree char *path = g_find_program_in_path(QEMU);
-    g_autoptr(GError) error = NULL;
-    g_autofree char *machines = NULL;
-
-    if (!path) {
-        print_message("skipped: there is no " QEMU " in PATH\n");
-        skip();
-    }
-    g_autoptr(GSubprocess) lists =
-        g_subprocess_new(G_SUBPROCESS_FLAGS_STDOUT_PIPE, &error, path, "-machine", "help", NULL);
-    if (!lists || !g_subprocess_communicate_utf8(lists, NULL, NULL, &machines, NULL, &error) ||
-        !strstr(machines, MACHINE)) {
-        print_message("skipped: " QEMU " has no machine " MACHINE "\n");
-        skip();
-    }
-}
-
-static Qemu
-qemu_start(const Way *way, const char *dir, const char *endpoint, bool is_incoming)
-{
-    g_autoptr(GError) error = NULL;
     g_autofree char *object = g_strdup_printf(way->qemu, dir, endpoint);
-    Qemu qemu = {.said = g_string_new(NULL)};
-
-    /* Its last option is dropped for a source. */
-    qemu.process =
-        g_subprocess_new(G_SUBPROCESS_FLAGS_STDIN_PIPE | G_SUBPROCESS_FLAGS_STDOUT_PIPE |
-                             G_SUBPROCESS_FLAGS_STDERR_MERGE,
-                         &error, QEMU, "-machine", MACHINE ",accel=tcg", "-m", "16", "-nodefaults",
-                         "-display", "none", "-S", "-monitor", "stdio", "-object", object,
-                         is_incoming ? "-incoming" : NULL, "defer", NULL);
-    if (!qemu.process)
-        fail_msg("%s", error->message);
-    qemu.typed = g_subprocess_get_stdin_pipe(qemu.process);
-    return qemu;
-}
-
-static void
-qemu_type(Qemu *qemu, const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    g_autofree char *line = g_strdup_vprintf(format, arguments);
-    va_end(arguments);
-    assert_true(g_output_stream_write_all(qemu->typed, line, strlen(line), NULL, NULL, NULL));
-    assert_true(g_output_stream_flush(qemu->typed, NULL, NULL));
-}
-
-/* Reads until it has said what, or ends. */
-static void
-qemu_expect(Qemu *qemu, const char *what)
-{
-    GInputStream *output = g_subprocess_get_stdout_pipe(qemu->process);
-    char bytes[1024];
-    gssize got;
-
-    while (!strstr(qemu->said->str, what) &&
-           (got = g_input_stream_read(output, bytes, sizeof bytes, NULL, NULL)) > 0)
-        g_string_append_len(qemu->said, bytes, got);
-    if (!strstr(qemu->said->str, what))
-        fail_msg("QEMU does not say '%s': %s", what, qemu->said->str);
-}
-
-static void
-qemu_end(Qemu *qemu)
-{
-    g_subprocess_force_exit(qemu->process);
-    g_subprocess_wait(qemu->process, NULL, NULL);
-    g_object_unref(qemu->process);
-    g_string_free(qemu->said, TRUE);
+    const char *const options[] = {"-object", object, is_incoming ? "-incoming" : NULL, "defer",
+                                   NULL};
+    return qemu_start(options);
 }
 
 static void
@@ -128,54 +53,47 @@ secure(Toy *toy, const Way *way, const char *dir, const char *endpoint)
 static void
 qemu_source_gets_through_to_us(void **state)
 {
-    need_qemu();
+    qemu_need();
     (void)state;
     for (unsigned i = 0; i < G_N_ELEMENTS(ways); i++) {
         char *dir = certificates_make();
         Toy *toy = toy_new(&memfd);
-        Qemu qemu = qemu_start(&ways[i], dir, "client", false);
+        Qemu *qemu = start(&ways[i], dir, "client", false);
 
         print_message("  %s\n", ways[i].name);
         secure(toy, &ways[i], dir, "server");
         assert_true(faultline_incoming(toy->faultline, "tcp:127.0.0.1:0", NULL));
         g_autofree char *uri = faultline_incoming_address(toy->faultline);
-        qemu_type(&qemu, "migrate_set_parameter tls-creds tls0\nmigrate -d %s\n", uri);
+        qemu_must(qemu, "migrate_set_parameter tls-creds tls0");
+        qemu_must(qemu, "migrate -d %s", uri);
         toy_expect_end(toy, FAULTLINE_STATUS_FAILED);
         if (!strstr(toy_error(toy), REFUSAL))
             fail_msg("%s", toy_error(toy));
-        qemu_end(&qemu);
+        qemu_end(qemu);
         toy_free(toy);
         certificates_remove(dir);
     }
 }
 
-/* QEMU listens once it has answered the next command. */
-static void
-qemu_listen(Qemu *qemu, const char *uri)
-{
-    qemu_type(qemu, "migrate_set_parameter tls-creds tls0\nmigrate_incoming %s\ninfo status\n",
-              uri);
-    qemu_expect(qemu, "VM status");
-}
-
 static void
 we_get_through_to_a_qemu_destination(void **state)
 {
-    need_qemu();
+    qemu_need();
     (void)state;
     for (unsigned i = 0; i < G_N_ELEMENTS(ways); i++) {
         char *dir = certificates_make();
         g_autofree char *uri = g_strdup_printf("unix:%s/qemu", dir);
         Toy *toy = toy_new(&memfd);
-        Qemu qemu = qemu_start(&ways[i], dir, "server", true);
+        Qemu *qemu = start(&ways[i], dir, "server", true);
 
         print_message("  %s\n", ways[i].name);
-        qemu_listen(&qemu, uri);
+        qemu_must(qemu, "migrate_set_parameter tls-creds tls0");
+        qemu_must(qemu, "migrate_incoming %s", uri);
         secure(toy, &ways[i], dir, "client");
         assert_true(faultline_migrate(toy->faultline, uri, NULL));
-        qemu_expect(&qemu, BY_QEMU);
+        qemu_expect(qemu, BY_QEMU);
         toy_expect_end(toy, FAULTLINE_STATUS_FAILED);
-        qemu_end(&qemu);
+        qemu_end(qemu);
         toy_free(toy);
         certificates_remove(dir);
     }
@@ -188,14 +106,15 @@ qemu_with_another_key_is_refused_and_says_so(void **state)
     g_autofree FaultlineInfo *info = g_new0(FaultlineInfo, 1);
     (void)state;
 
-    need_qemu();
+    qemu_need();
     certificates_write(other, "keys.psk", "qemu:00112233445566778899aabbccddeeff\n");
     Toy *toy = toy_new(&memfd);
-    Qemu qemu = qemu_start(&ways[0], other, "client", false);
+    Qemu *qemu = start(&ways[0], other, "client", false);
     secure(toy, &ways[0], dir, "server");
     assert_true(faultline_incoming(toy->faultline, "tcp:127.0.0.1:0", NULL));
     g_autofree char *uri = faultline_incoming_address(toy->faultline);
-    qemu_type(&qemu, "migrate_set_parameter tls-creds tls0\nmigrate -d %s\n", uri);
+    qemu_must(qemu, "migrate_set_parameter tls-creds tls0");
+    qemu_must(qemu, "migrate -d %s", uri);
     for (unsigned waited_ms = 0; waited_ms < TOY_TIMEOUT_MS && !info->refused_connections;
          waited_ms += 10) {
         g_usleep(10000);
@@ -204,7 +123,7 @@ qemu_with_another_key_is_refused_and_says_so(void **state)
     if (!strstr(info->refusal, "its key for user 'qemu' is not the one here"))
         fail_msg("'%s'", info->refusal);
     assert_int_equal(info->status, FAULTLINE_STATUS_SETUP);
-    qemu_end(&qemu);
+    qemu_end(qemu);
     toy_free(toy);
     certificates_remove(dir);
     certificates_remove(other);

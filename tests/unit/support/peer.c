@@ -85,9 +85,10 @@ stop_log(void *opaque)
 static bool
 save_state(void *opaque, FaultlineState *state, GError **error)
 {
-    (void)opaque;
+    const PeerGuest *guest = opaque;
     (void)error;
-    faultline_state_add(state, PEER_DEVICE, 0, 1, PEER_STATE, strlen(PEER_STATE));
+    if (!guest->has_no_device)
+        faultline_state_add(state, PEER_DEVICE, 0, 1, PEER_STATE, strlen(PEER_STATE));
     return true;
 }
 

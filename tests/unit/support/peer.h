@@ -31,6 +31,7 @@ typedef struct PeerGuest {
     /* set by the test before the migration */
     bool refuses_state;   /* load_state fails */
     int64_t touches_page; /* load_state reads this page of ram0; -1: none */
+    bool has_no_device;   /* save_state saves none */
     bool is_always_dirty; /* every sync says that every page was written */
     bool reads_all;       /* once it runs, a thread reads every page, last ones first */
 
