@@ -4,16 +4,19 @@
  * and none of which stays for long.
  *
  * The listener's thread. Each has a time limit (handshake.c), and there is a limit on their number:
- * who comes when it is reached displaces the oldest, because one that means it is through in
- * milliseconds. One that failed stays for a moment, so that it can read why. What a peer has to do
- * is its handshake's; who accepts it from the socket is listen.c.
+ * who comes when it is reached displaces the oldest that has not said a word, because one that
+ * means it does so at once, while the end of its handshake comes after a whole round trip. Where
+ * all have spoken the oldest gives way. One that failed stays for a moment, so that it can read
+ * why. What a peer has to do is its handshake's; who accepts it from the socket is listen.c.
  */
 #include "transport/arrivals.h"
 #include "transport/handshake.h"
+#include "transport/refusals.h"
 
 #include <unistd.h>
 
 #define COUNT_MAX 16u
+#define TICK_NS   100000000
 
 typedef struct {
     TransportHandshake *handshake;
@@ -22,10 +25,14 @@ typedef struct {
 } Arrival;
 
 struct TransportArrivals {
+    TransportOp timer;   /* for a refusal that is to be told later */
+    TransportRing *ring; /* NULL: nobody has come */
+    struct __kernel_timespec tick;
     TransportCredentials *credentials;
     TransportAuthz *authz;
     GPtrArray *list; /* Arrival, in the order in which they came */
-    char *refusal;   /* of the last one turned away; NULL: taken, or none was */
+    TransportRefusals refusals;
+    bool tells_now; /* one was let in: who waits for more may not ask again */
 };
 
 static void
@@ -38,47 +45,65 @@ free_arrival(gpointer opaque)
     g_free(arrival);
 }
 
+static void
+timer_done(TransportOp *op, int result)
+{
+    (void)op, (void)result; /* who was woken asks */
+}
+
 TransportArrivals *
 transport_arrivals_new(TransportCredentials *credentials, TransportAuthz *authz)
 {
     TransportArrivals *arrivals = g_new0(TransportArrivals, 1);
 
+    arrivals->timer.done = timer_done;
+    arrivals->tick = (struct __kernel_timespec){.tv_nsec = TICK_NS};
     arrivals->credentials = transport_credentials_ref(credentials);
     arrivals->authz = authz != NULL ? transport_authz_ref(authz) : NULL;
     arrivals->list = g_ptr_array_new_with_free_func(free_arrival);
     return arrivals;
 }
 
-void
+bool
 transport_arrivals_free(TransportArrivals *arrivals)
 {
     if (arrivals == NULL)
-        return;
+        return true;
+    if (arrivals->ring != NULL && !transport_ring_cancel(arrivals->ring, &arrivals->timer))
+        return false;
     g_ptr_array_unref(arrivals->list);
     transport_credentials_unref(arrivals->credentials);
     transport_authz_unref(arrivals->authz);
-    g_free(arrivals->refusal);
+    transport_refusals_clear(&arrivals->refusals);
     g_free(arrivals);
+    return true;
+}
+
+/* The first that is silent, or none is. */
+static unsigned
+find_weakest(const TransportArrivals *arrivals)
+{
+    for (unsigned i = 0; i < arrivals->list->len; i++) {
+        const Arrival *arrival = arrivals->list->pdata[i];
+        if (!transport_handshake_has_heard(arrival->handshake))
+            return i;
+    }
+    return 0;
 }
 
 static void
-keep_refusal(TransportArrivals *arrivals, char *text)
+displace_weakest(TransportArrivals *arrivals)
 {
-    g_free(arrivals->refusal);
-    arrivals->refusal = text;
-}
+    unsigned index = find_weakest(arrivals);
+    const Arrival *weakest = arrivals->list->pdata[index];
 
-static void
-displace_oldest(TransportArrivals *arrivals)
-{
-    const Arrival *oldest = arrivals->list->pdata[0];
-
-    if (!oldest->has_failed)
-        keep_refusal(arrivals,
-                     g_strdup_printf("TLS with %s given up: %u others have connected since, and it "
-                                     "has not proved itself: keep strangers away from the port",
-                                     oldest->name, COUNT_MAX));
-    g_ptr_array_remove_index(arrivals->list, 0);
+    if (!weakest->has_failed)
+        transport_refusals_add(
+            &arrivals->refusals,
+            g_strdup_printf("TLS with %s given up: too many others have connected since, and it "
+                            "has not proved itself: keep strangers away from the port",
+                            weakest->name));
+    g_ptr_array_remove_index(arrivals->list, index);
 }
 
 void
@@ -87,15 +112,16 @@ transport_arrivals_add(TransportArrivals *arrivals, TransportRing *ring, int fd,
     TransportLink *link = transport_link_new(fd, name);
     g_autoptr(GError) error = NULL;
 
+    arrivals->ring = ring;
     link->session =
         transport_session_new(arrivals->credentials, arrivals->authz, NULL, fd, name, &error);
     if (link->session == NULL) {
-        keep_refusal(arrivals, g_strdup(error->message));
+        transport_refusals_add(&arrivals->refusals, g_strdup(error->message));
         transport_link_unref(link);
         return;
     }
     if (arrivals->list->len == COUNT_MAX)
-        displace_oldest(arrivals);
+        displace_weakest(arrivals);
     Arrival *arrival = g_new0(Arrival, 1);
     arrival->handshake = transport_handshake_new(ring, link);
     arrival->name = g_strdup(name);
@@ -113,14 +139,25 @@ step_one(TransportArrivals *arrivals, Arrival *arrival, TransportLink **ret_link
         if (result != TRANSPORT_ERROR_RESULT)
             return result;
         arrival->has_failed = true;
-        keep_refusal(arrivals, g_strdup(error->message));
+        transport_refusals_add(&arrivals->refusals, g_strdup(error->message));
     }
     return transport_handshake_linger(arrival->handshake) ? TRANSPORT_ERROR_RESULT : TRANSPORT_WAIT;
+}
+
+static void
+start_timer(TransportArrivals *arrivals)
+{
+    if (arrivals->timer.is_in_flight)
+        return;
+    struct io_uring_sqe *sqe = transport_ring_sqe(arrivals->ring);
+    io_uring_prep_timeout(sqe, &arrivals->tick, 0, 0);
+    transport_ring_start(arrivals->ring, &arrivals->timer, sqe);
 }
 
 TransportResult
 transport_arrivals_step(TransportArrivals *arrivals, TransportLink **ret_link)
 {
+    arrivals->tells_now = false;
     for (unsigned i = 0; i < arrivals->list->len;) {
         TransportResult result = step_one(arrivals, arrivals->list->pdata[i], ret_link);
 
@@ -128,9 +165,12 @@ transport_arrivals_step(TransportArrivals *arrivals, TransportLink **ret_link)
             i++;
         else
             g_ptr_array_remove_index(arrivals->list, i);
-        if (result == TRANSPORT_OK)
+        arrivals->tells_now = result == TRANSPORT_OK;
+        if (arrivals->tells_now)
             return TRANSPORT_OK;
     }
+    if (arrivals->refusals.text != NULL)
+        start_timer(arrivals);
     return TRANSPORT_WAIT;
 }
 
@@ -141,7 +181,7 @@ transport_arrivals_is_empty(const TransportArrivals *arrivals)
 }
 
 char *
-transport_arrivals_take_refusal(TransportArrivals *arrivals)
+transport_arrivals_take_refusal(TransportArrivals *arrivals, bool is_last, unsigned *ret_count)
 {
-    return g_steal_pointer(&arrivals->refusal);
+    return transport_refusals_take(&arrivals->refusals, is_last || arrivals->tells_now, ret_count);
 }

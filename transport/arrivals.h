@@ -13,10 +13,10 @@ typedef struct TransportArrivals TransportArrivals;
 
 /* Holds both; authz may be NULL. */
 TransportArrivals *transport_arrivals_new(TransportCredentials *credentials, TransportAuthz *authz);
-/* NULL: nothing. */
-void transport_arrivals_free(TransportArrivals *arrivals);
+/* NULL: nothing. false: called by another thread while it waited; its memory is kept. */
+bool transport_arrivals_free(TransportArrivals *arrivals);
 
-/* Takes over the connected socket fd. There is always room: the oldest gives way. */
+/* Takes over the connected socket fd. There is always room: another one gives way. */
 void transport_arrivals_add(TransportArrivals *arrivals, TransportRing *ring, int fd,
                             const char *name);
 
@@ -25,7 +25,8 @@ TransportResult transport_arrivals_step(TransportArrivals *arrivals, TransportLi
 
 bool transport_arrivals_is_empty(const TransportArrivals *arrivals);
 
-/* As transport_listener_take_refusal(); of one. */
-char *transport_arrivals_take_refusal(TransportArrivals *arrivals);
+/* As transport_refusals_take(). */
+char *transport_arrivals_take_refusal(TransportArrivals *arrivals, bool is_last,
+                                      unsigned *ret_count);
 
 #endif

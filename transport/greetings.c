@@ -10,6 +10,7 @@
  * that is turned away it is kept why, and told at most once a second: a flood floods no log.
  */
 #include "transport/greetings.h"
+#include "transport/refusals.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -24,7 +25,6 @@
     0x16u /* RFC 8446, 5.1: the type of a record, and what its version begins with */
 #define TLS_MAJOR 0x03u
 #define TICK_NS   100000000
-#define TELL_US   G_USEC_PER_SEC /* between two refusals that are told */
 
 typedef struct {
     TransportOp poll;
@@ -38,9 +38,7 @@ struct TransportGreetings {
     TransportRing *ring;
     GPtrArray *list; /* Greeting, in the order in which they came */
     struct __kernel_timespec tick;
-    char *refusal;          /* of the last one turned away and not told; NULL: none */
-    unsigned count_refused; /* and not told */
-    int64_t told_us;
+    TransportRefusals refusals;
     bool tells_now; /* one was right: who waits for more may not ask again */
 };
 
@@ -100,7 +98,7 @@ transport_greetings_free(TransportGreetings *greetings)
     if (!is_over)
         return false;
     g_ptr_array_unref(greetings->list);
-    g_free(greetings->refusal);
+    transport_refusals_clear(&greetings->refusals);
     g_free(greetings);
     return true;
 }
@@ -112,10 +110,9 @@ refuse_at(TransportGreetings *greetings, unsigned index, const char *reason)
 {
     const Greeting *greeting = greetings->list->pdata[index];
 
-    g_free(greetings->refusal);
-    greetings->refusal =
-        g_strdup_printf("connection from %s turned away: %s", greeting->name, reason);
-    greetings->count_refused++;
+    transport_refusals_add(
+        &greetings->refusals,
+        g_strdup_printf("connection from %s turned away: %s", greeting->name, reason));
     remove_at(greetings, index, NULL);
 }
 
@@ -133,19 +130,7 @@ transport_greetings_displace(TransportGreetings *greetings)
 char *
 transport_greetings_take_refusal(TransportGreetings *greetings, unsigned *ret_count)
 {
-    int64_t now_us = g_get_monotonic_time();
-    g_autofree char *refusal = NULL;
-
-    if (greetings->refusal == NULL ||
-        (!greetings->tells_now && greetings->told_us != 0 && now_us < greetings->told_us + TELL_US))
-        return NULL;
-    refusal = g_steal_pointer(&greetings->refusal);
-    greetings->told_us = now_us;
-    *ret_count = greetings->count_refused;
-    greetings->count_refused = 0;
-    if (*ret_count == 1)
-        return g_steal_pointer(&refusal);
-    return g_strdup_printf("%s (the last of %u since it was last told)", refusal, *ret_count);
+    return transport_refusals_take(&greetings->refusals, greetings->tells_now, ret_count);
 }
 
 void
@@ -278,7 +263,7 @@ transport_greetings_step(TransportGreetings *greetings, TransportIsRight is_righ
         wait_for(greetings, greeting, look);
         i++;
     }
-    if (greetings->refusal != NULL)
+    if (greetings->refusals.text != NULL)
         start_timer(greetings); /* so that it is told when its time has come */
     return TRANSPORT_WAIT;
 }

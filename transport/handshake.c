@@ -105,6 +105,12 @@ transport_handshake_step(TransportHandshake *handshake, TransportLink **ret_link
     return result;
 }
 
+bool
+transport_handshake_has_heard(const TransportHandshake *handshake)
+{
+    return transport_session_has_heard(handshake->link->session);
+}
+
 static bool
 has_ended(TransportHandshake *handshake)
 {

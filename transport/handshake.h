@@ -19,6 +19,9 @@ TransportHandshake *transport_handshake_new(TransportRing *ring, TransportLink *
 TransportResult transport_handshake_step(TransportHandshake *handshake, TransportLink **ret_link,
                                          GError **error);
 
+/* The peer has said something. */
+bool transport_handshake_has_heard(const TransportHandshake *handshake);
+
 /* After an error, until it says true: takes what the peer still sends, so that the kernel has no
  * reason to reset the connection before the peer has read why it was refused. */
 bool transport_handshake_linger(TransportHandshake *handshake);

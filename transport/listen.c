@@ -226,13 +226,13 @@ transport_listener_free(TransportListener *listener)
     if (listener == NULL)
         return;
     if ((listener->ring != NULL && !transport_ring_cancel(listener->ring, &listener->op)) ||
-        !transport_greetings_free(listener->greetings)) {
+        !transport_greetings_free(listener->greetings) ||
+        !transport_arrivals_free(listener->arrivals)) {
         g_warning("listener at %s freed by another thread while it waited: its memory is kept",
                   listener->uri);
         remove_path(listener);
         return;
     }
-    transport_arrivals_free(listener->arrivals);
     remove_path(listener);
     if (listener->fd >= 0)
         close(listener->fd);
@@ -257,6 +257,7 @@ accept_connected(TransportListener *listener, TransportRing *ring, TransportLink
                  GError **error)
 {
     g_autofree char *refusal = NULL;
+    unsigned count_refused;
 
     if (listener->fd >= 0 && listener->arrivals == NULL) {
         *ret_link = transport_link_new(listener->fd, listener->uri);
@@ -276,7 +277,7 @@ accept_connected(TransportListener *listener, TransportRing *ring, TransportLink
     if (!transport_arrivals_is_empty(listener->arrivals))
         return TRANSPORT_WAIT;
     /* Nobody else can come. */
-    refusal = transport_arrivals_take_refusal(listener->arrivals);
+    refusal = transport_arrivals_take_refusal(listener->arrivals, true, &count_refused);
     g_set_error_literal(error, TRANSPORT_ERROR, TRANSPORT_ERROR_LINK,
                         refusal != NULL ? refusal : "TLS failed");
     return TRANSPORT_ERROR_RESULT;
@@ -370,9 +371,8 @@ transport_accept(TransportListener *listener, TransportRing *ring, TransportLink
 char *
 transport_listener_take_refusal(TransportListener *listener, unsigned *ret_count)
 {
-    *ret_count = 1;
     if (listener->arrivals != NULL)
-        return transport_arrivals_take_refusal(listener->arrivals);
+        return transport_arrivals_take_refusal(listener->arrivals, false, ret_count);
     return listener->greetings != NULL
                ? transport_greetings_take_refusal(listener->greetings, ret_count)
                : NULL;

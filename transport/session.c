@@ -294,6 +294,12 @@ begin_records(TransportSession *session)
     session->fd = -1;
 }
 
+bool
+transport_session_has_heard(const TransportSession *session)
+{
+    return session->failure.has_first_byte;
+}
+
 TransportResult
 transport_session_shake(TransportSession *session, short *ret_events, GError **error)
 {

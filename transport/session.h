@@ -32,6 +32,9 @@ void transport_session_free(TransportSession *session);
 TransportResult transport_session_shake(TransportSession *session, short *ret_events,
                                         GError **error);
 
+/* Whether a byte has come from the peer. Thread: the one that shakes hands. */
+bool transport_session_has_heard(const TransportSession *session);
+
 /* One record of up to SESSION_PLAIN_BYTES (length) into out, where there is room for two of
  * SESSION_RECORD_BYTES: GnuTLS may put news of its own before it. Errors: LINK. */
 bool transport_session_seal(TransportSession *session, const void *bytes, size_t length,

@@ -5,6 +5,9 @@
  */
 #include "tests/unit/test_transport_tls_pair.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 /* What is done to a scene in which all is well, and what the two sides say. */
 typedef struct {
     const char *name;
@@ -304,12 +307,94 @@ refusals_are_explained_at_both_sides_and_cost_one_connection(void **state)
     }
 }
 
+/* ---- Floods -----------------------------------------------------------------------------------
+ */
+
+#define STRANGERS 100u
+
+static int
+connect_stranger(const TransportListener *listener)
+{
+    const char *port = strrchr(transport_listener_address(listener), ':') + 1;
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)g_ascii_strtoull(port, NULL, 10)),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+/* The server alone goes on, as if the client were far away. */
+static void
+step_server(TlsMeeting *meeting, TransportRing *ring)
+{
+    assert_int_equal(transport_accept(meeting->listener, ring, &meeting->server, NULL),
+                     TRANSPORT_WAIT);
+    transport_ring_wait(ring, now_ns() + 1000000);
+}
+
+/* Each that has to go is counted, and told of at once or once a second. */
+static unsigned
+count_refused(TlsMeeting *meeting, TransportRing *ring, unsigned wanted, unsigned *ret_told)
+{
+    uint64_t deadline_ns = now_ns() + PATIENCE_NS;
+    unsigned count = 0, one;
+
+    for (*ret_told = 0; count < wanted && now_ns() < deadline_ns;) {
+        g_autofree char *refusal = transport_listener_take_refusal(meeting->listener, &one);
+        if (refusal == NULL) {
+            step_server(meeting, ring);
+            continue;
+        }
+        assert_non_null(strstr(refusal, "too many others have connected since"));
+        count += one;
+        ++*ret_told;
+    }
+    return count;
+}
+
+static void
+flood_of_silent_ones_does_not_displace_one_that_has_spoken(void **state)
+{
+    const TlsScene *scene = *state;
+    TlsMeeting meeting = meeting_of(scene, TRANSPORT_TLS_X509);
+    int fds[STRANGERS];
+    unsigned count_told;
+
+    meeting_begin(&meeting, scene->ring, "tcp:127.0.0.1:0");
+    for (unsigned i = 0; i < 3; i++) { /* it says its first word, */
+        transport_connect_finish(meeting.connector, &meeting.client, NULL);
+        transport_ring_wait(scene->ring, now_ns() + 1000000);
+    }
+    for (unsigned i = 0; i < 20; i++) /* which is answered */
+        step_server(&meeting, scene->ring);
+    assert_int_equal(meeting.client_result, TRANSPORT_WAIT);
+    for (unsigned i = 0; i < STRANGERS; i++) {
+        fds[i] = connect_stranger(meeting.listener);
+        step_server(&meeting, scene->ring);
+    }
+    assert_int_equal(count_refused(&meeting, scene->ring, STRANGERS - 15, &count_told),
+                     STRANGERS - 15);
+    assert_true(count_told <= 3);
+    while (!meeting.client || !meeting.server) {
+        meeting_step(&meeting, scene->ring);
+        if (meeting.client_result == TRANSPORT_ERROR_RESULT)
+            fail_msg("%s", meeting.client_error->message);
+        transport_ring_wait(scene->ring, now_ns() + 1000000);
+    }
+    for (unsigned i = 0; i < STRANGERS; i++)
+        close(fds[i]);
+    meeting_end(&meeting);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, tls_setup, tls_teardown)
         CASE(refusals_are_explained_at_both_sides_and_cost_one_connection),
+        CASE(flood_of_silent_ones_does_not_displace_one_that_has_spoken),
 #undef CASE
     };
 
