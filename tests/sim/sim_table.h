@@ -20,7 +20,7 @@ void sim_table_count(SimPoint point);
 void sim_table_count_short(void);
 void sim_table_add(SimTable *to, const SimTable *table);
 void sim_table_print(const SimTable *table);
-/* false, and says where: a run that is long enough was not everywhere. */
-bool sim_table_check(const SimTable *table, uint64_t count_seeds);
+/* false: a run that is long enough was not everywhere. says: prints where. */
+bool sim_table_check(const SimTable *table, uint64_t count_seeds, bool says);
 
 #endif
