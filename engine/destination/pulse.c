@@ -35,10 +35,14 @@ waits_for_main(const Destination *destination)
            destination->blob->len < destination->blob_length;
 }
 
+/* A connection that was passed as a descriptor may wait for its source for as long as it likes. */
 static bool
 is_opening(const Destination *destination)
 {
-    return !destination->total_bytes || destination->listed_bytes < destination->total_bytes;
+    bool has_begun = transport_receiver_count_bytes(destination->receiver) > 0;
+    bool is_listed =
+        destination->total_bytes && destination->listed_bytes == destination->total_bytes;
+    return has_begun && !is_listed;
 }
 
 /* By whose timeout; NULL: there is none. */

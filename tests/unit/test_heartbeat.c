@@ -230,6 +230,16 @@ incoming_cut_short(size_t length)
     return source;
 }
 
+/* It has a descriptor, and its source begins when it likes. */
+static void
+incoming_silent_from_the_start_waits(void **state)
+{
+    (void)state;
+    g_autoptr(PeerSource) source = incoming_cut_short(0);
+    g_usleep(2 * TIMEOUT_MS * 1000);
+    assert_int_equal(faultline_wait(source->guest->faultline, 0), FAULTLINE_STATUS_SETUP);
+}
+
 static void
 incoming_silent_in_the_header_fails(void **state)
 {
@@ -295,6 +305,7 @@ main(void)
         cmocka_unit_test(heartbeat_beats_only_where_nothing_is_sent),
         cmocka_unit_test(migrate_to_silent_qemu_waits),
         cmocka_unit_test(incoming_silent_urgent_channel_pauses),
+        cmocka_unit_test(incoming_silent_from_the_start_waits),
         cmocka_unit_test(incoming_silent_in_the_header_fails),
         cmocka_unit_test(incoming_silent_in_the_opening_fails),
         cmocka_unit_test(incoming_silent_behind_the_block_list_waits),
